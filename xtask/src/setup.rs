@@ -1,0 +1,62 @@
+//! `cargo xtask setup`: installs what is missing, says what and why, and changes nothing else.
+//!
+//! What it makes lies in the cache folder of the checkout. Only a missing C compiler or Python is
+//! installed on the machine itself, with `apt-get` and after asking for `sudo` once; neither
+//! starts a service. A second run finds everything in place and is done at once.
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::tools;
+use crate::workspace::Workspace;
+
+/// Arguments of `setup`.
+#[derive(Args)]
+pub struct Arguments {
+    /// What to prepare for.
+    #[arg(long = "for", value_enum, default_value = "all")]
+    purpose: Purpose,
+}
+
+/// What the machine is to be prepared for; each includes `build`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Purpose {
+    /// Compile everything: toolchain component, BPF linker.
+    Build,
+    /// `make test`.
+    Test,
+    /// `make demo`.
+    Demo,
+    /// `cargo xtask vm`.
+    Vm,
+    /// All of the above.
+    All,
+}
+
+impl Purpose {
+    fn needs_lab(self) -> bool {
+        matches!(self, Self::Test | Self::Demo | Self::All)
+    }
+
+    fn needs_virtual_machine(self) -> bool {
+        matches!(self, Self::Test | Self::Vm | Self::All)
+    }
+}
+
+/// Runs the command.
+pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    prepare(workspace, arguments.purpose)
+}
+
+/// Prepares the machine for `purpose`.
+pub fn prepare(workspace: &Workspace, purpose: Purpose) -> Result<()> {
+    if purpose.needs_lab() {
+        println!("lab tools");
+        tools::provide(workspace, tools::LAB)?;
+    }
+    if purpose.needs_virtual_machine() {
+        println!("virtual machine tools");
+        tools::provide(workspace, tools::VIRTUAL_MACHINE)?;
+    }
+    Ok(())
+}
