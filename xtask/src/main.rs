@@ -6,9 +6,12 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod build;
 mod debian;
+mod linker;
 mod process;
 mod setup;
+mod toolchain;
 mod tools;
 mod workspace;
 
@@ -26,11 +29,14 @@ struct Cli {
 enum Command {
     /// Install what is missing: toolchain component, BPF linker, tools for the lab.
     Setup(setup::Arguments),
+    /// Build the kernel programs, then the daemon.
+    Build(build::Arguments),
 }
 
 fn main() -> Result<()> {
     let workspace = Workspace::locate()?;
     match Cli::parse().command {
+        Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Setup(arguments) => setup::run(&workspace, &arguments),
     }
 }

@@ -7,6 +7,8 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use crate::linker;
+use crate::toolchain::Toolchain;
 use crate::tools;
 use crate::workspace::Workspace;
 
@@ -50,6 +52,10 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 
 /// Prepares the machine for `purpose`.
 pub fn prepare(workspace: &Workspace, purpose: Purpose) -> Result<()> {
+    println!("toolchain");
+    let toolchain = Toolchain::query(workspace)?;
+    toolchain.provide_source(workspace)?;
+    linker::provide(workspace, &toolchain)?;
     if purpose.needs_lab() {
         println!("lab tools");
         tools::provide(workspace, tools::LAB)?;

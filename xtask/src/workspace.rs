@@ -45,7 +45,6 @@ impl Workspace {
     }
 
     /// Cargo's build folder.
-    #[expect(dead_code, reason = "the build command comes next")]
     pub fn target(&self) -> &Path {
         &self.target
     }
