@@ -1,0 +1,30 @@
+//! `forwarder completions`: the script that completes the command line in a shell.
+
+use std::io::stdout;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::Cli;
+
+const AFTER_HELP: &str = "\
+Examples:
+  forwarder completions bash > /usr/share/bash-completion/completions/forwarder
+  forwarder completions zsh  > /usr/share/zsh/site-functions/_forwarder
+  forwarder completions fish > ~/.config/fish/completions/forwarder.fish";
+
+/// Write a completion script for a shell.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Completions {
+    /// The shell.
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn execute(self) -> anyhow::Result<ExitCode> {
+        clap_complete::generate(self.shell, &mut Cli::command(), "forwarder", &mut stdout());
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,105 @@
+//! The command line: raw arguments here, one file per subcommand beside.
+
+mod check;
+mod completions;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use forwarder::config;
+
+/// What `forwarder --help` ends with.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  it did not work; the reason is on standard error
+  2  the command line is wrong
+
+Documentation: docs/config.md describes every key of the configuration file.";
+
+/// Routes TLS connections to the nodes of a home cluster by server name, in the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "forwarder", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(Args, Debug)]
+pub struct Globals {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH, env = "FORWARDER_CONFIG")]
+    config: PathBuf,
+    /// Where programs, maps and links are pinned; wins over `bpffs` in the configuration
+    /// [default: /sys/fs/bpf/forwarder].
+    #[arg(long, global = true, value_name = "DIR", env = "FORWARDER_BPFFS")]
+    bpffs: Option<PathBuf>,
+    /// How log lines are written.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Auto)]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace, also per module (`info,forwarder::link=debug`).
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "FORWARDER_LOG")]
+    log: String,
+    /// Whether output has colors.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    color: Color,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// The journal under systemd, lines for people on a terminal, JSON otherwise.
+    Auto,
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+    /// The systemd journal.
+    Journald,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Check),
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub fn execute(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Check(check) => check.execute(&self.globals),
+            Command::Completions(completions) => completions.execute(),
+        }
+    }
+}
+
+impl Globals {
+    /// The configuration file.
+    fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Whether text on `stream` has colors.
+    fn color(&self, stream: &impl IsTerminal) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => stream.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        }
+    }
+}

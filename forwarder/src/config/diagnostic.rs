@@ -1,0 +1,333 @@
+//! What is wrong with a configuration, where, and what to do about it.
+//!
+//! A [`Report`] holds every finding of one file, in the order of the file. It is rendered for people
+//! (an annotated snippet per finding) or as JSON for editors and pipelines.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use serde::Serialize;
+
+/// Byte range within the configuration file.
+pub type Span = Range<usize>;
+
+/// How bad a finding is: an error stops `run`, a warning does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// The configuration works, though likely not as meant.
+    Warning,
+}
+
+/// One finding.
+#[derive(Clone, Debug)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Stable identifier, for instance `unknown-key`.
+    pub code: &'static str,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// The bytes that are wrong.
+    pub span: Span,
+    /// What to say under those bytes.
+    pub label: String,
+    /// Other places that belong to the finding, each with its word.
+    pub related: Vec<(Span, String)>,
+    /// What to do about it.
+    pub help: Vec<String>,
+}
+
+impl Diagnostic {
+    /// An error at `span`.
+    pub fn error(code: &'static str, span: Span, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            span,
+            label: String::new(),
+            related: Vec::new(),
+            help: Vec::new(),
+        }
+    }
+
+    /// A warning at `span`.
+    pub fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(code, span, message)
+        }
+    }
+
+    /// Adds the word under the marked bytes.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Adds another place that belongs to the finding.
+    pub fn related(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.related.push((span, label.into()));
+        self
+    }
+
+    /// Adds what to do about it.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+
+    /// Adds "did you mean …" when there is something to suggest.
+    pub fn suggest(self, candidate: Option<&str>) -> Self {
+        match candidate {
+            Some(candidate) => self.help(format!("did you mean `{candidate}`?")),
+            None => self,
+        }
+    }
+}
+
+/// All findings of one configuration file.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The file as the user named it.
+    pub path: PathBuf,
+    /// What the file holds.
+    pub text: String,
+    /// The findings, in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// The JSON form of a report; documented in `docs/config.md`.
+#[derive(Serialize)]
+struct JsonReport<'a> {
+    file: &'a Path,
+    errors: usize,
+    warnings: usize,
+    diagnostics: Vec<JsonDiagnostic<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonDiagnostic<'a> {
+    severity: Severity,
+    code: &'a str,
+    message: &'a str,
+    label: &'a str,
+    line: usize,
+    column: usize,
+    end_line: usize,
+    end_column: usize,
+    help: &'a [String],
+}
+
+impl Report {
+    /// A report without findings yet.
+    pub fn new(path: &Path, text: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            text: text.into(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    /// Takes further findings in and restores the order of the file.
+    pub fn extend(&mut self, more: impl IntoIterator<Item = Diagnostic>) {
+        self.diagnostics.extend(more);
+        self.diagnostics
+            .sort_by_key(|finding| (finding.span.start, finding.span.end));
+    }
+
+    /// Number of errors.
+    pub fn errors(&self) -> usize {
+        self.count(Severity::Error)
+    }
+
+    /// Number of warnings.
+    pub fn warnings(&self) -> usize {
+        self.count(Severity::Warning)
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.diagnostics
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+    }
+
+    /// Line and column of a byte offset, both from 1, the column in characters.
+    pub fn position(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset).unwrap_or(&self.text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = before.matches('\n').count() + 1;
+        let column = before[line_start..].chars().count() + 1;
+        (line, column)
+    }
+
+    /// The report for a person, one annotated snippet per finding.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        let mut out = String::new();
+        for finding in &self.diagnostics {
+            out.push_str(&self.render_one(&renderer, finding));
+            out.push_str("\n\n");
+        }
+        out.push_str(&self.summary());
+        out.push('\n');
+        out
+    }
+
+    /// One line: how many errors and warnings.
+    pub fn summary(&self) -> String {
+        let path = self.path.display();
+        let mut out = match (self.errors(), self.warnings()) {
+            (0, 0) => return format!("{path}: fine"),
+            (0, _) => format!("{path}: usable, "),
+            (errors, _) => format!("{path}: {}", plural(errors, "error")),
+        };
+        if self.warnings() > 0 {
+            if self.errors() > 0 {
+                out.push_str(", ");
+            }
+            let _ = write!(out, "{}", plural(self.warnings(), "warning"));
+        }
+        out
+    }
+
+    /// The report for a program.
+    pub fn to_json(&self) -> serde_json::Value {
+        let diagnostics = self
+            .diagnostics
+            .iter()
+            .map(|finding| {
+                let (line, column) = self.position(finding.span.start);
+                let (end_line, end_column) = self.position(finding.span.end);
+                JsonDiagnostic {
+                    severity: finding.severity,
+                    code: finding.code,
+                    message: &finding.message,
+                    label: &finding.label,
+                    line,
+                    column,
+                    end_line,
+                    end_column,
+                    help: &finding.help,
+                }
+            })
+            .collect();
+        serde_json::json!(JsonReport {
+            file: &self.path,
+            errors: self.errors(),
+            warnings: self.warnings(),
+            diagnostics,
+        })
+    }
+
+    fn render_one(&self, renderer: &Renderer, finding: &Diagnostic) -> String {
+        let level = match finding.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let path = self.path.to_string_lossy();
+        let primary = AnnotationKind::Primary
+            .span(self.clamp(&finding.span))
+            .label(Some(finding.label.as_str()).filter(|label| !label.is_empty()));
+        let related = finding.related.iter().map(|(span, label)| {
+            AnnotationKind::Context
+                .span(self.clamp(span))
+                .label(label.as_str())
+        });
+        let snippet = Snippet::source(self.text.as_str())
+            .path(path.as_ref())
+            .annotation(primary)
+            .annotations(related);
+        let help = finding
+            .help
+            .iter()
+            .map(|help| Level::HELP.message(help.as_str()));
+        let group = level
+            .primary_title(finding.message.as_str())
+            .id(finding.code)
+            .element(snippet)
+            .elements(help);
+        renderer.render(&[group])
+    }
+
+    /// Keeps a span inside the text, on character boundaries and on its first line, so that a
+    /// finding about a whole table marks its header and not a page.
+    fn clamp(&self, span: &Span) -> Span {
+        let text = &self.text;
+        let mut start = span.start.min(text.len());
+        while !text.is_char_boundary(start) {
+            start -= 1;
+        }
+        let line_end = text[start..]
+            .find('\n')
+            .map_or(text.len(), |length| start + length);
+        let mut end = span.end.clamp(start, line_end);
+        while !text.is_char_boundary(end) {
+            end += 1;
+        }
+        start..end
+    }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{s}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(text: &str) -> Report {
+        Report::new(Path::new("forwarder.toml"), text)
+    }
+
+    #[test]
+    fn positions_count_characters_from_one() {
+        let report = report("a = 1\nnäme = 2\n");
+        assert_eq!(report.position(0), (1, 1));
+        assert_eq!(report.position(6), (2, 1));
+        let equals = report.text.rfind('=').unwrap();
+        assert_eq!(report.position(equals), (2, 6));
+    }
+
+    #[test]
+    fn findings_come_in_file_order() {
+        let mut report = report("a = 1\nb = 2\n");
+        report.extend([
+            Diagnostic::error("second", 6..7, "later"),
+            Diagnostic::warning("first", 0..1, "earlier"),
+        ]);
+        let codes: Vec<_> = report.diagnostics.iter().map(|d| d.code).collect();
+        assert_eq!(codes, ["first", "second"]);
+        assert_eq!(report.summary(), "forwarder.toml: 1 error, 1 warning");
+    }
+
+    #[test]
+    fn json_carries_line_and_column() {
+        let mut report = report("a = 1\nb = 2\n");
+        report.extend([Diagnostic::error("bad", 10..11, "no").help("try 3")]);
+        let json = report.to_json();
+        assert_eq!(json["errors"], 1);
+        assert_eq!(json["diagnostics"][0]["line"], 2);
+        assert_eq!(json["diagnostics"][0]["column"], 5);
+        assert_eq!(json["diagnostics"][0]["help"][0], "try 3");
+    }
+
+    #[test]
+    fn spans_outside_the_text_do_not_panic() {
+        let mut report = report("ä");
+        report.extend([Diagnostic::error("odd", 1..400, "beyond the end")]);
+        assert!(report.render(false).contains("beyond the end"));
+    }
+}

@@ -1,0 +1,137 @@
+//! The configuration as written: every key optional, every value with its place in the file.
+//!
+//! These types are the schema. Their field names are the contract with the user: the loader, the
+//! unknown-key check, `docs/config.md` and the commented example are all held against them.
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::Deserialize as Derive;
+use serde_spanned::Spanned;
+
+/// A text value and its place.
+pub type Text = Spanned<String>;
+/// A whole number and its place; its range is judged later, with a better message.
+pub type Number = Spanned<i64>;
+/// A list, its place, and the place of each element.
+pub type List<T> = Option<Spanned<Vec<T>>>;
+
+/// The whole file.
+#[derive(Debug, Default, Derive)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// `[entrance]`
+    pub entrance: Option<Spanned<RawEntrance>>,
+    /// `[[listener]]`
+    pub listener: Vec<Spanned<RawListener>>,
+    /// `[[pool]]`
+    pub pool: Vec<Spanned<RawPool>>,
+    /// `[[route]]`
+    pub route: Vec<Spanned<RawRoute>>,
+}
+
+/// `[entrance]`: this machine.
+#[derive(Debug, Default, Derive)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawEntrance {
+    /// Interfaces that face the internet.
+    pub public: List<Text>,
+    /// Interfaces that lead to nodes.
+    pub tunnels: List<Text>,
+    /// Size of the flow table.
+    pub max_flows: Option<Number>,
+    /// How many ClientHellos may be incomplete at once.
+    pub hello_buffers: Option<Number>,
+    /// Local ports used towards nodes, `first-last`.
+    pub source_ports: Option<Text>,
+    /// Where maps, programs and links are pinned.
+    pub bpffs: Option<Text>,
+    /// How long a silent flow is kept.
+    pub idle_timeout: Option<Text>,
+    /// Resets a second in answer to packets of unknown flows.
+    pub rst_rate: Option<Number>,
+}
+
+/// `[[listener]]`: addresses and a port that clients connect to.
+#[derive(Debug, Default, Derive)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawListener {
+    /// Its name, referred to by routes.
+    pub name: Option<Text>,
+    /// What is spoken on it.
+    pub protocol: Option<Text>,
+    /// Its addresses; all of the public interfaces when absent.
+    pub addresses: List<Text>,
+    /// Its TCP port.
+    pub port: Option<Number>,
+    /// What a client gets whose name is not listed.
+    pub on_refuse: Option<Text>,
+}
+
+/// `[[pool]]`: nodes that serve the same names.
+#[derive(Debug, Default, Derive)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawPool {
+    /// Its name, referred to by routes.
+    pub name: Option<Text>,
+    /// How the nodes learn the client's address.
+    pub client_address: Option<Text>,
+    /// How a node is chosen.
+    pub balance: Option<Text>,
+    /// Its nodes.
+    pub nodes: List<Spanned<RawNode>>,
+}
+
+/// `[[route]]`: names and the pool that serves them.
+#[derive(Debug, Default, Derive)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawRoute {
+    /// Names, exact or with a leading `*.`.
+    pub names: List<Text>,
+    /// The pool that serves them.
+    pub pool: Option<Text>,
+    /// The listeners it holds on; all of the protocol when absent.
+    pub listeners: List<Text>,
+}
+
+/// One element of `nodes`: `"10.0.0.2:443"` or a table.
+#[derive(Debug)]
+pub enum RawNode {
+    /// Only the address.
+    Address(String),
+    /// A table.
+    Table(RawNodeTable),
+}
+
+/// The table form of a node.
+#[derive(Debug, Default, Derive)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawNodeTable {
+    /// Its name in output and metrics; the address when absent.
+    pub name: Option<Text>,
+    /// Address and port.
+    pub address: Option<Text>,
+    /// Its share of new connections.
+    pub weight: Option<Number>,
+}
+
+impl<'de> Deserialize<'de> for RawNode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawNode;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"address:port\" or { address = \"address:port\", … }")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawNode, E> {
+                Ok(RawNode::Address(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawNode, A::Error> {
+                RawNodeTable::deserialize(MapAccessDeserializer::new(map)).map(RawNode::Table)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}

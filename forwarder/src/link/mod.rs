@@ -1,0 +1,141 @@
+//! This machine's interfaces, addresses and routes, as far as the forwarder needs them.
+//!
+//! [`Network`] is a snapshot; [`survey`] takes one from the kernel and [`watch`] says when to take the
+//! next. Everything that decides on a snapshot is a pure function of it.
+
+pub mod survey;
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+/// Bytes of IPv4 and TCP header without options.
+const HEADERS_V4: u32 = 40;
+/// Bytes of IPv6 and TCP header without options.
+const HEADERS_V6: u32 = 60;
+
+/// A snapshot of interfaces, and of the routes that were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Every interface.
+    pub links: Vec<Link>,
+    /// The way to each address that was asked for; absent when the kernel has none.
+    pub egress: BTreeMap<IpAddr, Egress>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its index: another one each time it is made anew.
+    pub ifindex: u32,
+    /// What its packets begin with.
+    pub kind: LinkKind,
+    /// Largest IP packet.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Its addresses that clients can reach: neither link-local, tentative nor deprecated; sorted.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What packets of an interface begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkKind {
+    /// An Ethernet header.
+    L2,
+    /// The IP header.
+    L3,
+    /// Something that the data path cannot read (the loopback interface has an Ethernet header).
+    Unsupported,
+}
+
+/// How the kernel would send to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// Outgoing interface.
+    pub ifindex: u32,
+    /// The source address it would use.
+    pub source: Option<IpAddr>,
+    /// Whether the address is one of this machine's own.
+    pub local: bool,
+    /// MTU of the route, where it has its own.
+    pub mtu: Option<u32>,
+}
+
+impl Network {
+    /// The interface of that name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The interface of that index.
+    pub fn link_by_index(&self, ifindex: u32) -> Option<&Link> {
+        self.links.iter().find(|link| link.ifindex == ifindex)
+    }
+
+    /// All client-facing addresses of the named interfaces, sorted, each once.
+    pub fn addresses<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
+        let links = names.filter_map(|name| self.link(name));
+        let mut all: Vec<_> = links.flat_map(|link| link.addresses.clone()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+impl LinkKind {
+    /// From the kernel's `ARPHRD_*` type.
+    pub fn from_arphrd(arphrd: u16) -> Self {
+        match arphrd {
+            libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Self::L2,
+            // wg and tun; ppp; ipip, ip6tnl, sit, gre and vti; raw IP of modems.
+            libc::ARPHRD_NONE
+            | libc::ARPHRD_PPP
+            | libc::ARPHRD_TUNNEL
+            | libc::ARPHRD_TUNNEL6
+            | libc::ARPHRD_SIT
+            | libc::ARPHRD_IPGRE
+            | ARPHRD_IP6GRE
+            | ARPHRD_RAWIP
+            | libc::ARPHRD_VOID => Self::L3,
+            _ => Self::Unsupported,
+        }
+    }
+}
+
+// `include/uapi/linux/if_arp.h`; not in `libc`.
+const ARPHRD_RAWIP: u16 = 519;
+const ARPHRD_IP6GRE: u16 = 823;
+
+/// The TCP segment size that an MTU leaves in the family of `address`.
+pub fn mss(mtu: u32, address: IpAddr) -> u16 {
+    let headers = if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+    u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_kinds() {
+        assert_eq!(LinkKind::from_arphrd(1), LinkKind::L2);
+        assert_eq!(LinkKind::from_arphrd(0xfffe), LinkKind::L3);
+        assert_eq!(LinkKind::from_arphrd(512), LinkKind::L3);
+        assert_eq!(LinkKind::from_arphrd(32), LinkKind::Unsupported);
+    }
+
+    #[test]
+    fn mss_leaves_room_for_the_headers() {
+        assert_eq!(mss(1420, "10.0.0.1".parse().unwrap()), 1380);
+        assert_eq!(mss(1420, "fd00::1".parse().unwrap()), 1360);
+        assert_eq!(mss(1280, "fd00::1".parse().unwrap()), 1220);
+        assert_eq!(mss(100_000, "10.0.0.1".parse().unwrap()), u16::MAX);
+        assert_eq!(mss(20, "10.0.0.1".parse().unwrap()), 0);
+    }
+}

@@ -1,0 +1,197 @@
+//! Takes a [`Network`] snapshot from the kernel by rtnetlink.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressScope,
+};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType,
+};
+use rtnetlink::{Handle, RouteMessageBuilder};
+use thiserror::Error;
+
+use super::{Egress, Link, LinkKind, Network};
+
+/// Why no snapshot could be taken.
+#[derive(Debug, Error)]
+pub enum SurveyError {
+    /// There is no netlink socket.
+    #[error("cannot open a netlink socket")]
+    Socket(#[source] io::Error),
+    /// The kernel did not list what was asked for.
+    #[error("the kernel does not list its {what}")]
+    List {
+        /// What was asked for.
+        what: &'static str,
+        /// Why.
+        source: rtnetlink::Error,
+    },
+}
+
+/// A netlink socket of the network namespace it was opened in.
+#[derive(Clone, Debug)]
+pub struct Surveyor {
+    handle: Handle,
+}
+
+impl Surveyor {
+    /// Opens the socket. Needs a tokio runtime; the socket closes with the last clone.
+    pub fn open() -> Result<Self, SurveyError> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(SurveyError::Socket)?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Lists interfaces and addresses, and asks for the way to each of `destinations`.
+    pub async fn survey(
+        &self,
+        destinations: impl Iterator<Item = IpAddr>,
+    ) -> Result<Network, SurveyError> {
+        let list = |what| move |source| SurveyError::List { what, source };
+        let links = self.handle.link().get().execute();
+        let links: Vec<_> = links.try_collect().await.map_err(list("interfaces"))?;
+        let addresses = self.handle.address().get().execute();
+        let addresses: Vec<_> = addresses.try_collect().await.map_err(list("addresses"))?;
+        let mut network = Network {
+            links: links.iter().filter_map(link).collect(),
+            egress: BTreeMap::new(),
+        };
+        for message in &addresses {
+            let owner = network
+                .links
+                .iter_mut()
+                .find(|link| link.ifindex == message.header.index);
+            if let (Some(link), Some(address)) = (owner, usable_address(message)) {
+                link.addresses.push(address);
+            }
+        }
+        for link in &mut network.links {
+            link.addresses.sort_unstable();
+            link.addresses.dedup();
+        }
+        for destination in destinations {
+            if let Some(egress) = self.egress(destination).await {
+                network.egress.insert(destination, egress);
+            }
+        }
+        Ok(network)
+    }
+
+    /// The kernel's route to one address; `None` where it answers "unreachable".
+    async fn egress(&self, destination: IpAddr) -> Option<Egress> {
+        let message = match destination {
+            IpAddr::V4(v4) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                .destination_prefix(v4, 32)
+                .build(),
+            IpAddr::V6(v6) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+                .destination_prefix(v6, 128)
+                .build(),
+        };
+        let answer = self.handle.route().get(message).execute();
+        let mut answer = std::pin::pin!(answer);
+        egress(&answer.try_next().await.ok()??)
+    }
+}
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    let mut name = None;
+    let mut mtu = None;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text.clone()),
+            LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
+            _ => {}
+        }
+    }
+    Some(Link {
+        name: name?,
+        ifindex: message.header.index,
+        kind: LinkKind::from_arphrd(u16::from(message.header.link_layer_type)),
+        mtu: mtu?,
+        up: message.header.flags.contains(LinkFlags::Up),
+        addresses: Vec::new(),
+    })
+}
+
+/// The address of a message, if clients can use it.
+fn usable_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut address = None;
+    let mut local = None;
+    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            // On a point-to-point interface `Address` is the peer and `Local` is ours.
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Flags(all) => flags = *all,
+            _ => {}
+        }
+    }
+    let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated;
+    let optimistic = flags.contains(AddressFlags::Optimistic);
+    let in_scope = matches!(
+        message.header.scope,
+        AddressScope::Universe | AddressScope::Site
+    );
+    if !in_scope || (flags.intersects(unusable) && !optimistic) {
+        return None;
+    }
+    local.or(address)
+}
+
+fn egress(message: &RouteMessage) -> Option<Egress> {
+    let local = match message.header.kind {
+        RouteType::Unicast => false,
+        RouteType::Local => true,
+        _ => return None,
+    };
+    let mut ifindex = None;
+    let mut source = None;
+    let mut mtu = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::PrefSource(RouteAddress::Inet(v4)) => source = Some(IpAddr::V4(*v4)),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(v6)) => source = Some(IpAddr::V6(*v6)),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(bytes) => Some(*bytes),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(Egress {
+        ifindex: ifindex?,
+        source,
+        local,
+        mtu,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn loopback_is_seen_and_is_the_way_to_itself() {
+        let surveyor = Surveyor::open().unwrap();
+        let localhost: IpAddr = "127.0.0.1".parse().unwrap();
+        let network = surveyor.survey([localhost].into_iter()).await.unwrap();
+        let lo = network.link("lo").unwrap();
+        assert_eq!(lo.kind, LinkKind::L2);
+        assert!(lo.mtu >= 16_384);
+        // 127.0.0.1 has host scope: nobody else can reach it.
+        assert!(!lo.addresses.contains(&localhost));
+        let egress = &network.egress[&localhost];
+        assert!(egress.local);
+        assert_eq!(egress.ifindex, lo.ifindex);
+    }
+}

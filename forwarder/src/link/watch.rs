@@ -1,0 +1,98 @@
+//! Says when interfaces, addresses or routes changed, once per burst.
+//!
+//! Making an interface anew is a burst of a dozen messages; only what stands at its end matters, and a
+//! new survey tells that. Hence no message is interpreted here.
+
+use std::io;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use rtnetlink::MulticastGroup;
+use tokio::time::{Instant, timeout_at};
+
+/// The end of a burst: this long without a further message.
+const QUIET: Duration = Duration::from_millis(200);
+/// A burst is cut here, so that a machine whose routes never rest is still followed.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// A subscription to changes.
+pub struct Watch {
+    messages: BoxStream<'static, ()>,
+}
+
+impl Watch {
+    /// Subscribes. Changes after this call are not missed.
+    pub fn open() -> io::Result<Self> {
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv6Rule,
+        ])?;
+        tokio::spawn(connection);
+        Ok(Self {
+            messages: messages.map(|_| ()).boxed(),
+        })
+    }
+
+    /// Waits for the end of the next burst of changes; `false` if the subscription broke.
+    pub async fn changed(&mut self) -> bool {
+        if self.messages.next().await.is_none() {
+            return false;
+        }
+        let end = Instant::now() + LONGEST;
+        loop {
+            let quiet = (Instant::now() + QUIET).min(end);
+            match timeout_at(quiet, self.messages.next()).await {
+                Ok(Some(())) if Instant::now() < end => {}
+                Ok(None) => return false,
+                _ => return true,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_one_change() {
+        let burst = stream::iter([(), (), ()]).chain(stream::pending());
+        let mut watch = Watch {
+            messages: burst.boxed(),
+        };
+        let start = Instant::now();
+        assert!(watch.changed().await);
+        assert_eq!(start.elapsed(), QUIET);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endless_burst_is_cut() {
+        let endless = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Some(((), ()))
+        });
+        let mut watch = Watch {
+            messages: endless.boxed(),
+        };
+        let start = Instant::now();
+        assert!(watch.changed().await);
+        assert!(start.elapsed() <= LONGEST + QUIET);
+        assert!(watch.changed().await);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_stream_is_told() {
+        let mut watch = Watch {
+            messages: stream::empty().boxed(),
+        };
+        assert!(!watch.changed().await);
+    }
+}
