@@ -287,7 +287,10 @@ mod tests {
     /// when the daemon is upgraded: this test makes such a change deliberate.
     #[test]
     fn layout_is_stable() {
-        assert_eq!(mint(KEY, &TUPLE, 77, OPTIONS, 9) & 0xff, 5 << 5 | 7 << 1 | 1);
+        assert_eq!(
+            mint(KEY, &TUPLE, 77, OPTIONS, 9) & 0xff,
+            5 << 5 | 7 << 1 | 1
+        );
         assert_eq!(mint(KEY, &TUPLE, 77, OPTIONS, 9), 0x2e80_93af);
     }
 

@@ -1,0 +1,169 @@
+//! The life of a spliced flow, as one side's segments tell it.
+//!
+//! A flow ends when both FINs are acknowledged, or at a reset whose sequence number is exactly what the
+//! receiver expects (RFC 5961 3.2). Anything less only leaves a mark: an off-path attacker who guesses a
+//! window must not end a flow, so such a reset is forwarded and the endpoints decide. Segments far from
+//! what is expected change nothing here.
+//!
+//! Sequence numbers are those of the client's view: the node's, with `delta` added.
+
+use crate::abi::{Flow, mark};
+use crate::seq::{self, SeqNumber};
+use crate::tcp::flag;
+
+/// Half the range around the expected sequence number in which a segment may change a flow: 32 MiB, more
+/// than any receive window in use.
+const PLAUSIBLE: u32 = 1 << 25;
+
+/// One segment, in the client's view.
+#[derive(Clone, Copy, Debug)]
+pub struct Passing {
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number; counts only with the ACK flag.
+    pub ack: u32,
+    /// TCP flags.
+    pub flags: u8,
+    /// Bytes of payload.
+    pub payload_len: u32,
+}
+
+/// What a segment means for its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// The flow goes on.
+    Open,
+    /// Both ends have closed, and know it of each other.
+    Finished,
+    /// The sender reset it.
+    Reset,
+}
+
+impl Flow {
+    /// What the node expects next from the client, as far as its acknowledgements have told.
+    #[must_use]
+    #[inline(always)]
+    pub const fn client_expected(&self) -> u32 {
+        self.client_isn.wrapping_add(self.node_acked as u32)
+    }
+
+    /// What the client expects next from the node.
+    #[must_use]
+    #[inline(always)]
+    pub const fn node_expected(&self) -> u32 {
+        self.entrance_isn.wrapping_add(self.client_acked as u32)
+    }
+
+    /// The id in PROXY headers and events: unique as long as no two flows are made in one millisecond
+    /// under one cookie.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unique_id(&self) -> u64 {
+        (self.opened_ms as u64) << 32 | self.entrance_isn as u64
+    }
+
+    /// A segment from the client.
+    #[inline(always)]
+    pub fn client_segment(&mut self, segment: &Passing) -> Outcome {
+        let expected = self.client_expected();
+        if !plausible(segment.seq, expected) {
+            return Outcome::Open;
+        }
+        if segment.flags & flag::ACK != 0 && plausible(segment.ack, self.node_expected()) {
+            let acked = self.client_acked;
+            self.client_acked = advance(acked, self.entrance_isn, segment.ack);
+        }
+        if segment.flags & flag::RST != 0 {
+            if segment.seq == expected {
+                return Outcome::Reset;
+            }
+            self.client_marks |= mark::RESET;
+            return Outcome::Open;
+        }
+        if segment.flags & flag::FIN != 0 {
+            self.client_end = segment
+                .seq
+                .wrapping_add(segment.payload_len)
+                .wrapping_add(1);
+            self.client_marks |= mark::FIN;
+        }
+        if self.client_marks | self.node_marks != 0 {
+            self.ends(true)
+        } else {
+            Outcome::Open
+        }
+    }
+
+    /// A segment from the node.
+    #[inline(always)]
+    pub fn node_segment(&mut self, segment: &Passing) -> Outcome {
+        let expected = self.node_expected();
+        if !plausible(segment.seq, expected) {
+            return Outcome::Open;
+        }
+        if segment.flags & flag::ACK != 0 && plausible(segment.ack, self.client_expected()) {
+            let acked = self.node_acked;
+            self.node_acked = advance(acked, self.client_isn, segment.ack);
+        }
+        if segment.flags & flag::RST != 0 {
+            if segment.seq == expected {
+                return Outcome::Reset;
+            }
+            self.node_marks |= mark::RESET;
+            return Outcome::Open;
+        }
+        if segment.flags & flag::FIN != 0 {
+            self.node_end = segment
+                .seq
+                .wrapping_add(segment.payload_len)
+                .wrapping_add(1);
+            self.node_marks |= mark::FIN;
+        }
+        if self.client_marks | self.node_marks != 0 {
+            self.ends(false)
+        } else {
+            Outcome::Open
+        }
+    }
+
+    /// The rare part: some mark is set and this side has just sent something other than a reset.
+    #[inline(always)]
+    fn ends(&mut self, by_client: bool) -> Outcome {
+        let (own, other) = if by_client {
+            (self.client_marks, self.node_marks)
+        } else {
+            (self.node_marks, self.client_marks)
+        };
+        let mut marks = own & !mark::RESET;
+        if other & mark::RESET != 0 {
+            marks |= mark::ALIVE;
+        }
+        if by_client {
+            self.client_marks = marks;
+        } else {
+            self.node_marks = marks;
+        }
+        if own & other & mark::FIN == 0 {
+            return Outcome::Open;
+        }
+        let client_done = !SeqNumber(self.client_expected()).before(SeqNumber(self.client_end));
+        let node_done = !SeqNumber(self.node_expected()).before(SeqNumber(self.node_end));
+        if client_done && node_done {
+            Outcome::Finished
+        } else {
+            Outcome::Open
+        }
+    }
+}
+
+#[inline(always)]
+const fn plausible(number: u32, expected: u32) -> bool {
+    number.wrapping_sub(expected).wrapping_add(PLAUSIBLE) < 2 * PLAUSIBLE
+}
+
+/// `acked` bytes from `isn` on were acknowledged; `ack` is a new acknowledgement number.
+#[inline(always)]
+fn advance(acked: u64, isn: u32, ack: u32) -> u64 {
+    seq::extend(acked, SeqNumber(ack.wrapping_sub(isn)))
+}

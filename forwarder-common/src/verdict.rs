@@ -1,0 +1,123 @@
+//! Why a packet or a connection was not forwarded.
+//!
+//! One list feeds the counter index, the event stream, the Prometheus label, the CLI text and the
+//! documentation. Numbers are part of the ABI: append, never reorder.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $label:literal;)+) => {
+        /// Why a packet was dropped or a connection refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $name = $number,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The label in metrics, events and `status`: snake case, stable.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)+ }
+            }
+
+            /// One sentence for people.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+
+            /// The reason with this number, if there is one.
+            #[must_use]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$name),)+ _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The first bytes are not a TLS handshake record.
+    NotTls = 0, "not_tls";
+    /// The ClientHello contradicts itself: a length that lies, an empty record, trailing bytes.
+    MalformedHello = 1, "malformed_hello";
+    /// The ClientHello is longer than 16 KiB, or cut into more pieces than are read.
+    HelloTooLong = 2, "hello_too_long";
+    /// The ClientHello carries no server name.
+    NoServerName = 3, "no_server_name";
+    /// The server name is not a host name: bad bytes, a trailing dot, an IP address, an unknown type.
+    BadServerName = 4, "bad_server_name";
+    /// More than one server name, or the extension twice.
+    SeveralServerNames = 5, "several_server_names";
+    /// The server name is not listed on this listener.
+    UnlistedName = 6, "unlisted_name";
+    /// The flow table is full; new connections are refused until flows end.
+    FlowTableFull = 7, "flow_table_full";
+    /// Every source port of the tunnel side is in use.
+    SourcePortsExhausted = 8, "source_ports_exhausted";
+    /// The pool has no node of the client's address family with a tunnel that is up.
+    NoNode = 9, "no_node";
+    /// Every node of the pool was tried; none answered.
+    NodesUnreachable = 10, "nodes_unreachable";
+    /// Every hello buffer is held by a younger connection.
+    HelloBuffersFull = 11, "hello_buffers_full";
+    /// Two processors held the same hello at once; the client sends again.
+    HelloBusy = 12, "hello_busy";
+    /// The TCP checksum of a segment that would have been kept is wrong.
+    BadChecksum = 13, "bad_checksum";
+    /// A segment of no known flow without a valid cookie, answered with a reset.
+    UnknownFlow = 14, "unknown_flow";
+    /// As unknown_flow, but the reset was withheld by the rate limit.
+    ResetRateLimited = 15, "reset_rate_limited";
+    /// A hello segment that arrived before an earlier one; the client sends it again.
+    OutOfOrder = 16, "out_of_order";
+    /// A segment that arrived before the node answered; the client sends it again.
+    BeforeNode = 17, "before_node";
+    /// An IP fragment for a claimed port.
+    Fragment = 18, "fragment";
+    /// An IPv4 header with options for a claimed port.
+    IpOptions = 19, "ip_options";
+    /// A TCP header that contradicts itself, or flags that no stack sends.
+    MalformedSegment = 20, "malformed_segment";
+    /// The time to live or hop limit ran out here.
+    TtlExpired = 21, "ttl_expired";
+    /// A node sent a segment for a connection that is not its own, or that is over.
+    NotItsFlow = 22, "not_its_flow";
+    /// The interface towards the node or the client is gone.
+    LinkDown = 23, "link_down";
+    /// A handshake segment that needs no answer: a bare ACK of the cookie, a duplicate, a late reset.
+    Absorbed = 24, "absorbed";
+    /// The kernel refused an operation on the packet or on a map.
+    KernelRefused = 25, "kernel_refused";
+    /// The connection was refused before and the client still sends.
+    AlreadyRefused = 26, "already_refused";
+}
+
+/// How many reasons there are: the size of the counter array.
+pub const REASONS: usize = DropReason::ALL.len();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_dense_and_labels_unique() {
+        for (i, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, i);
+            assert_eq!(DropReason::from_number(i as u8), Some(*reason));
+            assert!(
+                reason
+                    .label()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_')
+            );
+            assert!(
+                DropReason::ALL[..i]
+                    .iter()
+                    .all(|other| other.label() != reason.label())
+            );
+        }
+        assert_eq!(DropReason::from_number(REASONS as u8), None);
+    }
+}
