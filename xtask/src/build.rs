@@ -48,7 +48,7 @@ pub fn object(workspace: &Workspace) -> PathBuf {
 
 /// Builds the kernel programs; leaves the object untouched when nothing changed.
 pub fn kernel_programs(workspace: &Workspace) -> Result<()> {
-    println!("kernel programs");
+    eprintln!("kernel programs");
     let started = Instant::now();
     let folder = workspace.target().join("bpf-build");
     process::run(
@@ -62,12 +62,12 @@ pub fn kernel_programs(workspace: &Workspace) -> Result<()> {
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let object = object(workspace);
     if fs::read(&object).is_ok_and(|old| old == bytes) {
-        println!("  {}: unchanged", workspace.shown(&object));
+        eprintln!("  {}: unchanged", workspace.shown(&object));
         return Ok(());
     }
     fs::create_dir_all(workspace.target().join("bpf"))?;
     fs::write(&object, &bytes).with_context(|| format!("cannot write {}", object.display()))?;
-    println!(
+    eprintln!(
         "  {}: {} KB in {:.1} s",
         workspace.shown(&object),
         bytes.len() / 1024,
@@ -78,7 +78,7 @@ pub fn kernel_programs(workspace: &Workspace) -> Result<()> {
 
 /// Builds the daemon and everything else of the workspace.
 pub fn user_programs(workspace: &Workspace, release: bool) -> Result<()> {
-    println!("user programs");
+    eprintln!("user programs");
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--workspace", "--exclude", "xtask"])

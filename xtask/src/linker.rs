@@ -33,10 +33,10 @@ pub fn provide(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
         folder.display()
     );
     if fs::read_to_string(&stamp).is_ok_and(|it| it == built_for) && program.exists() {
-        println!("  bpf-linker {VERSION} is in {}", workspace.shown(&folder));
+        eprintln!("  bpf-linker {VERSION} is in {}", workspace.shown(&folder));
         return Ok(());
     }
-    println!(
+    eprintln!(
         "  bpf-linker {VERSION} goes into {}: it links the kernel programs with the LLVM {} of \
          this toolchain; takes one to two minutes, once",
         workspace.shown(&folder),

@@ -3,14 +3,21 @@
 //! Each command is one module; this file only dispatches. `make` and CI call the same commands,
 //! so there is one description of how the project is set up, built and tested.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod build;
 mod debian;
+mod demo;
+mod deny;
 mod linker;
+mod privilege;
 mod process;
 mod setup;
+mod system;
+mod test;
 mod toolchain;
 mod tools;
 mod workspace;
@@ -31,12 +38,28 @@ enum Command {
     Setup(setup::Arguments),
     /// Build the kernel programs, then the daemon.
     Build(build::Arguments),
+    /// Run every check and every test.
+    Test(test::Arguments),
+    /// Show the entrance at work with real clients and servers.
+    Demo(demo::Arguments),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", process::causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
     let workspace = Workspace::locate()?;
-    match Cli::parse().command {
+    match command {
         Command::Build(arguments) => build::run(&workspace, &arguments),
+        Command::Test(arguments) => test::run(&workspace, &arguments),
+        Command::Demo(arguments) => demo::run(&workspace, &arguments),
         Command::Setup(arguments) => setup::run(&workspace, &arguments),
     }
 }

@@ -1,4 +1,6 @@
 //! Runs other programs: quietly with a spinner, or with their output shown; never through a shell.
+//!
+//! What xtask itself says goes to stderr, so that `cargo xtask demo --json` prints only JSON.
 
 use std::fs::{self, File};
 use std::io::IsTerminal;
@@ -39,7 +41,7 @@ pub fn step(workspace: &Workspace, name: &str, what: &str, command: &mut Command
             path.display()
         );
     }
-    println!("  {what}: done in {:.1} s", started.elapsed().as_secs_f32());
+    eprintln!("  {what}: done in {:.1} s", started.elapsed().as_secs_f32());
     Ok(())
 }
 
@@ -78,6 +80,15 @@ pub fn shown(command: &Command) -> String {
         .map(|word| word.to_string_lossy())
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// An error and its causes, one a line: a failed step needs no backtrace of xtask.
+pub fn causes(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n  ")
 }
 
 fn spinner(what: &str) -> ProgressBar {

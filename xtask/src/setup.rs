@@ -7,10 +7,9 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::linker;
 use crate::toolchain::Toolchain;
-use crate::tools;
 use crate::workspace::Workspace;
+use crate::{deny, linker, system, tools};
 
 /// Arguments of `setup`.
 #[derive(Args)]
@@ -36,6 +35,10 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    fn needs_checks(self) -> bool {
+        matches!(self, Self::Test | Self::All)
+    }
+
     fn needs_lab(self) -> bool {
         matches!(self, Self::Test | Self::Demo | Self::All)
     }
@@ -52,16 +55,20 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 
 /// Prepares the machine for `purpose`.
 pub fn prepare(workspace: &Workspace, purpose: Purpose) -> Result<()> {
-    println!("toolchain");
+    eprintln!("toolchain");
     let toolchain = Toolchain::query(workspace)?;
     toolchain.provide_source(workspace)?;
     linker::provide(workspace, &toolchain)?;
+    if purpose.needs_checks() {
+        deny::provide(workspace)?;
+    }
     if purpose.needs_lab() {
-        println!("lab tools");
+        eprintln!("lab tools");
+        system::provide(workspace)?;
         tools::provide(workspace, tools::LAB)?;
     }
     if purpose.needs_virtual_machine() {
-        println!("virtual machine tools");
+        eprintln!("virtual machine tools");
         tools::provide(workspace, tools::VIRTUAL_MACHINE)?;
     }
     Ok(())

@@ -50,10 +50,10 @@ impl Toolchain {
             .sysroot
             .join("lib/rustlib/src/rust/library/core/src/lib.rs");
         if core.exists() {
-            println!("  rust-src is installed");
+            eprintln!("  rust-src is installed");
             return Ok(());
         }
-        println!(
+        eprintln!(
             "  rust-src goes into {}: the kernel programs compile `core` for BPF",
             self.sysroot.display()
         );

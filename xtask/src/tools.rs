@@ -116,7 +116,7 @@ pub fn provide(workspace: &Workspace, tools: &[Tool]) -> Result<()> {
         .filter(|tool| !debian::is_executable(&programs.join(tool.command)))
         .collect();
     if absent.is_empty() {
-        println!(
+        eprintln!(
             "  {} programs are in {}",
             tools.len(),
             workspace.shown(&programs)
@@ -132,12 +132,12 @@ pub fn provide(workspace: &Workspace, tools: &[Tool]) -> Result<()> {
         .filter(|tool| debian::machine_program(tool.command, &programs).is_none())
         .collect();
     if !lacking.is_empty() {
-        println!(
+        eprintln!(
             "  this machine lacks the following; they are unpacked into {}, not installed:",
             workspace.shown(&unpacked)
         );
         for tool in &lacking {
-            println!("    {:<20} {}", tool.command, tool.purpose);
+            eprintln!("    {:<20} {}", tool.command, tool.purpose);
         }
         let wanted: BTreeSet<&str> = lacking
             .iter()

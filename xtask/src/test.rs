@@ -1,0 +1,228 @@
+//! `cargo xtask test`: every check and every test ring, in the order of what fails cheapest.
+//!
+//! One stage is one function. Stages that need root build as the caller and only run the built
+//! programs as root. The last line counts stages; each test runner prints its own counts before.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::setup::{self, Purpose};
+use crate::workspace::Workspace;
+use crate::{build, debian, deny, privilege, process};
+
+/// The crate with the lab and everything that needs root.
+const LAB_CRATE: &str = "forwarder-tests";
+
+/// Arguments of `test`.
+#[derive(Args)]
+pub struct Arguments {
+    /// Leave out what takes long: dependency check and lab.
+    #[arg(long)]
+    quick: bool,
+    /// Go on after a failed stage.
+    #[arg(long)]
+    keep_going: bool,
+    /// Run only these stages (set-up is assumed).
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Stage>,
+}
+
+/// The stages, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Stage {
+    /// Install what is missing.
+    Setup,
+    /// `cargo fmt --check`.
+    Format,
+    /// Build the kernel programs.
+    Bpf,
+    /// clippy, warnings are errors, kernel programs included.
+    Lint,
+    /// Licences, bans and sources of all dependencies.
+    Dependencies,
+    /// Unit, property and documentation tests; no root.
+    Unit,
+    /// Verifier budget, `BPF_PROG_TEST_RUN` tables and namespace tests; root.
+    Lab,
+}
+
+impl Stage {
+    const ALL: [Self; 7] = [
+        Self::Setup,
+        Self::Format,
+        Self::Bpf,
+        Self::Lint,
+        Self::Dependencies,
+        Self::Unit,
+        Self::Lab,
+    ];
+
+    fn is_quick(self) -> bool {
+        !matches!(self, Self::Dependencies | Self::Lab)
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Setup => "set-up",
+            Self::Format => "format",
+            Self::Bpf => "kernel programs",
+            Self::Lint => "clippy",
+            Self::Dependencies => "dependencies",
+            Self::Unit => "unit and property tests",
+            Self::Lab => "kernel and lab tests (root)",
+        }
+    }
+
+    fn run(self, workspace: &Workspace, quick: bool) -> Result<()> {
+        match self {
+            Self::Setup if quick => setup::prepare(workspace, Purpose::Build),
+            Self::Setup => setup::prepare(workspace, Purpose::Test),
+            Self::Format => format(workspace),
+            Self::Bpf => build::kernel_programs(workspace),
+            Self::Lint => lint(workspace),
+            Self::Dependencies => deny::check(workspace),
+            Self::Unit => unit(workspace),
+            Self::Lab => lab(workspace),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    let stages: Vec<Stage> = Stage::ALL
+        .into_iter()
+        .filter(|stage| !arguments.quick || stage.is_quick())
+        .filter(|stage| arguments.only.is_empty() || arguments.only.contains(stage))
+        .collect();
+
+    let mut done: Vec<(Stage, Duration, Result<()>)> = Vec::new();
+    for stage in &stages {
+        println!("\n=== {} ===", stage.title());
+        let started = Instant::now();
+        let result = stage.run(workspace, arguments.quick);
+        if let Err(error) = &result {
+            eprintln!("\n{} failed: {}", stage.title(), process::causes(error));
+        }
+        let stop = result.is_err() && !arguments.keep_going;
+        done.push((*stage, started.elapsed(), result));
+        if stop {
+            break;
+        }
+    }
+    summary(&done, stages.len())
+}
+
+fn summary(done: &[(Stage, Duration, Result<()>)], planned: usize) -> Result<()> {
+    println!("\n=== summary ===");
+    for (stage, elapsed, result) in done {
+        let word = if result.is_ok() { "passed" } else { "FAILED" };
+        println!(
+            "  {word}  {:>7.1} s  {}",
+            elapsed.as_secs_f32(),
+            stage.title()
+        );
+    }
+    let failed = done.iter().filter(|(_, _, result)| result.is_err()).count();
+    let passed = done.len() - failed;
+    println!(
+        "stages: {passed} passed, {failed} failed, {} skipped",
+        planned - done.len()
+    );
+    if failed > 0 {
+        bail!("{failed} of {planned} stages failed");
+    }
+    Ok(())
+}
+
+fn format(workspace: &Workspace) -> Result<()> {
+    let cargo = || {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(workspace.root());
+        cargo
+    };
+    process::run(cargo().args(["fmt", "--all", "--check"]))?;
+    process::run(cargo().args([
+        "fmt",
+        "--manifest-path",
+        "forwarder-ebpf/Cargo.toml",
+        "--check",
+    ]))
+}
+
+fn lint(workspace: &Workspace) -> Result<()> {
+    process::run(
+        Command::new("cargo")
+            .args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ])
+            .current_dir(workspace.root()),
+    )?;
+    process::run(
+        build::bpf_cargo(workspace, "clippy")
+            .arg("--release")
+            .arg("--target-dir")
+            .arg(workspace.target().join("bpf-build"))
+            .args(["--", "-D", "warnings"]),
+    )
+}
+
+fn unit(workspace: &Workspace) -> Result<()> {
+    let crates = ["--workspace", "--exclude", LAB_CRATE];
+    let mut tests = test_runner(workspace);
+    process::run(tests.args(crates))?;
+    let mut documentation = Command::new("cargo");
+    documentation
+        .args(["test", "--doc"])
+        .args(crates)
+        .current_dir(workspace.root());
+    process::run(&mut documentation)
+}
+
+/// Everything in the lab's crate, one test at a time: they measure, and the machine is one.
+fn lab(workspace: &Workspace) -> Result<()> {
+    privilege::ask("the lab (network namespaces, loading kernel programs)")?;
+    build::user_programs(workspace, false)?;
+    let mut tests = test_runner(workspace);
+    tests.args(["--package", LAB_CRATE]);
+    if has_nextest() {
+        tests.args(["--test-threads", "1"]);
+    } else {
+        tests.args(["--", "--test-threads", "1"]);
+    }
+    if let Some(runner) = privilege::runner() {
+        tests.env(runner_variable(), runner);
+    }
+    process::run(&mut tests)
+}
+
+/// `cargo nextest run` where it is installed, `cargo test` elsewhere.
+fn test_runner(workspace: &Workspace) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace.root());
+    if has_nextest() {
+        cargo.args(["nextest", "run", "--no-fail-fast", "--no-tests", "fail"]);
+    } else {
+        cargo.args(["test", "--no-fail-fast", "--all-targets"]);
+    }
+    cargo
+}
+
+fn has_nextest() -> bool {
+    debian::machine_program("cargo-nextest", std::path::Path::new("")).is_some()
+}
+
+/// The variable that names what Cargo starts test programs with on this kind of machine.
+fn runner_variable() -> String {
+    format!(
+        "CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER",
+        std::env::consts::ARCH.to_uppercase()
+    )
+}
