@@ -147,8 +147,10 @@ impl Flow {
         if own & other & mark::FIN == 0 {
             return Outcome::Open;
         }
-        let client_done = !SeqNumber(self.client_expected()).before(SeqNumber(self.client_end));
-        let node_done = !SeqNumber(self.node_expected()).before(SeqNumber(self.node_end));
+        // Exactly: nothing follows a FIN, so an acknowledgement beyond the recorded end says that the
+        // FIN was not the sender's own. Such a guess must not close the other half.
+        let client_done = self.client_expected() == self.client_end;
+        let node_done = self.node_expected() == self.node_end;
         if client_done && node_done {
             Outcome::Finished
         } else {

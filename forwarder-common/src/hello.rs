@@ -6,7 +6,7 @@
 //!
 //! Contract: **what cannot be read in one way only is refused.** Every inner length is checked against
 //! the end of what encloses it before it is used, so no length can escape its parent; a name list with
-//! two names, a repeated extension, an empty record or bytes behind the message in its record are all
+//! two names, the extension twice, an empty record or bytes behind the message in its record are all
 //! refused, because two readers could disagree about them.
 
 use crate::name;
@@ -353,7 +353,7 @@ impl Reader {
             } else {
                 0
             };
-            self.label = label_len + 1 | digits;
+            self.label = (label_len + 1) | digits;
         }
         let index = self.name_len;
         bytes.put_name(index, name::lower(byte));

@@ -1,0 +1,292 @@
+//! The end of a flow, against a model of two TCP endpoints and an attacker.
+
+use forwarder_common::abi::Flow;
+use forwarder_common::flow::{Outcome, Passing};
+use forwarder_common::tcp::flag::{ACK, FIN, RST};
+use proptest::prelude::*;
+
+/// Which end sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Client,
+    Node,
+}
+
+fn flow(client_isn: u32, entrance_isn: u32) -> Flow {
+    Flow {
+        client_isn,
+        entrance_isn,
+        delta: 0,
+        name: 0,
+        opened_ms: 0,
+        seen_ms: 0,
+        client_end: 0,
+        node_end: 0,
+        // The SYNs were acknowledged.
+        client_acked: 1,
+        node_acked: 1,
+        path: 0,
+        source_port_be: 0,
+        state: 0,
+        node_scale: 0,
+        client_marks: 0,
+        node_marks: 0,
+    }
+}
+
+fn pass(flow: &mut Flow, from: End, segment: &Passing) -> Outcome {
+    match from {
+        End::Client => flow.client_segment(segment),
+        End::Node => flow.node_segment(segment),
+    }
+}
+
+/// One endpoint. Positions count from its first sequence number, the SYN being
+/// at 0, so they do not wrap.
+#[derive(Clone, Copy, Debug)]
+struct Endpoint {
+    isn: u32,
+    /// Next position to send.
+    next: u64,
+    /// Position behind the FIN, once it was sent.
+    end: Option<u64>,
+    /// Position of the other end that is expected next.
+    received: u64,
+}
+
+impl Endpoint {
+    fn new(isn: u32) -> Self {
+        Self {
+            isn,
+            next: 1,
+            end: None,
+            received: 1,
+        }
+    }
+
+    fn seq(&self) -> u32 {
+        self.isn.wrapping_add(self.next as u32)
+    }
+}
+
+/// A conversation that the entrance watches.
+struct Conversation {
+    client: Endpoint,
+    node: Endpoint,
+    flow: Flow,
+    /// Highest position of the other that each end's segments acknowledged.
+    client_told: u64,
+    node_told: u64,
+    passed: Vec<(End, Passing)>,
+}
+
+/// What an endpoint does next.
+#[derive(Clone, Debug)]
+enum Deed {
+    Send(End, u32),
+    Fin(End, u32),
+    /// Everything sent so far arrives.
+    Receive(End),
+    Ack(End),
+    /// An old segment passes again.
+    Repeat(prop::sample::Index),
+}
+
+impl Conversation {
+    fn new(client_isn: u32, entrance_isn: u32) -> Self {
+        Self {
+            client: Endpoint::new(client_isn),
+            node: Endpoint::new(entrance_isn),
+            flow: flow(client_isn, entrance_isn),
+            client_told: 1,
+            node_told: 1,
+            passed: Vec::new(),
+        }
+    }
+
+    fn ends(&mut self, end: End) -> (&mut Endpoint, &mut Endpoint) {
+        match end {
+            End::Client => (&mut self.client, &mut self.node),
+            End::Node => (&mut self.node, &mut self.client),
+        }
+    }
+
+    /// A new segment of this end with the acknowledgement it owes.
+    fn send(&mut self, end: End, payload_len: u32, flags: u8) -> Outcome {
+        let (own, other) = self.ends(end);
+        let segment = Passing {
+            seq: own.seq(),
+            ack: other.isn.wrapping_add(own.received as u32),
+            flags: flags | ACK,
+            payload_len,
+        };
+        own.next += u64::from(payload_len) + u64::from(flags & FIN != 0);
+        if flags & FIN != 0 {
+            own.end = Some(own.next);
+        }
+        let received = own.received;
+        match end {
+            End::Client => self.client_told = received,
+            End::Node => self.node_told = received,
+        }
+        self.passed.push((end, segment));
+        pass(&mut self.flow, end, &segment)
+    }
+
+    fn act(&mut self, deed: &Deed) -> Option<Outcome> {
+        match *deed {
+            Deed::Send(end, len) => {
+                if self.ends(end).0.end.is_some() {
+                    return None;
+                }
+                Some(self.send(end, len, 0))
+            }
+            Deed::Fin(end, len) => {
+                if self.ends(end).0.end.is_some() {
+                    return None;
+                }
+                Some(self.send(end, len, FIN))
+            }
+            Deed::Receive(end) => {
+                let (own, other) = self.ends(end);
+                own.received = other.next;
+                None
+            }
+            Deed::Ack(end) => Some(self.send(end, 0, 0)),
+            Deed::Repeat(which) => {
+                if self.passed.is_empty() {
+                    return None;
+                }
+                let (end, segment) = self.passed[which.index(self.passed.len())];
+                Some(pass(&mut self.flow, end, &segment))
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.client.end == Some(self.node_told) && self.node.end == Some(self.client_told)
+    }
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![Just(End::Client), Just(End::Node)]
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        4 => (end(), 1u32..65_536).prop_map(|(end, len)| Deed::Send(end, len)),
+        1 => (end(), 0u32..2_000).prop_map(|(end, len)| Deed::Fin(end, len)),
+        4 => end().prop_map(Deed::Receive),
+        4 => end().prop_map(Deed::Ack),
+        3 => any::<prop::sample::Index>().prop_map(Deed::Repeat),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Finished at exactly the segment that tells both ends about both ends,
+    /// half-close and simultaneous close included, and never a reset.
+    #[test]
+    fn finished_when_both_ends_know(
+        client_isn: u32,
+        entrance_isn: u32,
+        deeds in prop::collection::vec(deed(), 1..100),
+    ) {
+        let mut talk = Conversation::new(client_isn, entrance_isn);
+        for deed in &deeds {
+            let Some(outcome) = talk.act(deed) else { continue };
+            let expected = if talk.is_finished() { Outcome::Finished } else { Outcome::Open };
+            prop_assert_eq!(outcome, expected, "after {:?}", deed);
+            prop_assert_eq!(talk.flow.client_acked, talk.client_told);
+            prop_assert_eq!(talk.flow.node_acked, talk.node_told);
+            if expected == Outcome::Finished {
+                return Ok(());
+            }
+        }
+        // Whatever is left undone is done in the usual order, and ends the flow.
+        let mut last = Outcome::Open;
+        for deed in [
+            Deed::Fin(End::Client, 0),
+            Deed::Receive(End::Node),
+            Deed::Fin(End::Node, 0),
+            Deed::Ack(End::Node),
+            Deed::Receive(End::Client),
+            Deed::Ack(End::Client),
+        ] {
+            last = talk.act(&deed).unwrap_or(last);
+        }
+        prop_assert_eq!(last, Outcome::Finished);
+    }
+
+    /// A reset ends a flow only at exactly the sequence number that the other
+    /// end expects; the next one a sender has is such a number when nothing is
+    /// in flight.
+    #[test]
+    fn only_an_exact_reset_counts(
+        client_isn: u32,
+        entrance_isn: u32,
+        deeds in prop::collection::vec(deed(), 0..30),
+        from in end(),
+        guesses in prop::collection::vec((any::<u32>(), any::<u32>(), any::<bool>()), 1..50),
+    ) {
+        let mut talk = Conversation::new(client_isn, entrance_isn);
+        for deed in &deeds {
+            if talk.act(deed) == Some(Outcome::Finished) {
+                return Ok(());
+            }
+        }
+        let exact = match from {
+            End::Client => client_isn.wrapping_add(talk.node_told as u32),
+            End::Node => entrance_isn.wrapping_add(talk.client_told as u32),
+        };
+        for (seq, ack, near) in guesses {
+            let seq = if near { exact.wrapping_add(seq % 131_072).wrapping_sub(65_536) } else { seq };
+            prop_assume!(seq != exact);
+            let reset = Passing { seq, ack, flags: RST, payload_len: 0 };
+            prop_assert_eq!(pass(&mut talk.flow, from, &reset), Outcome::Open);
+        }
+        let reset = Passing { seq: exact, ack: 0, flags: RST, payload_len: 0 };
+        prop_assert_eq!(pass(&mut talk.flow, from, &reset), Outcome::Reset);
+    }
+
+    /// An attacker off the path guesses segments of the client, FINs included,
+    /// while the node has closed its side: the client's upload goes on.
+    #[test]
+    fn spoofed_fins_do_not_finish_a_flow(
+        client_isn: u32,
+        entrance_isn: u32,
+        guesses in prop::collection::vec((any::<u32>(), any::<bool>(), 0u32..1500, any::<u8>()), 1..50),
+    ) {
+        let mut talk = Conversation::new(client_isn, entrance_isn);
+        for deed in [
+            Deed::Send(End::Client, 5_000),
+            Deed::Receive(End::Node),
+            Deed::Fin(End::Node, 700),
+            Deed::Receive(End::Client),
+            Deed::Ack(End::Client),
+        ] {
+            prop_assert_ne!(talk.act(&deed), Some(Outcome::Finished));
+        }
+        let next = talk.client.seq();
+        for (seq, near, payload_len, flags) in guesses {
+            let seq = if near { next.wrapping_add(seq % 131_072).wrapping_sub(65_536) } else { seq };
+            prop_assume!(seq.wrapping_add(payload_len).wrapping_add(1) != next);
+            let spoofed = Passing { seq, ack: 0, flags: flags & !(ACK | RST), payload_len };
+            prop_assert_eq!(pass(&mut talk.flow, End::Client, &spoofed), Outcome::Open);
+            let still_sending = talk.act(&Deed::Ack(End::Node));
+            prop_assert_eq!(still_sending, Some(Outcome::Open), "after {:?}", spoofed);
+        }
+    }
+}
+
+#[test]
+fn counts_survive_the_wrap_of_32_bits() {
+    let mut talk = Conversation::new(u32::MAX - 10, 5);
+    for _ in 0..3_000 {
+        assert_eq!(talk.send(End::Client, 4 << 20, 0), Outcome::Open);
+        talk.act(&Deed::Receive(End::Node));
+        talk.act(&Deed::Ack(End::Node));
+    }
+    assert_eq!(talk.flow.node_acked, 1 + 3_000 * (4 << 20));
+}
