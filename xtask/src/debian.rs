@@ -19,6 +19,9 @@ use crate::workspace::Workspace;
 /// Package lists older than this are fetched again before something is downloaded.
 const LISTS_LAST: Duration = Duration::from_secs(24 * 3600);
 
+/// Debian's keys, where the machine keeps them.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// An apt that reads the machine's sources but keeps its state under the cache.
 pub struct Apt<'a> {
     workspace: &'a Workspace,
@@ -27,8 +30,22 @@ pub struct Apt<'a> {
     sources: Vec<OsString>,
 }
 
+/// One suite of a Debian mirror.
+#[derive(Clone, Copy)]
+pub struct Suite {
+    /// Its code name.
+    pub name: &'static str,
+    /// Whether it lies in the security archive.
+    pub security: bool,
+}
+
+struct Mirrors {
+    main: String,
+    security: String,
+}
+
 /// One package as apt resolved it.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Package {
     name: String,
     version: String,
@@ -44,6 +61,97 @@ impl<'a> Apt<'a> {
             workspace,
             folder: workspace.cache().join("apt"),
             sources: Vec::new(),
+        })
+    }
+
+    /// apt over suites of a Debian mirror instead of the machine's sources; `name` tells their
+    /// state from others in the cache.
+    pub fn with_suites(workspace: &'a Workspace, name: &str, suites: &[Suite]) -> Result<Self> {
+        let mut apt = Self::new(workspace)?;
+        let mirrors = apt.mirrors()?;
+        let signed = if Path::new(KEYRING).exists() {
+            format!("[signed-by={KEYRING}] ")
+        } else {
+            String::new()
+        };
+        let mut list = String::new();
+        for suite in suites {
+            let mirror = if suite.security {
+                &mirrors.security
+            } else {
+                &mirrors.main
+            };
+            list.push_str(&format!("deb {signed}{mirror} {} main\n", suite.name));
+        }
+        apt.folder = workspace.cache().join("apt-".to_owned() + name);
+        fs::create_dir_all(&apt.folder)?;
+        let file = apt.folder.join("sources.list");
+        fs::write(&file, list).with_context(|| format!("cannot write {}", file.display()))?;
+        apt.sources = vec![
+            "-o".into(),
+            option("Dir::Etc::sourcelist", &file),
+            "-o".into(),
+            "Dir::Etc::sourceparts=/dev/null".into(),
+            "-o".into(),
+            "APT::Architecture=amd64".into(),
+        ];
+        Ok(apt)
+    }
+
+    /// Where this machine gets Debian from, or what `FORWARDER_DEBIAN_MIRROR` says.
+    fn mirrors(&self) -> Result<Mirrors> {
+        if let Ok(mirror) = std::env::var("FORWARDER_DEBIAN_MIRROR") {
+            let mirror = mirror.trim_end_matches('/');
+            return Ok(Mirrors {
+                main: mirror.to_owned(),
+                security: format!("{mirror}-security"),
+            });
+        }
+        let targets = process::output(Command::new("apt-get").args([
+            "indextargets",
+            "--format",
+            "$(LABEL) $(REPO_URI)",
+            "Created-By: Packages",
+        ]))?;
+        let of = |label: &str| {
+            targets
+                .lines()
+                .filter_map(|line| line.split_once(' '))
+                .find(|(it, _)| *it == label)
+                .map(|(_, address)| address.trim_end_matches('/').to_owned())
+        };
+        let main = of("Debian").context(
+            "this machine has no Debian source: name a mirror in FORWARDER_DEBIAN_MIRROR, \
+             its address up to and including `/debian`",
+        )?;
+        let security = of("Debian-Security").unwrap_or_else(|| format!("{main}-security"));
+        Ok(Mirrors { main, security })
+    }
+
+    /// The packages that `package` depends on directly.
+    pub fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+        let listing = process::output(self.command("apt-cache").args(["depends", package]))?;
+        Ok(listing
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Depends: "))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// The newest version of `package`.
+    pub fn newest(&self, package: &str) -> Result<Package> {
+        let listing = process::output(self.command("apt-cache").args([
+            "show",
+            "--no-all-versions",
+            package,
+        ]))?;
+        let version = listing
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: "))
+            .with_context(|| format!("there is no package {package}"))?;
+        Ok(Package {
+            name: package.to_owned(),
+            version: version.to_owned(),
         })
     }
 
@@ -108,11 +216,6 @@ impl<'a> Apt<'a> {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let option = |key: &str, value: &Path| {
-            let mut option = OsString::from(format!("{key}="));
-            option.push(value);
-            option
-        };
         command
             .arg("-o")
             .arg(option("Dir::State", &self.folder.join("state")))
@@ -147,6 +250,13 @@ impl Package {
     fn exact(&self) -> String {
         format!("{}={}", self.name, self.version)
     }
+}
+
+/// An option for apt's `-o`.
+fn option(key: &str, value: &Path) -> OsString {
+    let mut option = OsString::from(format!("{key}="));
+    option.push(value);
+    option
 }
 
 /// The machine's program of that name, if there is one in `PATH` or a system folder that a plain

@@ -20,6 +20,7 @@ mod system;
 mod test;
 mod toolchain;
 mod tools;
+mod vm;
 mod workspace;
 
 use workspace::Workspace;
@@ -42,6 +43,8 @@ enum Command {
     Test(test::Arguments),
     /// Show the entrance at work with real clients and servers.
     Demo(demo::Arguments),
+    /// Run the main job on a distribution kernel in a virtual machine.
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +63,7 @@ fn run(command: Command) -> Result<()> {
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Demo(arguments) => demo::run(&workspace, &arguments),
+        Command::Vm(arguments) => vm::run(&workspace, &arguments),
         Command::Setup(arguments) => setup::run(&workspace, &arguments),
     }
 }

@@ -152,6 +152,25 @@ pub fn provide(workspace: &Workspace, tools: &[Tool]) -> Result<()> {
     place_nginx_module(workspace, &unpacked)
 }
 
+/// The program behind an entry of `<cache>/bin`, and where it finds its libraries.
+pub fn locate(workspace: &Workspace, command: &str) -> Result<(PathBuf, Vec<PathBuf>)> {
+    let root = unpacked(workspace);
+    if let Ok(program) = fs::read_link(workspace.cached_programs().join(command)) {
+        return Ok((program, Vec::new()));
+    }
+    let program = unpacked_program(&root, command)
+        .with_context(|| format!("{command} is absent: run `cargo xtask setup`"))?;
+    Ok((root.join(program), library_folders(&root)?))
+}
+
+/// Where a package put `command`, relative to `root`.
+fn unpacked_program(root: &Path, command: &str) -> Option<PathBuf> {
+    ["usr/sbin", "usr/bin", "sbin", "bin"]
+        .into_iter()
+        .map(|folder| Path::new(folder).join(command))
+        .find(|program| debian::is_executable(&root.join(program)))
+}
+
 fn unpacked(workspace: &Workspace) -> PathBuf {
     workspace.cache().join("debs/root")
 }
@@ -179,13 +198,10 @@ fn place(tool: &Tool, programs: &Path, root: &Path) -> Result<()> {
         return symlink(&program, &entry)
             .with_context(|| format!("cannot link {}", entry.display()));
     }
-    let folder = ["usr/sbin", "usr/bin", "sbin", "bin"]
-        .into_iter()
-        .find(|folder| debian::is_executable(&root.join(folder).join(tool.command)))
+    let program = unpacked_program(root, tool.command)
         .with_context(|| format!("{} is not in its Debian package", tool.command))?;
-    let program = root.join(folder).join(tool.command);
     let libraries = library_folders(root)?;
-    check_libraries(&program, &libraries)?;
+    check_libraries(&root.join(&program), &libraries)?;
 
     let search: Vec<String> = libraries
         .iter()
@@ -197,14 +213,14 @@ fn place(tool: &Tool, programs: &Path, root: &Path) -> Result<()> {
          # Runs the unpacked Debian package. Made by `cargo xtask setup`; do not edit.\n\
          root=$(cd \"$(dirname \"$0\")/../debs/root\" && pwd) || exit 127\n\
          export LD_LIBRARY_PATH=\"{}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\"\n\
-         {}exec \"$root/{folder}/{}\" {} \"$@\"\n",
+         {}exec \"$root/{}\" {} \"$@\"\n",
         search.join(":"),
         if tool.environment.is_empty() {
             String::new()
         } else {
             format!("export {}\n", tool.environment)
         },
-        tool.command,
+        program.display(),
         tool.arguments,
     );
     // Written under another name first: the entry's presence says that it works.
