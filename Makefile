@@ -39,7 +39,7 @@ rust:
 	fi
 	@if ! $(CARGO) --version >/dev/null 2>&1; then \
 	  echo 'installing the toolchain that rust-toolchain.toml names'; \
-	  rustup toolchain install; \
+	  rustup toolchain install --no-self-update; \
 	fi
 	@if ! command -v cc >/dev/null; then \
 	  echo 'A C compiler is missing; `cargo` needs one to link. Debian, Ubuntu:'; \

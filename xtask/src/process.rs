@@ -3,15 +3,22 @@
 //! What xtask itself says goes to stderr, so that `cargo xtask demo --json` prints only JSON.
 
 use std::fs::{self, File};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::workspace::Workspace;
+
+/// How often a running step is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How much of a running step's last line is shown, in characters.
+const SHOWN_WIDTH: usize = 48;
 
 /// How many lines of a failed step's log are shown.
 const LOG_LINES_SHOWN: usize = 30;
@@ -29,10 +36,21 @@ pub fn step(workspace: &Workspace, name: &str, what: &str, command: &mut Command
         .stderr(log);
 
     let started = Instant::now();
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot run {}", shown(command)))?;
     let spinner = spinner(what);
-    let status = command.status();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        spinner.set_message(match last_line(&path) {
+            Some(line) => format!("{what}: {line}"),
+            None => what.to_owned(),
+        });
+        thread::sleep(POLL);
+    };
     spinner.finish_and_clear();
-    let status = status.with_context(|| format!("cannot run {}", shown(command)))?;
     if !status.success() {
         bail!(
             "{what}: {} ended with {status}\n{}\n(all of it: {})",
@@ -102,6 +120,22 @@ fn spinner(what: &str) -> ProgressBar {
     }
     spinner.enable_steady_tick(Duration::from_millis(120));
     spinner
+}
+
+/// What the step said last; only the end of the log is read.
+fn last_line(path: &Path) -> Option<String> {
+    let mut log = File::open(path).ok()?;
+    let length = log.metadata().ok()?.len();
+    log.seek(SeekFrom::Start(length.saturating_sub(512))).ok()?;
+    let mut end = Vec::new();
+    log.read_to_end(&mut end).ok()?;
+    let text = String::from_utf8_lossy(&end);
+    let line = text
+        .lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty())?;
+    Some(line.chars().take(SHOWN_WIDTH).collect())
 }
 
 fn tail(path: &Path) -> String {
