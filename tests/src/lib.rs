@@ -1,0 +1,53 @@
+//! The lab: a network of namespaces in which real programs meet.
+//!
+//! ```text
+//!  client 0 ─┐            [wire]                   [wire]
+//!  client 1 ─┼─ router ──────────── entrance ──────────────── node 0 …
+//!            (the internet)         (forwarder)   tunnel
+//! ```
+//!
+//! [`lab::Lab`] builds it from a [`lab::LabBuilder`] and takes it down when it is dropped, when the
+//! process ends in any orderly way, and, should the process be killed, at the next start. Nothing
+//! outside the namespaces is touched: interfaces, routes, sysctls and filters exist only inside.
+//!
+//! - [`wire`] loses, duplicates, reorders and delays packets on a link;
+//! - [`capture`] records what passes an interface and verifies the raw checksums;
+//! - [`server`] and [`client`] are real programs (nginx, HAProxy, curl, OpenSSL, Python, Java,
+//!   rustls) and two of our own that tell more than those can;
+//! - [`raw`] is TCP by hand, for the segments that no kernel would send;
+//! - [`hello`] builds ClientHellos, from a browser's to a malicious one;
+//! - [`forwarder`] runs the program under test.
+//!
+//! Everything here needs root: see [`require_root`].
+
+pub mod capture;
+pub mod cleanup;
+pub mod client;
+pub mod command;
+pub mod error;
+pub mod ethtool;
+pub mod forwarder;
+pub mod hello;
+pub mod lab;
+pub mod netns;
+pub mod packet;
+pub mod pattern;
+pub mod pki;
+pub mod process;
+pub mod raw;
+pub mod server;
+pub mod wire;
+
+mod link_socket;
+
+pub use error::{Error, Result};
+
+/// Fails with a clear word when the lab cannot work because the caller is not root.
+pub fn require_root() -> Result<()> {
+    // SAFETY: geteuid has no arguments, no memory effects and cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        Ok(())
+    } else {
+        Err(Error::NotRoot)
+    }
+}

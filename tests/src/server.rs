@@ -1,0 +1,39 @@
+//! Servers for the nodes: real ones (nginx, HAProxy), and two of our own that tell more than those
+//! can: [`web`] (TLS by rustls) and [`recorder`] (plain TCP, for byte-exact questions).
+
+pub mod haproxy;
+pub mod nginx;
+pub mod proxy_header;
+pub mod recorder;
+pub mod web;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::error::{Context, Result};
+use crate::netns::Namespace;
+use crate::process::Daemon;
+
+/// Listens on all addresses, IPv6 and IPv4, of the calling thread's namespace.
+fn listen_everywhere(port: u16) -> Result<TcpListener> {
+    TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port))
+        .context(|| format!("listening on port {port}"))
+}
+
+/// Waits until a daemon accepts connections on a port of its namespace.
+fn wait_listening(daemon: &Daemon, namespace: &Namespace, port: u16) -> Result<()> {
+    let address = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port));
+    daemon.wait_until(
+        &format!("listening on port {port}"),
+        Duration::from_secs(10),
+        || {
+            let tried = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok();
+            namespace.enter(tried).unwrap_or(false)
+        },
+    )
+}
+
+/// IPv4 addresses as such, not mapped into IPv6 as a dual-stack socket shows them.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
