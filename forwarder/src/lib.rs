@@ -4,5 +4,6 @@
 //! - [`link`]: this machine's interfaces, addresses and routes.
 
 pub mod config;
+pub mod dataplane;
 pub mod link;
 pub mod object;

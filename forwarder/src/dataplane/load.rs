@@ -1,0 +1,168 @@
+//! Loads the kernel programs: new ones over pinned maps, with a tail-call table of their own.
+//!
+//! The table is not shared with the programs that run already: new entry programs must not run old stages.
+//! It is pinned beside the old one and takes its name once every entry program has been replaced; the kernel
+//! empties a table that has lost its last pin.
+
+use std::fs;
+use std::path::PathBuf;
+
+use aya::maps::{MapError, ProgramArray};
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use forwarder_common::abi::{map, stage};
+use thiserror::Error;
+
+use super::attach::{self, AttachError, Hook};
+use super::pins::{self, MAPS, Pins, PinsError, Side};
+use super::sizes::Sizes;
+use crate::link::Link;
+
+/// Lines of the verifier's log that are shown: its verdict stands at the end.
+const LOG_LINES: usize = 12;
+
+/// Why the programs could not be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// Maps cannot be made, or the object is damaged.
+    #[error("cannot create the kernel maps")]
+    Object(#[source] Box<EbpfError>),
+    /// The verifier refuses a program.
+    #[error("the kernel refuses the program {name}: {log}")]
+    Refused {
+        /// The program.
+        name: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// A program cannot be loaded.
+    #[error("cannot load the program {name}")]
+    Program {
+        /// The program.
+        name: String,
+        /// Why.
+        source: ProgramError,
+    },
+    /// The object lacks a stage.
+    #[error("the embedded kernel programs hold no {name}")]
+    Missing {
+        /// Its name.
+        name: &'static str,
+    },
+    /// The tail-call table cannot be filled.
+    #[error("cannot fill the tail-call table")]
+    Stages(#[source] MapError),
+    /// The tail-call table cannot take its place.
+    #[error("cannot rename {}", path.display())]
+    Publish {
+        /// The new table's pin.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The tree of pins cannot be changed.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+}
+
+/// Loaded programs, ready to be attached.
+pub struct Programs {
+    ebpf: Ebpf,
+    pins: Pins,
+}
+
+impl Programs {
+    /// Loads `object`; maps that are not pinned yet are made with `sizes` and pinned.
+    pub fn load(object: &[u8], pins: &Pins, sizes: &Sizes) -> Result<Self, LoadError> {
+        raise_memlock();
+        pins::remove_file(&pins.stages_new())?;
+        let mut loader = EbpfLoader::new();
+        for name in MAPS {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        loader.map_pin_path(map::STAGES, pins.stages_new());
+        for (name, size) in sizes.by_map() {
+            loader.map_max_entries(name, size);
+        }
+        let ebpf = loader.load(object).map_err(|e| LoadError::Object(Box::new(e)))?;
+        let mut programs = Self {
+            ebpf,
+            pins: pins.clone(),
+        };
+        programs.verify()?;
+        programs.fill_stages()?;
+        Ok(programs)
+    }
+
+    /// Attaches the program that fits the interface.
+    pub fn attach(&mut self, side: Side, link: &Link) -> Result<Hook, AttachError> {
+        let name = attach::program_for(side, link)?;
+        let classifier = self.ebpf.program_mut(name);
+        let classifier: &mut SchedClassifier = classifier
+            .and_then(|program| program.try_into().ok())
+            .ok_or(AttachError::NoProgram { name })?;
+        attach::attach(classifier, name, &self.pins, side, link)
+    }
+
+    /// Puts the new tail-call table in the place of the old one. Call it when everything is attached.
+    pub fn publish(&self) -> Result<(), LoadError> {
+        let path = self.pins.stages_new();
+        fs::rename(&path, self.pins.stages()).map_err(|source| LoadError::Publish { path, source })
+    }
+
+    fn verify(&mut self) -> Result<(), LoadError> {
+        for (name, program) in self.ebpf.programs_mut() {
+            let classifier: &mut SchedClassifier =
+                program.try_into().map_err(|source| LoadError::Program {
+                    name: name.to_owned(),
+                    source,
+                })?;
+            classifier.load().map_err(|error| refusal(name, error))?;
+        }
+        Ok(())
+    }
+
+    fn fill_stages(&mut self) -> Result<(), LoadError> {
+        let stages = self.ebpf.take_map(map::STAGES);
+        let stages = stages.ok_or(LoadError::Missing { name: map::STAGES })?;
+        let mut stages = ProgramArray::try_from(stages).map_err(LoadError::Stages)?;
+        for (slot, name) in stage::ALL {
+            let program = self.ebpf.program(name).ok_or(LoadError::Missing { name })?;
+            let fd = program.fd().map_err(|source| LoadError::Program {
+                name: (*name).to_owned(),
+                source,
+            })?;
+            stages.set(*slot, fd, 0).map_err(LoadError::Stages)?;
+        }
+        Ok(())
+    }
+}
+
+fn refusal(name: &str, error: ProgramError) -> LoadError {
+    let name = name.to_owned();
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<_> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+            LoadError::Refused {
+                name,
+                log: format!("{io_error}\n{end}"),
+            }
+        }
+        source => LoadError::Program { name, source },
+    }
+}
+
+/// Before Linux 5.11 maps count against the locked memory of the process.
+fn raise_memlock() {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: `unlimited` is an rlimit that outlives the call.
+    if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) } != 0 {
+        let error = std::io::Error::last_os_error();
+        tracing::debug!(%error, "locked memory stays limited");
+    }
+}

@@ -1,0 +1,442 @@
+//! What the maps should hold: a pure function of configuration, network and the numbers given so far.
+//!
+//! Nodes that are no longer configured but still numbered stay in the plan: open flows use them, and
+//! their tunnel may change under them like that of any other node.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+
+use forwarder_common::abi::{self, Address};
+use forwarder_common::maglev;
+use forwarder_common::name::Pattern;
+use forwarder_common::token_bucket::Limit;
+use thiserror::Error;
+
+use super::registry::{PoolKey, Registry, RouteKey};
+use super::sizes::Sizes;
+use crate::config::Config;
+use crate::config::model::{Balance, ClientAddress, Keyword, Listener, OnRefuse, Pool, Route};
+use crate::link::{LinkKind, Network, mss};
+
+/// MTU of a path that is not known: every IPv6 link has it.
+const LEAST_MTU: u32 = 1_280;
+/// Least time between two SYNs of a flow.
+const SYN_INTERVAL_US: u32 = 200_000;
+/// SYNs to one node before the next one is tried.
+const SYNS_PER_NODE: u32 = 2;
+/// Age after which an incomplete hello may lose its buffer.
+const HELLO_STEAL_MS: u32 = 1_000;
+
+/// More of something than the maps have room for.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("too many {what}: {count} where {room} fit; `forwarder unload` and a new start make room")]
+pub struct PlanError {
+    /// Of what.
+    pub what: &'static str,
+    /// How many there would be.
+    pub count: usize,
+    /// How many fit.
+    pub room: u32,
+}
+
+/// What the maps should hold, by number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// `SETTINGS`.
+    pub settings: abi::Settings,
+    /// `NODES` and `NODE_INDEX`.
+    pub nodes: Vec<(u16, abi::Node)>,
+    /// `PATHS`.
+    pub paths: Vec<(u16, abi::Path)>,
+    /// `POOLS` and `MAGLEV`.
+    pub pools: Vec<(u16, PoolPlan)>,
+    /// `NAMES`, a table for each listener.
+    pub tables: Vec<NameTable>,
+    /// `VIPS` and `VIP_INDEX`; the table is entered when it is written.
+    pub vips: Vec<(u16, abi::Vip)>,
+}
+
+/// A pool; where its table stands is decided when it is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolPlan {
+    /// The value, `maglev` left 0.
+    pub value: abi::Pool,
+    /// Its table.
+    pub table: Box<abi::MaglevTable>,
+}
+
+/// The names of one listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NameTable {
+    /// Listener number.
+    pub listener: u16,
+    /// Digest of the rows.
+    pub digest: u64,
+    /// The names and what they lead to.
+    pub rows: Vec<(Pattern, abi::NameEntry)>,
+}
+
+/// Node addresses that a survey has to ask routes for: configured ones and those that linger.
+pub fn destinations(config: &Config, registry: &Registry) -> Vec<IpAddr> {
+    let configured = crate::config::surroundings::destinations(config);
+    let known = registry.nodes.iter().map(|(_, address)| address.ip());
+    let mut all: Vec<_> = configured.chain(known).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Plans the maps. Numbers are taken from `registry`, new ones are entered there.
+pub fn plan(
+    config: &Config,
+    network: &Network,
+    registry: &mut Registry,
+    sizes: &Sizes,
+) -> Result<Plan, PlanError> {
+    registry.begin();
+    let nodes = number_nodes(config, registry);
+    room("nodes", registry.nodes.end(), sizes.nodes)?;
+    let pools = pools(config, registry);
+    room("pools", registry.pools.end(), sizes.pools)?;
+    let listeners: Vec<u16> = config
+        .listeners
+        .iter()
+        .map(|listener| narrow(registry.listeners.number(listener.name.get_ref())))
+        .collect();
+    room("listeners", registry.listeners.end(), sizes.listeners)?;
+    let tables = tables(config, registry, &listeners, &pools, &nodes, sizes)?;
+    room("listed names", registry.names.end(), sizes.names)?;
+    let node_values = node_values(config, network, registry);
+    let vips = vips(config, network, registry, &listeners, &node_values);
+    room("claimed addresses", registry.vips.end(), sizes.vips)?;
+    Ok(Plan {
+        settings: settings(config),
+        nodes: node_values,
+        paths: paths(registry),
+        pools: pools.into_iter().map(|(number, pool)| (number, pool.1)).collect(),
+        tables,
+        vips,
+    })
+}
+
+fn room(what: &'static str, count: usize, room: u32) -> Result<(), PlanError> {
+    if count <= room as usize {
+        return Ok(());
+    }
+    Err(PlanError { what, count, room })
+}
+
+/// Numbers are bounded by the sizes of the maps, which are checked right after numbering.
+fn narrow(number: usize) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+fn settings(config: &Config) -> abi::Settings {
+    // A second's worth of resets may come at once.
+    let rate = config.entrance.rst_rate;
+    let resets = Limit::per_second(rate, rate);
+    abi::Settings {
+        reset_interval_ns: resets.interval_ns,
+        reset_fill_ns: resets.fill_ns,
+        syn_interval_us: SYN_INTERVAL_US,
+        syns_per_node: SYNS_PER_NODE,
+        hello_steal_ms: HELLO_STEAL_MS,
+        events: abi::events::FLOWS | abi::events::REFUSALS,
+        hellos: config.entrance.hello_buffers,
+        pad: 0,
+    }
+}
+
+fn number_nodes(config: &Config, registry: &mut Registry) -> HashMap<SocketAddr, u16> {
+    let mut numbers = HashMap::new();
+    for node in config.pools.iter().flat_map(|pool| &pool.nodes) {
+        let address = *node.address.get_ref();
+        let number = narrow(registry.nodes.number(&address));
+        registry.node_names.insert(number, node.name.clone());
+        numbers.insert(address, number);
+    }
+    numbers
+}
+
+/// Number and value of each pool, in the order of the configuration.
+fn pools<'a>(config: &'a Config, registry: &mut Registry) -> Vec<(u16, (&'a Pool, PoolPlan))> {
+    let numbered = config.pools.iter().map(|pool| {
+        let key = PoolKey {
+            name: pool.name.get_ref().clone(),
+            client_address: word(pool.client_address).to_owned(),
+            nodes: pool.nodes.iter().map(|node| *node.address.get_ref()).collect(),
+        };
+        let number = narrow(registry.pools.number(&key));
+        (number, (pool, pool_plan(pool)))
+    });
+    numbered.collect()
+}
+
+fn pool_plan(pool: &Pool) -> PoolPlan {
+    let mut candidates: Vec<_> = (0_u16..)
+        .zip(&pool.nodes)
+        .map(|(ordinal, node)| {
+            let name = node.address.get_ref().to_string();
+            maglev::Candidate::new(ordinal, name.as_bytes(), u32::from(node.weight))
+        })
+        .collect();
+    let mut shares = [0; maglev::TABLE_SIZE];
+    maglev::build(&mut candidates, &mut shares);
+    let mut table = Box::new(abi::MaglevTable { ordinals: [0; 1024] });
+    table.ordinals[..maglev::TABLE_SIZE].copy_from_slice(&shares);
+    PoolPlan {
+        value: abi::Pool {
+            maglev: 0,
+            nodes: narrow(pool.nodes.len()),
+            client_address: client_address(pool.client_address),
+            balance: match pool.balance {
+                Balance::Source => abi::balance::SOURCE,
+                Balance::Random => abi::balance::RANDOM,
+            },
+            pad: 0,
+        },
+        table,
+    }
+}
+
+fn client_address(mode: ClientAddress) -> u8 {
+    match mode {
+        ClientAddress::Transparent => abi::client_address::TRANSPARENT,
+        ClientAddress::ProxyV2 => abi::client_address::PROXY_V2,
+        ClientAddress::Masquerade => abi::client_address::MASQUERADE,
+    }
+}
+
+/// The names of each listener, and with them the blocks of paths.
+fn tables(
+    config: &Config,
+    registry: &mut Registry,
+    listeners: &[u16],
+    pools: &[(u16, (&Pool, PoolPlan))],
+    nodes: &HashMap<SocketAddr, u16>,
+    sizes: &Sizes,
+) -> Result<Vec<NameTable>, PlanError> {
+    let mut tables = Vec::new();
+    for (at, number) in listeners.iter().enumerate() {
+        let mut rows = Vec::new();
+        for route in config.routes.iter().filter(|route| route.listeners.contains(&at)) {
+            let route_number = narrow(registry.routes.number(&route_key(config, route)));
+            let (pool_number, (pool, _)) = &pools[route.pool];
+            let pool_nodes: Vec<u16> = pool.nodes.iter().map(|node| nodes[node.address.get_ref()]).collect();
+            let base = registry.block(*number, route_number, *pool_number, &pool_nodes);
+            let end = registry.paths_end();
+            let base = base.filter(|_| end <= sizes.paths as usize).ok_or(PlanError {
+                what: "paths (listeners × routes × nodes)",
+                count: end,
+                room: sizes.paths,
+            })?;
+            for pattern in &route.names {
+                let name = registry.names.number(&pattern.to_string());
+                let entry = abi::NameEntry {
+                    name: u32::try_from(name).unwrap_or(abi::NONE),
+                    path_base: base,
+                    pool: *pool_number,
+                };
+                rows.push((*pattern, entry));
+            }
+        }
+        rows.sort_unstable_by_key(|(_, entry)| entry.name);
+        tables.push(NameTable {
+            listener: *number,
+            digest: digest(&rows),
+            rows,
+        });
+    }
+    Ok(tables)
+}
+
+fn route_key(config: &Config, route: &Route) -> RouteKey {
+    let listeners = route.listeners.iter().map(|at| &config.listeners[*at]);
+    RouteKey {
+        first_name: route.names.first().map(ToString::to_string).unwrap_or_default(),
+        pool: config.pools[route.pool].name.get_ref().clone(),
+        listeners: listeners.map(|listener| listener.name.get_ref().clone()).collect(),
+    }
+}
+
+/// Tells tables apart within one boot of one machine; no adversary chooses both.
+fn digest(rows: &[(Pattern, abi::NameEntry)]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (pattern, entry) in rows {
+        (pattern, entry.name, entry.path_base, entry.pool).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn paths(registry: &Registry) -> Vec<(u16, abi::Path)> {
+    let mut paths = Vec::new();
+    for block in &registry.blocks {
+        let pool = registry.pools.key(usize::from(block.pool));
+        let mode = pool.and_then(|pool| ClientAddress::from_word(&pool.client_address));
+        let client_address = client_address(mode.unwrap_or(ClientAddress::Masquerade));
+        for (path, node) in (block.base..).zip(&block.nodes) {
+            let value = abi::Path {
+                listener: block.listener,
+                route: block.route,
+                pool: block.pool,
+                node: *node,
+                client_address,
+                pad: [0; 7],
+            };
+            paths.push((path, value));
+        }
+    }
+    paths
+}
+
+fn node_values(config: &Config, network: &Network, registry: &Registry) -> Vec<(u16, abi::Node)> {
+    let tunnels: Vec<&str> = config
+        .entrance
+        .tunnels
+        .iter()
+        .map(|name| name.get_ref().as_str())
+        .collect();
+    let nodes = registry.nodes.iter();
+    nodes
+        .map(|(number, address)| (narrow(number), node_value(*address, &tunnels, network)))
+        .collect()
+}
+
+/// A node without a tunnel gets interface 0: packets to it are dropped rather than sent in the clear by
+/// the public interface.
+fn node_value(node: SocketAddr, tunnels: &[&str], network: &Network) -> abi::Node {
+    let ip = node.ip();
+    let egress = network.egress.get(&ip).filter(|egress| !egress.local);
+    let way = egress.and_then(|egress| {
+        let link = network.link_by_index(egress.ifindex)?;
+        let usable = link.up && link.kind != LinkKind::Unsupported;
+        (usable && tunnels.contains(&link.name.as_str())).then_some((egress, link))
+    });
+    let mut value = abi::Node {
+        address: address(ip),
+        local: [0; 4],
+        port_be: node.port().to_be(),
+        mss: mss(LEAST_MTU, ip),
+        ifindex: 0,
+        link: abi::link::L3,
+        pad: [0; 3],
+        mtu: LEAST_MTU,
+        pad2: 0,
+    };
+    if let Some((egress, link)) = way {
+        let mtu = egress.mtu.map_or(link.mtu, |route| route.min(link.mtu));
+        let source = egress.source.filter(|source| source.is_ipv4() == ip.is_ipv4());
+        value.local = source.map_or([0; 4], address);
+        value.mss = mss(mtu, ip);
+        value.ifindex = link.ifindex;
+        value.mtu = mtu;
+        value.link = match link.kind {
+            LinkKind::L2 => abi::link::L2,
+            LinkKind::L3 | LinkKind::Unsupported => abi::link::L3,
+        };
+    }
+    value
+}
+
+fn vips(
+    config: &Config,
+    network: &Network,
+    registry: &mut Registry,
+    listeners: &[u16],
+    nodes: &[(u16, abi::Node)],
+) -> Vec<(u16, abi::Vip)> {
+    let public = || config.entrance.public.iter().map(|name| name.get_ref().as_str());
+    let mut vips = Vec::new();
+    for (at, listener) in config.listeners.iter().enumerate() {
+        let addresses = match &listener.addresses {
+            Some(listed) => listed.iter().map(|ip| *ip.get_ref()).collect(),
+            None => network.addresses(public()),
+        };
+        for ip in addresses {
+            let number = narrow(registry.vips.number(&(ip, listener.port)));
+            let owner = public()
+                .filter_map(|name| network.link(name))
+                .find(|link| link.addresses.contains(&ip));
+            let value = abi::Vip {
+                address: address(ip),
+                port_be: listener.port.to_be(),
+                listener: listeners[at],
+                table: 0,
+                on_refuse: on_refuse(listener),
+                pad: 0,
+                mss: advertised_mss(config, network, at, ip, registry, nodes),
+                pad2: [0; 3],
+                ifindex: owner.map_or(0, |link| link.ifindex),
+                pad3: 0,
+            };
+            vips.push((number, value));
+        }
+    }
+    vips
+}
+
+fn on_refuse(listener: &Listener) -> u8 {
+    match listener.on_refuse {
+        OnRefuse::Alert => abi::on_refuse::ALERT,
+        OnRefuse::Reset => abi::on_refuse::RESET,
+        OnRefuse::Drop => abi::on_refuse::DROP,
+    }
+}
+
+/// The smallest segment size behind a listener in one family; the node is not known at SYN time. While
+/// no node has a tunnel, that of the smallest configured tunnel, or what every link carries.
+fn advertised_mss(
+    config: &Config,
+    network: &Network,
+    listener: usize,
+    ip: IpAddr,
+    registry: &Registry,
+    nodes: &[(u16, abi::Node)],
+) -> u16 {
+    let routes = config.routes.iter().filter(|route| route.listeners.contains(&listener));
+    let behind = routes.flat_map(|route| &config.pools[route.pool].nodes);
+    let same_family = behind.filter(|node| node.address.get_ref().is_ipv4() == ip.is_ipv4());
+    let sizes = same_family.filter_map(|node| {
+        let wanted = address(node.address.get_ref().ip());
+        let port_be = node.address.get_ref().port().to_be();
+        let known = nodes.iter().find(|(number, value)| {
+            registry.nodes.is_live(usize::from(*number))
+                && value.address == wanted
+                && value.port_be == port_be
+        });
+        known.filter(|(_, value)| value.ifindex != 0).map(|(_, value)| value.mss)
+    });
+    let tunnels = || {
+        let names = config.entrance.tunnels.iter();
+        let links = names.filter_map(|name| network.link(name.get_ref()));
+        links.map(|link| mss(link.mtu, ip)).min()
+    };
+    sizes.min().or_else(tunnels).unwrap_or_else(|| mss(LEAST_MTU, ip))
+}
+
+/// An address as it stands in packets.
+pub fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(v4) => abi::address_v4(v4.octets()),
+        IpAddr::V6(v6) => abi::address_v6(v6.octets()),
+    }
+}
+
+/// An address from packets.
+pub fn ip(address: &Address) -> IpAddr {
+    let mut octets = [0; 16];
+    for (to, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(address) {
+        *to = word.to_ne_bytes();
+    }
+    std::net::Ipv6Addr::from(octets).to_canonical()
+}
+
+/// The word of an enumeration's value.
+fn word<T: Keyword + PartialEq>(value: T) -> &'static str {
+    let found = T::WORDS.iter().find(|(_, own)| *own == value);
+    found.map_or("", |(word, _)| *word)
+}
+
+#[cfg(test)]
+mod tests;

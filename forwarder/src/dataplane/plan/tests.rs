@@ -1,0 +1,209 @@
+//! Plans for small configurations on an imagined machine.
+
+use std::path::Path;
+
+use super::*;
+use crate::link::{Egress, Link};
+
+const TEXT: &str = r#"
+[entrance]
+public = ["eth0"]
+tunnels = ["wg0", "vx0"]
+[[listener]]
+name = "https"
+protocol = "tls"
+port = 443
+on_refuse = "reset"
+[[pool]]
+name = "k3s"
+client_address = "proxy-v2"
+nodes = ["10.0.0.2:443", { address = "10.1.0.3:8443", weight = 3 }, "[fd00::2]:443"]
+[[pool]]
+name = "nas"
+balance = "random"
+nodes = ["10.0.0.9:443"]
+[[route]]
+names = ["www.example.org", "*.example.org"]
+pool = "k3s"
+[[route]]
+names = ["nas.example.org"]
+pool = "nas"
+"#;
+
+fn config(text: &str) -> Config {
+    let outcome = crate::config::parse(Path::new("test.toml"), text);
+    outcome.config.unwrap_or_else(|| panic!("{}", outcome.report.render(false)))
+}
+
+fn network() -> Network {
+    let link = |name: &str, ifindex, kind, mtu, addresses: &[&str]| Link {
+        name: name.to_owned(),
+        ifindex,
+        kind,
+        mtu,
+        up: true,
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+    };
+    let egress = |to: &str, ifindex, source: &str| {
+        let egress = Egress {
+            ifindex,
+            source: source.parse().ok(),
+            local: false,
+            mtu: None,
+        };
+        (to.parse().unwrap(), egress)
+    };
+    Network {
+        links: vec![
+            link("eth0", 2, LinkKind::L2, 1_500, &["203.0.113.7", "2001:db8::7"]),
+            link("wg0", 3, LinkKind::L3, 1_420, &["10.0.0.1", "fd00::1"]),
+            link("vx0", 4, LinkKind::L2, 1_370, &["10.1.0.1"]),
+        ],
+        egress: [
+            egress("10.0.0.2", 3, "10.0.0.1"),
+            egress("fd00::2", 3, "fd00::1"),
+            egress("10.1.0.3", 4, "10.1.0.1"),
+            // Not through a tunnel: by the public interface.
+            egress("10.0.0.9", 2, "203.0.113.7"),
+        ]
+        .into(),
+    }
+}
+
+fn planned(text: &str, network: &Network, registry: &mut Registry) -> Plan {
+    let config = config(text);
+    let sizes = Sizes::of(&config);
+    plan(&config, network, registry, &sizes).unwrap()
+}
+
+#[test]
+fn nodes_know_their_tunnel() {
+    let plan = planned(TEXT, &network(), &mut Registry::default());
+    let node = |number: usize| plan.nodes[number].1;
+    assert_eq!(plan.nodes.len(), 4);
+    assert_eq!((node(0).ifindex, node(0).link, node(0).mss), (3, abi::link::L3, 1_380));
+    assert_eq!(ip(&node(0).local), "10.0.0.1".parse::<IpAddr>().unwrap());
+    assert_eq!((node(1).ifindex, node(1).link, node(1).mss), (4, abi::link::L2, 1_330));
+    assert_eq!(node(1).port_be, 8_443_u16.to_be());
+    assert_eq!((node(2).ifindex, node(2).mss), (3, 1_360));
+    assert_eq!(ip(&node(2).address), "fd00::2".parse::<IpAddr>().unwrap());
+}
+
+#[test]
+fn no_packet_goes_to_a_node_outside_a_tunnel() {
+    let plan = planned(TEXT, &network(), &mut Registry::default());
+    assert_eq!(plan.nodes[3].1.ifindex, 0, "routed by eth0");
+    let mut down = network();
+    down.links[1].up = false;
+    let plan = planned(TEXT, &down, &mut Registry::default());
+    assert_eq!(plan.nodes[0].1.ifindex, 0, "wg0 is down");
+    let plan = planned(TEXT, &Network::default(), &mut Registry::default());
+    assert!(plan.nodes.iter().all(|(_, node)| node.ifindex == 0));
+}
+
+#[test]
+fn the_smallest_tunnel_of_a_family_is_advertised() {
+    let plan = planned(TEXT, &network(), &mut Registry::default());
+    let mss = |number: usize| plan.vips[number].1.mss;
+    assert_eq!(plan.vips.len(), 2);
+    assert_eq!(ip(&plan.vips[0].1.address), "203.0.113.7".parse::<IpAddr>().unwrap());
+    assert_eq!(mss(0), 1_330, "10.1.0.3 by vx0");
+    assert_eq!(mss(1), 1_360, "fd00::2 by wg0");
+    let mut unreachable = network();
+    unreachable.egress.clear();
+    let plan = planned(TEXT, &unreachable, &mut Registry::default());
+    assert_eq!(plan.vips[0].1.mss, 1_330, "vx0 is the smallest tunnel");
+    assert_eq!(plan.vips[0].1.on_refuse, abi::on_refuse::RESET);
+    assert_eq!(plan.vips[0].1.ifindex, 2);
+}
+
+#[test]
+fn names_lead_to_blocks_of_paths() {
+    let mut registry = Registry::default();
+    let plan = planned(TEXT, &network(), &mut registry);
+    let table = &plan.tables[0];
+    assert_eq!(table.rows.len(), 3);
+    for (_, entry) in &table.rows {
+        let name = registry.names.key(entry.name as usize).unwrap();
+        let (base, pool) = if name == "nas.example.org" { (3, 1) } else { (0, 0) };
+        assert_eq!((entry.path_base, entry.pool), (base, pool), "{name}");
+    }
+    assert_eq!(plan.paths.len(), 4);
+    assert_eq!(plan.paths[1].1.node, 1);
+    assert_eq!((plan.paths[3].1.route, plan.paths[3].1.node), (1, 3));
+}
+
+#[test]
+fn weights_become_shares() {
+    let plan = planned(TEXT, &network(), &mut Registry::default());
+    let pool = &plan.pools[0].1;
+    assert_eq!(pool.value.nodes, 3);
+    assert_eq!(pool.value.client_address, abi::client_address::PROXY_V2);
+    let share = |ordinal| {
+        let used = &pool.table.ordinals[..maglev::TABLE_SIZE];
+        used.iter().filter(|own| **own == ordinal).count() as f64 / maglev::TABLE_SIZE as f64
+    };
+    assert!((share(1) - 0.6).abs() < 0.02, "{}", share(1));
+    assert!((share(0) - 0.2).abs() < 0.02, "{}", share(0));
+    assert_eq!(plan.pools[1].1.value.balance, abi::balance::RANDOM);
+}
+
+#[test]
+fn the_same_again_is_the_same() {
+    let mut registry = Registry::default();
+    let first = planned(TEXT, &network(), &mut registry);
+    assert_eq!(planned(TEXT, &network(), &mut registry), first);
+    assert!(!registry.has_lingering());
+}
+
+#[test]
+fn numbers_survive_a_changed_configuration() {
+    let mut registry = Registry::default();
+    let first = planned(TEXT, &network(), &mut registry);
+    let without_k3s = TEXT
+        .replace("names = [\"www.example.org\", \"*.example.org\"]\npool = \"k3s\"", "names = [\"www.example.org\"]\npool = \"nas\"")
+        .replace("[[pool]]\nname = \"k3s\"\nclient_address = \"proxy-v2\"\nnodes = [\"10.0.0.2:443\", { address = \"10.1.0.3:8443\", weight = 3 }, \"[fd00::2]:443\"]\n", "");
+    let second = planned(&without_k3s, &network(), &mut registry);
+    assert_eq!(second.nodes, first.nodes, "open flows still use them");
+    assert!(second.paths.starts_with(&first.paths), "and their paths");
+    assert!(registry.has_lingering());
+    let row = second.tables[0].rows.iter().find(|row| {
+        registry.names.key(row.1.name as usize).is_some_and(|name| name == "www.example.org")
+    });
+    assert_eq!(row.unwrap().1.path_base, 4);
+
+    let released = registry.release(&Default::default());
+    assert_eq!(released.nodes.len(), 3);
+    let third = planned(&without_k3s, &network(), &mut registry);
+    assert_eq!(third.nodes, [first.nodes[3]]);
+    assert_eq!(third.vips.len(), second.vips.len());
+}
+
+#[test]
+fn another_list_of_nodes_is_another_pool() {
+    let mut registry = Registry::default();
+    planned(TEXT, &network(), &mut registry);
+    let other = TEXT.replace("\"10.0.0.2:443\", ", "");
+    let plan = planned(&other, &network(), &mut registry);
+    assert_eq!(plan.pools[0].0, 2, "0 and 1 are the old ones");
+    let heavier = other.replace("weight = 3", "weight = 9");
+    let plan = planned(&heavier, &network(), &mut registry);
+    assert_eq!(plan.pools[0].0, 2, "a weight only changes its table");
+}
+
+#[test]
+fn too_many_are_refused_by_name() {
+    let config = config(TEXT);
+    let mut sizes = Sizes::of(&config);
+    sizes.nodes = 2;
+    let error = plan(&config, &network(), &mut Registry::default(), &sizes).unwrap_err();
+    assert_eq!((error.what, error.count, error.room), ("nodes", 4, 2));
+}
+
+#[test]
+fn addresses_are_read_back() {
+    for text in ["203.0.113.7", "2001:db8::7", "::1"] {
+        let own: IpAddr = text.parse().unwrap();
+        assert_eq!(ip(&address(own)), own);
+    }
+}

@@ -1,0 +1,498 @@
+//! Which number stands for what in the maps, kept beside them for as long as they exist.
+//!
+//! Flows refer to claimed addresses, paths, nodes and names by number, and outlive a change of the
+//! configuration and a restart of the daemon. So a thing keeps its number while it is configured or any
+//! flow uses it, and a number is given away again only after [`Registry::release`].
+//!
+//! The registry is a file in the run directory: like the pinned maps it is gone after a reboot.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use forwarder_common::abi::ABI_VERSION;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::attach::Hook;
+use super::pins::Side;
+
+/// Why the registry could not be read or written.
+#[derive(Debug, Error)]
+pub enum RegistryError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not a registry.
+    #[error("{} is damaged; `forwarder unload` starts afresh", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The file belongs to maps of another layout.
+    #[error("{} is of layout v{found}; this forwarder has v{ABI_VERSION}", path.display())]
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
+}
+
+/// Numbers for things of one sort: dense, stable, reused only after release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Option<K>>", into = "Vec<Option<K>>")]
+pub struct Numbers<K: Eq + Hash + Clone> {
+    slots: Vec<Option<K>>,
+    index: HashMap<K, usize>,
+    live: BTreeSet<usize>,
+    /// Below this every slot is taken.
+    full_below: usize,
+}
+
+impl<K: Eq + Hash + Clone> Default for Numbers<K> {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl<K: Eq + Hash + Clone> From<Vec<Option<K>>> for Numbers<K> {
+    fn from(slots: Vec<Option<K>>) -> Self {
+        let numbered = slots.iter().enumerate();
+        let index = numbered.filter_map(|(number, key)| Some((key.clone()?, number)));
+        Self {
+            index: index.collect(),
+            slots,
+            live: BTreeSet::new(),
+            full_below: 0,
+        }
+    }
+}
+
+impl<K: Eq + Hash + Clone> From<Numbers<K>> for Vec<Option<K>> {
+    fn from(numbers: Numbers<K>) -> Self {
+        numbers.slots
+    }
+}
+
+impl<K: Eq + Hash + Clone> Numbers<K> {
+    /// The number of `key`, a new one if it has none; marks it as configured.
+    pub fn number(&mut self, key: &K) -> usize {
+        if let Some(number) = self.index.get(key) {
+            self.live.insert(*number);
+            return *number;
+        }
+        let free = (self.full_below..self.slots.len()).find(|at| self.slots[*at].is_none());
+        let number = free.unwrap_or(self.slots.len());
+        if number == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.full_below = number + 1;
+        self.slots[number] = Some(key.clone());
+        self.index.insert(key.clone(), number);
+        self.live.insert(number);
+        number
+    }
+
+    /// What `number` stands for.
+    pub fn key(&self, number: usize) -> Option<&K> {
+        self.slots.get(number)?.as_ref()
+    }
+
+    /// Whether `number` is configured, as far as this process has asked.
+    pub fn is_live(&self, number: usize) -> bool {
+        self.live.contains(&number)
+    }
+
+    /// All numbers given, configured or not.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &K)> {
+        let numbered = self.slots.iter().enumerate();
+        numbered.filter_map(|(number, key)| Some((number, key.as_ref()?)))
+    }
+
+    /// One more than the highest number given.
+    pub fn end(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn begin(&mut self) {
+        self.live.clear();
+    }
+
+    fn has_lingering(&self) -> bool {
+        self.index.len() > self.live.len()
+    }
+
+    /// Frees what is neither configured nor `used`; returns it.
+    fn release(&mut self, used: impl Fn(usize) -> bool) -> Vec<(usize, K)> {
+        let mut released = Vec::new();
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            if !self.live.contains(&number)
+                && !used(number)
+                && let Some(key) = slot.take()
+            {
+                self.index.remove(&key);
+                released.push((number, key));
+            }
+        }
+        while self.slots.pop_if(|last| last.is_none()).is_some() {}
+        self.full_below = 0;
+        released
+    }
+}
+
+/// A pool as flows depend on it: other nodes or another way to tell the client's address make another
+/// pool, so that positions in its table keep their meaning.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PoolKey {
+    /// Its name.
+    pub name: String,
+    /// The word of `client_address`.
+    pub client_address: String,
+    /// Its nodes in order.
+    pub nodes: Vec<SocketAddr>,
+}
+
+/// A route has no name of its own; this tells it from others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RouteKey {
+    /// Its first name.
+    pub first_name: String,
+    /// Name of its pool.
+    pub pool: String,
+    /// Names of its listeners.
+    pub listeners: Vec<String>,
+}
+
+/// Consecutive paths, one for each node of a pool behind a listener and route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// First path.
+    pub base: u16,
+    /// Listener number.
+    pub listener: u16,
+    /// Route number.
+    pub route: u16,
+    /// Pool number.
+    pub pool: u16,
+    /// Node numbers.
+    pub nodes: Vec<u16>,
+    #[serde(skip)]
+    live: bool,
+}
+
+impl Block {
+    fn end(&self) -> usize {
+        usize::from(self.base) + self.nodes.len()
+    }
+}
+
+/// The name table a listener uses, and what stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableState {
+    /// Its id in the keys.
+    pub id: u16,
+    /// Digest of its entries; tells whether it has to be written anew.
+    pub digest: u64,
+}
+
+/// An interface that programs are attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Name of the interface when they were attached.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Which side it is on.
+    pub side: Side,
+    /// By what.
+    pub hook: Hook,
+}
+
+/// All numbers, and what is attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    version: u32,
+    /// Listeners by name.
+    pub listeners: Numbers<String>,
+    /// Routes.
+    pub routes: Numbers<RouteKey>,
+    /// Pools.
+    pub pools: Numbers<PoolKey>,
+    /// Nodes by address and port.
+    pub nodes: Numbers<SocketAddr>,
+    /// Claimed addresses and ports.
+    pub vips: Numbers<(IpAddr, u16)>,
+    /// Listed names and patterns, as text.
+    pub names: Numbers<String>,
+    /// Blocks of paths, sorted by their base.
+    pub blocks: Vec<Block>,
+    /// Name tables by listener number.
+    pub tables: BTreeMap<u16, TableState>,
+    /// What nodes are called, by number.
+    pub node_names: BTreeMap<u16, String>,
+    /// Where programs are attached.
+    pub attachments: Vec<Attachment>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            version: ABI_VERSION,
+            listeners: Numbers::default(),
+            routes: Numbers::default(),
+            pools: Numbers::default(),
+            nodes: Numbers::default(),
+            vips: Numbers::default(),
+            names: Numbers::default(),
+            blocks: Vec::new(),
+            tables: BTreeMap::new(),
+            node_names: BTreeMap::new(),
+            attachments: Vec::new(),
+        }
+    }
+}
+
+/// Numbers that flows use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// Of claimed addresses.
+    pub vips: BTreeSet<u16>,
+    /// Of paths.
+    pub paths: BTreeSet<u16>,
+    /// Of names.
+    pub names: BTreeSet<u32>,
+}
+
+/// What a release set free and the maps still hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Released {
+    /// Nodes.
+    pub nodes: Vec<(u16, SocketAddr)>,
+}
+
+impl Registry {
+    /// Starts over with what is configured; numbers are kept.
+    pub fn begin(&mut self) {
+        self.listeners.begin();
+        self.routes.begin();
+        self.pools.begin();
+        self.nodes.begin();
+        self.vips.begin();
+        self.names.begin();
+        for block in &mut self.blocks {
+            block.live = false;
+        }
+    }
+
+    /// First path of a block with these parts: an old one, or a new one in the first gap.
+    pub fn block(&mut self, listener: u16, route: u16, pool: u16, nodes: &[u16]) -> Option<u16> {
+        let same = self.blocks.iter_mut().find(|block| {
+            (block.listener, block.route, block.pool) == (listener, route, pool)
+                && block.nodes == nodes
+        });
+        if let Some(block) = same {
+            block.live = true;
+            return Some(block.base);
+        }
+        let mut base = 0;
+        let mut position = 0;
+        for block in &self.blocks {
+            if usize::from(block.base) >= base + nodes.len() {
+                break;
+            }
+            base = block.end();
+            position += 1;
+        }
+        let new = Block {
+            base: u16::try_from(base).ok()?,
+            listener,
+            route,
+            pool,
+            nodes: nodes.to_vec(),
+            live: true,
+        };
+        self.blocks.insert(position, new);
+        self.blocks[position].end().le(&usize::from(u16::MAX)).then_some(base as u16)
+    }
+
+    /// One more than the highest path given.
+    pub fn paths_end(&self) -> usize {
+        self.blocks.last().map_or(0, Block::end)
+    }
+
+    /// The block that a path belongs to, and the path's place in it.
+    pub fn path(&self, path: u16) -> Option<(&Block, usize)> {
+        let at = self.blocks.partition_point(|block| block.base <= path);
+        let block = self.blocks.get(at.checked_sub(1)?)?;
+        let ordinal = usize::from(path - block.base);
+        (ordinal < block.nodes.len()).then_some((block, ordinal))
+    }
+
+    /// Whether anything is numbered that is no longer configured.
+    pub fn has_lingering(&self) -> bool {
+        self.listeners.has_lingering()
+            || self.routes.has_lingering()
+            || self.pools.has_lingering()
+            || self.nodes.has_lingering()
+            || self.vips.has_lingering()
+            || self.names.has_lingering()
+            || self.blocks.iter().any(|block| !block.live)
+    }
+
+    /// Frees every number that is neither configured nor in use.
+    pub fn release(&mut self, in_use: &InUse) -> Released {
+        self.blocks.retain(|block| {
+            let mut paths = block.base..block.base + block.nodes.len() as u16;
+            block.live || paths.any(|path| in_use.paths.contains(&path))
+        });
+        let blocks = &self.blocks;
+        let by_block = |is: &dyn Fn(&Block) -> bool| blocks.iter().any(is);
+        self.listeners.release(|n| by_block(&|block| usize::from(block.listener) == n));
+        self.routes.release(|n| by_block(&|block| usize::from(block.route) == n));
+        self.pools.release(|n| by_block(&|block| usize::from(block.pool) == n));
+        let in_block = |n: usize| by_block(&|block| block.nodes.iter().any(|own| usize::from(*own) == n));
+        let nodes = self.nodes.release(in_block);
+        let fits = |n: usize| u16::try_from(n).ok();
+        self.vips.release(|n| fits(n).is_some_and(|n| in_use.vips.contains(&n)));
+        self.names.release(|n| u32::try_from(n).is_ok_and(|n| in_use.names.contains(&n)));
+        let listeners = &self.listeners;
+        self.tables.retain(|listener, _| listeners.key(usize::from(*listener)).is_some());
+        let nodes: Vec<_> = nodes.into_iter().filter_map(|(n, at)| Some((fits(n)?, at))).collect();
+        for (number, _) in &nodes {
+            self.node_names.remove(number);
+        }
+        Released { nodes }
+    }
+
+    /// Reads the file; `None` if there is none.
+    pub fn load(path: &Path) -> Result<Option<Self>, RegistryError> {
+        let path = path.to_owned();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(RegistryError::Read { path, source }),
+        };
+        let registry: Self = match serde_json::from_slice(&text) {
+            Ok(registry) => registry,
+            Err(source) => return Err(RegistryError::Damaged { path, source }),
+        };
+        if registry.version != ABI_VERSION {
+            let found = registry.version;
+            return Err(RegistryError::OtherVersion { path, found });
+        }
+        Ok(Some(registry))
+    }
+
+    /// Replaces the file at once: a reader sees the old or the new one.
+    pub fn save(&self, path: &Path) -> Result<(), RegistryError> {
+        let write = || {
+            let new = path.with_extension("json.new");
+            let text = serde_json::to_vec(self)?;
+            fs::write(&new, text)?;
+            fs::rename(&new, path)
+        };
+        write().map_err(|source| RegistryError::Write {
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_stable_and_reused_only_after_release() {
+        let mut numbers = Numbers::default();
+        assert_eq!(numbers.number(&"a"), 0);
+        assert_eq!(numbers.number(&"b"), 1);
+        assert_eq!(numbers.number(&"a"), 0);
+        numbers.begin();
+        assert_eq!(numbers.number(&"b"), 1);
+        assert_eq!(numbers.number(&"c"), 2, "0 lingers");
+        assert!(numbers.has_lingering());
+        assert_eq!(numbers.release(|n| n == 0), []);
+        assert_eq!(numbers.release(|_| false), [(0, "a")]);
+        assert_eq!(numbers.number(&"d"), 0);
+        assert!(!numbers.has_lingering());
+    }
+
+    #[test]
+    fn blocks_fill_gaps_and_find_themselves() {
+        let mut registry = Registry::default();
+        assert_eq!(registry.block(0, 0, 0, &[0, 1, 2]), Some(0));
+        assert_eq!(registry.block(0, 1, 1, &[3]), Some(3));
+        assert_eq!(registry.block(0, 0, 0, &[0, 1, 2]), Some(0));
+        registry.begin();
+        assert_eq!(registry.block(0, 1, 1, &[3]), Some(3));
+        assert!(registry.has_lingering());
+        let mut in_use = InUse::default();
+        in_use.paths.insert(1);
+        registry.release(&in_use);
+        assert_eq!(registry.block(0, 2, 2, &[4]), Some(4), "0 to 2 are in use");
+        registry.release(&InUse::default());
+        assert_eq!(registry.block(0, 3, 3, &[5, 6]), Some(0));
+        assert_eq!(registry.block(0, 4, 4, &[5, 6]), Some(5), "a gap of one is too small");
+        assert_eq!(registry.block(0, 5, 5, &[7]), Some(2));
+        assert_eq!(registry.paths_end(), 7);
+    }
+
+    #[test]
+    fn a_path_knows_its_block() {
+        let mut registry = Registry::default();
+        registry.block(1, 2, 3, &[7, 8]);
+        registry.block(1, 3, 4, &[9]);
+        let (block, ordinal) = registry.path(1).unwrap();
+        assert_eq!((block.route, block.nodes[ordinal]), (2, 8));
+        assert_eq!(registry.path(2).unwrap().0.route, 3);
+        assert!(registry.path(3).is_none());
+    }
+
+    #[test]
+    fn too_many_paths_are_refused() {
+        let mut registry = Registry::default();
+        let nodes: Vec<u16> = (0..40_000).collect();
+        assert_eq!(registry.block(0, 0, 0, &nodes), Some(0));
+        assert_eq!(registry.block(0, 1, 0, &nodes), None);
+    }
+
+    #[test]
+    fn the_file_brings_everything_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.json");
+        assert_eq!(Registry::load(&path).unwrap(), None);
+        let mut registry = Registry::default();
+        registry.listeners.number(&String::from("https"));
+        registry.nodes.number(&"10.0.0.2:443".parse().unwrap());
+        registry.vips.number(&("2001:db8::7".parse().unwrap(), 443));
+        registry.block(0, 0, 0, &[0]);
+        registry.tables.insert(0, TableState { id: 1, digest: 7 });
+        registry.save(&path).unwrap();
+        let mut loaded = Registry::load(&path).unwrap().unwrap();
+        assert_eq!(loaded.listeners.number(&String::from("https")), 0);
+        assert_eq!(loaded.listeners.number(&String::from("other")), 1);
+        assert_eq!(loaded.block(0, 0, 0, &[0]), Some(0));
+        assert_eq!(loaded.tables[&0].id, 1);
+        fs::write(&path, "{}").unwrap();
+        assert!(matches!(Registry::load(&path), Err(RegistryError::Damaged { .. })));
+    }
+}

@@ -1,0 +1,335 @@
+//! Removes flows that will not end by themselves, and what they leave behind.
+//!
+//! FIN and RST only mark a flow; the data path removes it when both ends agree. The sweeper ends those that
+//! went silent, frees their source ports and hello buffers, and takes reverse entries away whose flow
+//! is gone. It also sees which numbers flows still use.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use aya::maps::IterableMap;
+use forwarder_common::abi::{
+    Flow, FlowKey, Hello, ReverseEntry, ReverseKey, client_address, hello_state, map, mark, state,
+};
+use thiserror::Error;
+
+use super::batch;
+use super::clock::{elapsed_ms, monotonic_ms};
+use super::maps::{MapsError, OfMap, State, found};
+use super::registry::InUse;
+
+/// A node that has not answered by then will not: the data path has tried others by now.
+const UNANSWERED: Duration = Duration::from_secs(10);
+/// A flow whose hello the node has not acknowledged.
+const UNCONFIRMED: Duration = Duration::from_secs(30);
+/// Both ends have sent FIN and one acknowledgement got lost; the time of TIME_WAIT on most systems.
+const CLOSING: Duration = Duration::from_secs(120);
+/// A reset passed that did not match exactly, and nobody has said a word since.
+const RESET: Duration = Duration::from_secs(60);
+/// One end has sent FIN; the other may go on for long, though not in silence.
+const HALF_CLOSED: Duration = Duration::from_secs(3_600);
+/// A hello that never became whole.
+const HELLO: Duration = Duration::from_secs(120);
+
+/// Why a sweep ended early.
+#[derive(Debug, Error)]
+pub enum SweepError {
+    /// The kernel does not list a map.
+    #[error("cannot list the map {name}")]
+    List {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A map cannot be read or written.
+    #[error(transparent)]
+    Map(#[from] MapsError),
+}
+
+/// Why a flow was swept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expiry {
+    /// No node answered.
+    Unanswered,
+    /// The node never acknowledged the hello.
+    Unconfirmed,
+    /// Both ends had closed.
+    Closing,
+    /// Reset, then silence.
+    Reset,
+    /// One end had closed, then silence.
+    HalfClosed,
+    /// Silence.
+    Idle,
+}
+
+impl Expiry {
+    /// The word in logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unanswered => "unanswered",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Closing => "closing",
+            Self::Reset => "reset",
+            Self::HalfClosed => "half_closed",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// What a sweep found.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Flows that go on.
+    pub flows: usize,
+    /// Flows that were removed.
+    pub expired: Vec<(FlowKey, Flow, Expiry)>,
+    /// Hello buffers that were freed.
+    pub hellos: usize,
+    /// Reverse entries without a flow that were removed.
+    pub orphans: usize,
+    /// Numbers that the remaining flows use.
+    pub in_use: InUse,
+}
+
+/// A reverse key, as something that can be kept in a set.
+type Peer = ([u32; 4], u16, u16);
+
+fn peer(key: &ReverseKey) -> Peer {
+    (key.peer, key.port_be, key.node)
+}
+
+/// The sweeper; keeps what it suspected the last time.
+pub struct Sweeper {
+    state: State,
+    idle: Duration,
+    suspects: HashSet<Peer>,
+}
+
+impl Sweeper {
+    /// A sweeper over these maps that ends flows after `idle` of silence.
+    pub fn new(state: State, idle: Duration) -> Self {
+        Self {
+            state,
+            idle,
+            suspects: HashSet::new(),
+        }
+    }
+
+    /// One pass over all flows, hello buffers and reverse entries.
+    pub fn sweep(&mut self) -> Result<Swept, SweepError> {
+        let mut swept = Swept::default();
+        let now = monotonic_ms();
+        let mut expired = Vec::new();
+        let flows = self.state.flows.map().fd().as_fd();
+        let list = |name| move |source| SweepError::List { name, source };
+        batch::scan(flows, |key: FlowKey, flow: Flow| {
+            match expiry(&flow, now, self.idle) {
+                Some(why) => expired.push((key, flow, why)),
+                None => {
+                    swept.flows += 1;
+                    swept.in_use.vips.insert(key.vip);
+                    swept.in_use.paths.insert(flow.path);
+                    swept.in_use.names.insert(flow.name);
+                }
+            }
+        })
+        .map_err(list(map::FLOWS))?;
+        for (key, flow, why) in expired {
+            if self.remove(&key, &flow)? {
+                swept.expired.push((key, flow, why));
+            }
+        }
+        swept.hellos = self.hellos(now)?;
+        swept.orphans = self.orphans()?;
+        Ok(swept)
+    }
+
+    /// Removes a flow unless it moved meanwhile. Who removes the entry frees what belongs to it; the data
+    /// path keeps to the same rule.
+    fn remove(&mut self, key: &FlowKey, seen: &Flow) -> Result<bool, SweepError> {
+        let state = &mut self.state;
+        let present = found(state.flows.get(key, 0)).reading(map::FLOWS)?;
+        if present != Some(*seen) {
+            return Ok(false);
+        }
+        let path = found(state.paths.get(&u32::from(seen.path), 0)).reading(map::PATHS)?;
+        if found(state.flows.remove(key)).writing(map::FLOWS)?.is_none() {
+            return Ok(false);
+        }
+        if let Some(path) = path {
+            let transparent = path.client_address == client_address::TRANSPARENT;
+            let node = found(state.nodes.get(&u32::from(path.node), 0)).reading(map::NODES)?;
+            if let Some(node) = node {
+                let reverse = ReverseKey {
+                    peer: if transparent { key.client } else { node.local },
+                    port_be: seen.source_port_be,
+                    node: path.node,
+                };
+                found(state.reverse.remove(&reverse)).writing(map::REVERSE)?;
+            }
+            if !transparent {
+                let port = u32::from(u16::from_be(seen.source_port_be));
+                // The queue has room for every port there is.
+                state.source_ports.push(port, 0).writing(map::SOURCE_PORTS)?;
+            }
+        }
+        if seen.state != state::SPLICED {
+            self.free_hello(key)?;
+        }
+        Ok(true)
+    }
+
+    /// Frees buffers of hellos that never became whole, or whose flow is gone.
+    fn hellos(&mut self, now: u32) -> Result<usize, SweepError> {
+        let mut stale = Vec::new();
+        let index = self.state.hello_index.map().fd().as_fd();
+        let mut users = Vec::new();
+        batch::scan(index, |key: FlowKey, slot: u32| users.push((key, slot)))
+            .map_err(|source| SweepError::List { name: map::HELLO_INDEX, source })?;
+        for (key, slot) in users {
+            let hello: Option<Hello> = found(self.state.hellos.get(&slot, 0)).reading(map::HELLOS)?;
+            let Some(hello) = hello else { continue };
+            if elapsed_ms(hello.touched_ms, now) <= HELLO.as_millis() as u32 {
+                continue;
+            }
+            let has_flow = found(self.state.flows.get(&key, 0)).reading(map::FLOWS)?.is_some();
+            if hello.state != hello_state::ROUTED || !has_flow {
+                stale.push(key);
+            }
+        }
+        let mut freed = 0;
+        for key in stale {
+            freed += usize::from(self.free_hello(&key)?);
+        }
+        Ok(freed)
+    }
+
+    fn free_hello(&mut self, key: &FlowKey) -> Result<bool, SweepError> {
+        let state = &mut self.state;
+        let Some(slot) = found(state.hello_index.get(key, 0)).reading(map::HELLO_INDEX)? else {
+            return Ok(false);
+        };
+        if found(state.hello_index.remove(key)).writing(map::HELLO_INDEX)?.is_none() {
+            return Ok(false);
+        }
+        state.hello_free.push(slot, 0).writing(map::HELLO_FREE)?;
+        Ok(true)
+    }
+
+    /// Removes reverse entries without a flow. One that is just being made has none yet, so an entry
+    /// must be found so twice.
+    fn orphans(&mut self) -> Result<usize, SweepError> {
+        let mut lonely = Vec::new();
+        let mut failed = None;
+        let reverse = self.state.reverse.map().fd().as_fd();
+        batch::scan(reverse, |key: ReverseKey, entry: ReverseEntry| {
+            match found(self.state.flows.get(&entry.flow, 0)) {
+                Ok(None) => lonely.push(key),
+                Ok(Some(_)) => {}
+                Err(error) => failed = Some(error),
+            }
+        })
+        .map_err(|source| SweepError::List { name: map::REVERSE, source })?;
+        if let Some(error) = failed {
+            Err(error).reading(map::FLOWS)?;
+        }
+        let mut removed = 0;
+        let mut suspects = HashSet::new();
+        for key in lonely {
+            if self.suspects.contains(&peer(&key)) {
+                found(self.state.reverse.remove(&key)).writing(map::REVERSE)?;
+                removed += 1;
+            } else {
+                suspects.insert(peer(&key));
+            }
+        }
+        self.suspects = suspects;
+        Ok(removed)
+    }
+}
+
+/// Whether and why a flow is over.
+fn expiry(flow: &Flow, now: u32, idle: Duration) -> Option<Expiry> {
+    let silent = Duration::from_millis(u64::from(elapsed_ms(flow.seen_ms, now)));
+    let age = Duration::from_millis(u64::from(elapsed_ms(flow.opened_ms, now)));
+    let fins = (flow.client_marks & mark::FIN) + (flow.node_marks & mark::FIN);
+    let reset = (flow.client_marks | flow.node_marks) & mark::RESET != 0;
+    let over = match flow.state {
+        state::CONNECTING => (age > UNANSWERED).then_some(Expiry::Unanswered),
+        state::REPLAYING => (silent > UNCONFIRMED).then_some(Expiry::Unconfirmed),
+        _ if fins == 2 * mark::FIN => (silent > CLOSING).then_some(Expiry::Closing),
+        _ if reset => (silent > RESET).then_some(Expiry::Reset),
+        _ if fins != 0 => (silent > HALF_CLOSED).then_some(Expiry::HalfClosed),
+        _ => None,
+    };
+    over.or_else(|| (silent > idle).then_some(Expiry::Idle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(7_440);
+
+    fn flow(state: u8, client_marks: u8, node_marks: u8) -> Flow {
+        Flow {
+            client_isn: 0,
+            entrance_isn: 0,
+            delta: 0,
+            name: 0,
+            opened_ms: 1_000,
+            seen_ms: 1_000,
+            client_end: 0,
+            node_end: 0,
+            client_acked: 0,
+            node_acked: 0,
+            path: 0,
+            source_port_be: 0,
+            state,
+            node_scale: 0,
+            client_marks,
+            node_marks,
+        }
+    }
+
+    #[test]
+    fn each_state_has_its_time() {
+        use state::{CONNECTING, REPLAYING, SPLICED};
+        let fin = mark::FIN;
+        let cases = [
+            (CONNECTING, 0, 0, 10, Expiry::Unanswered),
+            (REPLAYING, 0, 0, 30, Expiry::Unconfirmed),
+            (SPLICED, fin, fin, 120, Expiry::Closing),
+            (SPLICED, mark::RESET, 0, 60, Expiry::Reset),
+            (SPLICED, 0, mark::RESET | fin, 60, Expiry::Reset),
+            (SPLICED, fin, 0, 3_600, Expiry::HalfClosed),
+            (SPLICED, 0, fin, 3_600, Expiry::HalfClosed),
+            (SPLICED, 0, 0, 7_440, Expiry::Idle),
+        ];
+        for (state, client, node, seconds, why) in cases {
+            let flow = flow(state, client, node);
+            let at = 1_000 + seconds * 1_000;
+            assert_eq!(expiry(&flow, at, IDLE), None, "{why:?} too early");
+            assert_eq!(expiry(&flow, at + 1, IDLE), Some(why));
+        }
+    }
+
+    #[test]
+    fn a_flow_that_is_heard_goes_on() {
+        let mut flow = flow(state::SPLICED, mark::FIN, 0);
+        flow.seen_ms = 10_000_000;
+        assert_eq!(expiry(&flow, 10_000_500, IDLE), None);
+        assert_eq!(expiry(&flow, 9_999_990, IDLE), None, "seen after the sweep began");
+    }
+
+    #[test]
+    fn a_short_idle_time_wins() {
+        let flow = flow(state::SPLICED, mark::FIN, 0);
+        let minute = Duration::from_secs(60);
+        assert_eq!(expiry(&flow, 62_000, minute), Some(Expiry::Idle));
+    }
+}
