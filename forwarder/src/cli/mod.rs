@@ -2,13 +2,18 @@
 
 mod check;
 mod completions;
+mod run;
+mod status;
+mod unload;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use forwarder::config;
+use forwarder::config::{self, Config};
+use forwarder::daemon::place::{DEFAULT_RUN_DIR, Place};
+use forwarder::logging::{self, Format};
 
 /// What `forwarder --help` ends with.
 const AFTER_HELP: &str = "\
@@ -39,6 +44,9 @@ pub struct Globals {
     /// [default: /sys/fs/bpf/forwarder].
     #[arg(long, global = true, value_name = "DIR", env = "FORWARDER_BPFFS")]
     bpffs: Option<PathBuf>,
+    /// Where locks and numbers are kept.
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_RUN_DIR, env = "FORWARDER_RUN_DIR")]
+    run_dir: PathBuf,
     /// How log lines are written.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
@@ -74,7 +82,10 @@ enum Color {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Run),
     Check(check::Check),
+    Status(status::ShowStatus),
+    Unload(unload::Unload),
     Completions(completions::Completions),
 }
 
@@ -82,7 +93,10 @@ impl Cli {
     /// Does what was asked for.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Run(run) => run.execute(&self.globals),
             Command::Check(check) => check.execute(&self.globals),
+            Command::Status(status) => status.execute(&self.globals),
+            Command::Unload(unload) => unload.execute(&self.globals),
             Command::Completions(completions) => completions.execute(),
         }
     }
@@ -92,6 +106,30 @@ impl Globals {
     /// The configuration file.
     fn config(&self) -> &Path {
         &self.config
+    }
+
+    /// Where the instance keeps its things: `--bpffs`, or what the configuration says, or the default.
+    /// Without a configuration at hand the file is read if it can be; a broken one is no obstacle to
+    /// looking and cleaning up.
+    fn place(&self, config: Option<&Config>) -> Place {
+        let read = || config::load(&self.config).ok()?.config;
+        let bpffs = self.bpffs.clone().unwrap_or_else(|| match config {
+            Some(config) => config.entrance.bpffs.clone(),
+            None => read().map_or_else(|| PathBuf::from(config::DEFAULT_BPFFS), |config| config.entrance.bpffs),
+        });
+        Place::new(&bpffs, &self.run_dir)
+    }
+
+    fn init_logging(&self) -> Result<(), logging::LoggingError> {
+        let format = match self.log_format {
+            LogFormat::Auto => Format::detect(),
+            LogFormat::Human => Format::Human {
+                color: self.color(&std::io::stderr()),
+            },
+            LogFormat::Json => Format::Json,
+            LogFormat::Journald => Format::Journald,
+        };
+        logging::init(format, &self.log)
     }
 
     /// Whether text on `stream` has colors.

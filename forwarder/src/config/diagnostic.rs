@@ -201,6 +201,20 @@ impl Report {
         out
     }
 
+    /// The report as log lines.
+    pub fn log(&self) {
+        let file = self.path.display();
+        for finding in &self.diagnostics {
+            let (line, column) = self.position(finding.span.start);
+            let (code, message, label) = (finding.code, &finding.message, &finding.label);
+            let help = finding.help.join("; ");
+            match finding.severity {
+                Severity::Error => tracing::error!(code, %file, line, column, label, help, "{message}"),
+                Severity::Warning => tracing::warn!(code, %file, line, column, label, help, "{message}"),
+            }
+        }
+    }
+
     /// The report for a program.
     pub fn to_json(&self) -> serde_json::Value {
         let diagnostics = self

@@ -24,6 +24,7 @@ use thiserror::Error;
 
 pub use self::diagnostic::Report;
 pub use self::model::Config;
+pub use self::resolve::DEFAULT_BPFFS;
 use self::diagnostic::Diagnostic;
 
 /// Where the configuration is unless `--config` says otherwise.

@@ -44,7 +44,7 @@ pub enum MapsError {
 }
 
 /// Says which map an error of aya's belongs to.
-pub(super) trait OfMap<T> {
+pub(crate) trait OfMap<T> {
     /// While reading `name`.
     fn reading(self, name: &'static str) -> Result<T, MapsError>;
     /// While writing `name`.
@@ -62,7 +62,7 @@ impl<T> OfMap<T> for Result<T, MapError> {
 }
 
 /// `None` where there is no such key; aya says so in more than one way.
-pub(super) fn found<T>(answer: Result<T, MapError>) -> Result<Option<T>, MapError> {
+pub(crate) fn found<T>(answer: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),

@@ -1,13 +1,288 @@
-//! x
+//! The kernel side as the daemon sees it: programs, maps, and what is attached where.
+//!
+//! ```text
+//! config + network ──plan──▶ Plan ──write──▶ maps ◀── programs ◀──attach── interfaces
+//!                     ▲                        │
+//!                  registry (numbers)          ├── sweep    (flows that went silent)
+//!                                              ├── counters (status)
+//!                                              └── events   (log)
+//! ```
+//!
+//! Everything the programs need is pinned ([`pins`]), so that the daemon may come and go. [`Dataplane`]
+//! makes it or takes it over, and keeps it in step with the configuration and the network.
+
 pub mod attach;
 pub mod batch;
 pub mod clock;
+pub mod counters;
+pub mod events;
 pub mod keys;
 pub mod load;
 pub mod maps;
 pub mod pins;
 pub mod plan;
+mod recover;
 pub mod registry;
 pub mod sizes;
 pub mod sweep;
+pub mod unload;
 pub mod write;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use forwarder_common::abi::map;
+use thiserror::Error;
+use tracing::{info, warn};
+
+use self::attach::{AttachError, Hook};
+use self::keys::{KeyRing, KeysError};
+use self::load::{LoadError, Programs};
+use self::maps::{MapsError, OfMap, State, Tables, found};
+use self::pins::{Pins, PinsError, Side};
+use self::plan::PlanError;
+use self::registry::{Attachment, InUse, Registry, RegistryError};
+use self::sizes::{Sizes, SizesError};
+use self::sweep::{SweepError, Sweeper};
+use self::write::Changes;
+use crate::config::Config;
+use crate::link::{Link, Network};
+
+/// Why the data plane is not in step.
+#[derive(Debug, Error)]
+pub enum DataplaneError {
+    /// The tree of pins.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// Pinned maps do not fit.
+    #[error(transparent)]
+    Sizes(#[from] SizesError),
+    /// The programs.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The maps.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// The cookie keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The numbers.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The configuration does not fit the maps.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// An interface.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The flows of a former daemon.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
+}
+
+/// Whether there was something to take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Maps were made.
+    Fresh,
+    /// Maps of a former daemon go on being used, and the flows in them.
+    Adopted,
+}
+
+/// The kernel side.
+pub struct Dataplane {
+    pins: Pins,
+    programs: Programs,
+    tables: Tables,
+    sizes: Sizes,
+    keys: KeyRing,
+    registry: Registry,
+    registry_path: PathBuf,
+    /// What this process has attached or taken over.
+    attached: BTreeSet<(Side, u32)>,
+}
+
+impl Dataplane {
+    /// Loads the programs over new maps, or over those that are pinned already. Nothing is attached yet.
+    pub fn open(
+        object: &[u8],
+        config: &Config,
+        pins: Pins,
+        registry_path: &Path,
+    ) -> Result<(Self, Origin), DataplaneError> {
+        pins.prepare()?;
+        if pins.exists() && !is_complete(&pins)? {
+            warn!("maps of a start that was interrupted are made anew");
+            pins.remove_maps()?;
+        }
+        let origin = if pins.exists() { Origin::Adopted } else { Origin::Fresh };
+        let sizes = Sizes::of(config).adopt(&pins, object)?;
+        let programs = Programs::load(object, &pins, &sizes)?;
+        let mut tables = Tables::open(&pins)?;
+        let registry = match origin {
+            Origin::Fresh => {
+                fill_queues(&pins, config)?;
+                KeyRing::fill(&mut tables)?;
+                Registry::default()
+            }
+            Origin::Adopted => match Registry::load(registry_path)? {
+                Some(registry) => registry,
+                None => {
+                    warn!(path = %registry_path.display(), "registry lost, made from the maps");
+                    let mut sweeper = Sweeper::new(State::open(&pins)?, config.entrance.idle_timeout);
+                    recover::recover(&tables, &sweeper.sweep()?.in_use)?
+                }
+            },
+        };
+        let dataplane = Self {
+            pins,
+            programs,
+            tables,
+            sizes,
+            keys: KeyRing::default(),
+            registry,
+            registry_path: registry_path.to_owned(),
+            attached: BTreeSet::new(),
+        };
+        Ok((dataplane, origin))
+    }
+
+    /// Brings the maps in step.
+    pub fn apply(&mut self, config: &Config, network: &Network) -> Result<Changes, DataplaneError> {
+        // A plan that does not fit leaves no trace in the numbers.
+        let mut registry = self.registry.clone();
+        let plan = plan::plan(config, network, &mut registry, &self.sizes)?;
+        self.registry = registry;
+        // Numbers are on disk before any map holds them.
+        self.registry.save(&self.registry_path)?;
+        let changes = self.tables.apply(&plan, &mut self.registry)?;
+        self.registry.save(&self.registry_path)?;
+        Ok(changes)
+    }
+
+    /// Attaches to interfaces that are there and not attached yet, tunnels first, so that nodes' answers
+    /// are understood before the first client is served; then detaches from those that should not be.
+    /// Returns the interfaces that are not there.
+    pub fn attach<'a>(
+        &mut self,
+        config: &'a Config,
+        network: &Network,
+    ) -> Result<Vec<&'a str>, DataplaneError> {
+        let tunnels = config.entrance.tunnels.iter().map(|name| (Side::Tunnel, name));
+        let public = config.entrance.public.iter().map(|name| (Side::Public, name));
+        let mut missing = Vec::new();
+        let mut wanted = BTreeSet::new();
+        let mut attachments = Vec::new();
+        for (side, name) in tunnels.chain(public) {
+            let Some(link) = network.link(name.get_ref()) else {
+                missing.push(name.get_ref().as_str());
+                continue;
+            };
+            wanted.insert((side, link.ifindex));
+            let hook = self.attach_one(side, link)?;
+            attachments.push(Attachment {
+                interface: link.name.clone(),
+                ifindex: link.ifindex,
+                side,
+                hook,
+            });
+        }
+        self.detach_others(&wanted, network)?;
+        self.attached.retain(|place| wanted.contains(place));
+        if self.registry.attachments != attachments {
+            self.registry.attachments = attachments;
+            self.registry.save(&self.registry_path)?;
+        }
+        Ok(missing)
+    }
+
+    fn attach_one(&mut self, side: Side, link: &Link) -> Result<Hook, DataplaneError> {
+        if self.attached.contains(&(side, link.ifindex)) {
+            let mut known = self.registry.attachments.iter();
+            let known = known.find(|own| own.ifindex == link.ifindex && own.side == side);
+            if let Some(known) = known {
+                return Ok(known.hook);
+            }
+        }
+        let hook = self.programs.attach(side, link)?;
+        self.attached.insert((side, link.ifindex));
+        info!(interface = link.name, ifindex = link.ifindex, side = side.word(), ?hook, "attached");
+        Ok(hook)
+    }
+
+    fn detach_others(
+        &mut self,
+        wanted: &BTreeSet<(Side, u32)>,
+        network: &Network,
+    ) -> Result<(), DataplaneError> {
+        for (side, ifindex, pin) in self.pins.pinned_links()? {
+            if !wanted.contains(&(side, ifindex)) {
+                pins::remove_file(&pin)?;
+                info!(ifindex, side = side.word(), "detached");
+            }
+        }
+        for old in &self.registry.attachments {
+            let still_there = network.link_by_index(old.ifindex);
+            if let Some(link) = still_there
+                && old.hook == Hook::Clsact
+                && !wanted.iter().any(|(_, ifindex)| *ifindex == old.ifindex)
+                && attach::detach_clsact(&link.name)
+            {
+                info!(interface = link.name, side = old.side.word(), "detached");
+            }
+        }
+        Ok(())
+    }
+
+    /// Call once after the first [`Self::attach`]: the new programs' tail-call table replaces the old.
+    pub fn publish(&self) -> Result<(), DataplaneError> {
+        Ok(self.programs.publish()?)
+    }
+
+    /// Renews the cookie key whose turn it is. Says whether there was one.
+    pub fn rotate_keys(&mut self) -> Result<bool, DataplaneError> {
+        Ok(self.keys.rotate(&mut self.tables)?)
+    }
+
+    /// Gives numbers free that neither the configuration nor a flow uses.
+    pub fn release(&mut self, in_use: &InUse) -> Result<(), DataplaneError> {
+        if !self.registry.has_lingering() {
+            return Ok(());
+        }
+        let released = self.registry.release(in_use);
+        // A node that leaves the index is unknown to the data path before its number can be given again.
+        self.tables.forget(&released)?;
+        Ok(self.registry.save(&self.registry_path)?)
+    }
+
+    /// What the numbers stand for.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The tree of pins.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+}
+
+/// Settings are written last when maps are made; they tell whether that was finished.
+fn is_complete(pins: &Pins) -> Result<bool, MapsError> {
+    if pins.pinned_maps().count() < pins::MAPS.len() {
+        return Ok(false);
+    }
+    let tables = Tables::open(pins)?;
+    let settings = found(tables.settings.get(&0, 0)).reading(map::SETTINGS)?;
+    Ok(settings.is_some_and(|settings| settings.hellos != 0))
+}
+
+fn fill_queues(pins: &Pins, config: &Config) -> Result<(), MapsError> {
+    let mut state = State::open(pins)?;
+    for slot in 0..config.entrance.hello_buffers {
+        state.hello_free.push(slot, 0).writing(map::HELLO_FREE)?;
+    }
+    for port in config.entrance.source_ports.get_ref().clone() {
+        state.source_ports.push(u32::from(port), 0).writing(map::SOURCE_PORTS)?;
+    }
+    Ok(())
+}

@@ -17,6 +17,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use aya::maps::MapInfo;
 use forwarder_common::abi::{ABI_VERSION, map};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -172,6 +173,12 @@ impl Pins {
     /// Whether maps are pinned here, that is, whether there is something to adopt or to unload.
     pub fn exists(&self) -> bool {
         self.map(map::FLOWS).exists()
+    }
+
+    /// Room of the pinned flow table; 0 if it cannot be inspected.
+    pub fn max_flows(&self) -> u32 {
+        let info = MapInfo::from_pin(self.map(map::FLOWS));
+        info.map_or(0, |info| info.max_entries())
     }
 
     /// The maps that are pinned here.

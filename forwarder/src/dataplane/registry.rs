@@ -111,6 +111,19 @@ impl<K: Eq + Hash + Clone> Numbers<K> {
         number
     }
 
+    /// Enters a number that is known from elsewhere, as something that lingers. Says whether it was free.
+    pub fn restore(&mut self, number: usize, key: K) -> bool {
+        if self.slots.len() <= number {
+            self.slots.resize(number + 1, None);
+        }
+        let free = self.slots[number].is_none() && !self.index.contains_key(&key);
+        if free {
+            self.slots[number] = Some(key.clone());
+            self.index.insert(key, number);
+        }
+        free
+    }
+
     /// What `number` stands for.
     pub fn key(&self, number: usize) -> Option<&K> {
         self.slots.get(number)?.as_ref()
@@ -331,6 +344,20 @@ impl Registry {
         };
         self.blocks.insert(position, new);
         self.blocks[position].end().le(&usize::from(u16::MAX)).then_some(base as u16)
+    }
+
+    /// Enters a path that is known from elsewhere, as one that lingers.
+    pub fn restore_path(&mut self, path: u16, listener: u16, route: u16, pool: u16, node: u16) {
+        let at = self.blocks.partition_point(|block| block.base < path);
+        let block = Block {
+            base: path,
+            listener,
+            route,
+            pool,
+            nodes: vec![node],
+            live: false,
+        };
+        self.blocks.insert(at, block);
     }
 
     /// One more than the highest path given.

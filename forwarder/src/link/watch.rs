@@ -19,6 +19,16 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// A subscription to changes.
 pub struct Watch {
     messages: BoxStream<'static, ()>,
+    burst: Option<Burst>,
+}
+
+/// A burst that is under way.
+#[derive(Clone, Copy)]
+struct Burst {
+    /// It is over if nothing comes until then.
+    quiet: Instant,
+    /// It is cut then.
+    end: Instant,
 }
 
 impl Watch {
@@ -34,23 +44,45 @@ impl Watch {
             MulticastGroup::Ipv6Rule,
         ])?;
         tokio::spawn(connection);
-        Ok(Self {
-            messages: messages.map(|_| ()).boxed(),
-        })
+        Ok(Self::over(messages.map(|_| ()).boxed()))
     }
 
-    /// Waits for the end of the next burst of changes; `false` if the subscription broke.
-    pub async fn changed(&mut self) -> bool {
-        if self.messages.next().await.is_none() {
-            return false;
+    fn over(messages: BoxStream<'static, ()>) -> Self {
+        Self {
+            messages,
+            burst: None,
         }
-        let end = Instant::now() + LONGEST;
+    }
+
+    /// Waits for the end of the next burst of changes; `false` if the subscription broke. A call that is
+    /// cancelled loses nothing: the burst goes on in the next one.
+    pub async fn changed(&mut self) -> bool {
         loop {
-            let quiet = (Instant::now() + QUIET).min(end);
-            match timeout_at(quiet, self.messages.next()).await {
-                Ok(Some(())) if Instant::now() < end => {}
-                Ok(None) => return false,
-                _ => return true,
+            let Some(burst) = self.burst else {
+                if self.messages.next().await.is_none() {
+                    return false;
+                }
+                let now = Instant::now();
+                self.burst = Some(Burst {
+                    quiet: now + QUIET,
+                    end: now + LONGEST,
+                });
+                continue;
+            };
+            let until = burst.quiet.min(burst.end);
+            match timeout_at(until, self.messages.next()).await {
+                Ok(Some(())) if Instant::now() < burst.end => {
+                    let quiet = Instant::now() + QUIET;
+                    self.burst = Some(Burst { quiet, ..burst });
+                }
+                Ok(None) => {
+                    self.burst = None;
+                    return false;
+                }
+                _ => {
+                    self.burst = None;
+                    return true;
+                }
             }
         }
     }
@@ -65,9 +97,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_one_change() {
         let burst = stream::iter([(), (), ()]).chain(stream::pending());
-        let mut watch = Watch {
-            messages: burst.boxed(),
-        };
+        let mut watch = Watch::over(burst.boxed());
         let start = Instant::now();
         assert!(watch.changed().await);
         assert_eq!(start.elapsed(), QUIET);
@@ -79,9 +109,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Some(((), ()))
         });
-        let mut watch = Watch {
-            messages: endless.boxed(),
-        };
+        let mut watch = Watch::over(endless.boxed());
         let start = Instant::now();
         assert!(watch.changed().await);
         assert!(start.elapsed() <= LONGEST + QUIET);
@@ -90,9 +118,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_stream_is_told() {
-        let mut watch = Watch {
-            messages: stream::empty().boxed(),
-        };
+        let mut watch = Watch::over(stream::empty().boxed());
         assert!(!watch.changed().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_wait_loses_nothing() {
+        let one = stream::iter([()]).chain(stream::pending());
+        let mut watch = Watch::over(one.boxed());
+        let soon = Instant::now() + QUIET / 2;
+        assert!(timeout_at(soon, watch.changed()).await.is_err());
+        assert!(watch.changed().await);
     }
 }

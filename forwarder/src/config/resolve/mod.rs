@@ -9,6 +9,8 @@ mod pool;
 mod route;
 mod value;
 
+pub use self::entrance::DEFAULT_BPFFS;
+
 use serde_spanned::Spanned;
 
 use super::diagnostic::{Diagnostic, Severity, Span};

@@ -1,0 +1,66 @@
+//! `forwarder run`: the daemon.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use forwarder::config::{self, Config};
+use forwarder::daemon::Daemon;
+use forwarder::object::OBJECT;
+
+use super::Globals;
+
+const AFTER_HELP: &str = "\
+Needs the right to load and attach programs (root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON).
+
+Stopping it (SIGTERM, Ctrl-C) leaves programs attached: open flows go on, and new connections are still
+served as configured last. Started again, it takes over. `forwarder unload` removes everything.
+
+Examples:
+  forwarder run --config /etc/forwarder/forwarder.toml
+  forwarder run --config ./forwarder.toml --log debug
+
+Exit codes:
+  0  stopped by a signal
+  1  the configuration has errors, or the kernel refuses
+  2  the command line is wrong";
+
+/// Load, attach and serve until stopped.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Run {}
+
+impl Run {
+    pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        globals.init_logging()?;
+        let Some(config) = read_config(globals)? else {
+            return Ok(ExitCode::FAILURE);
+        };
+        let place = globals.place(Some(&config));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start the asynchronous runtime")?;
+        runtime.block_on(async {
+            let daemon = Daemon::start(OBJECT, config, &place).await?;
+            daemon.run().await
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The configuration, if it has no errors. Findings go to a person as snippets, and to a log as lines.
+fn read_config(globals: &Globals) -> anyhow::Result<Option<Config>> {
+    let outcome = config::load(globals.config())?;
+    let report = &outcome.report;
+    if !report.diagnostics.is_empty() {
+        if stderr().is_terminal() || outcome.config.is_none() {
+            let text = report.render(globals.color(&stderr()));
+            stderr().write_all(text.as_bytes()).context("cannot write the report")?;
+        } else {
+            report.log();
+        }
+    }
+    Ok(outcome.config)
+}

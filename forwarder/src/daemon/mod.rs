@@ -1,0 +1,271 @@
+//! `forwarder run`: keeps the kernel side in step with configuration and network until told to stop.
+//!
+//! One task owns the data plane and answers one thing at a time: the network changed, an event came, a timer
+//! went off, a signal came. Stopping leaves programs attached and flows alive.
+
+pub mod lock;
+pub mod place;
+mod refusals;
+mod timers;
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{debug, error, info, warn};
+
+use self::lock::{Lock, LockError};
+use self::place::Place;
+use self::refusals::Refusals;
+use self::timers::sweep_aside;
+use crate::config::Config;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::surroundings::{self, Surroundings};
+use crate::dataplane::events::{Events, EventsError, Kind, Record, client};
+use crate::dataplane::maps::{MapsError, State};
+use crate::dataplane::pins::Pins;
+use crate::dataplane::sweep::{Sweeper, Swept};
+use crate::dataplane::{Dataplane, DataplaneError, Origin, plan};
+use crate::link::Network;
+use crate::link::survey::{SurveyError, Surveyor};
+use crate::link::watch::Watch;
+
+/// How often silent flows are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+/// How often it is looked whether a cookie key is due.
+const KEYS: Duration = Duration::from_secs(60);
+/// How often the network is looked at although nothing was heard: a message may have been lost.
+const RESURVEY: Duration = Duration::from_secs(60);
+
+/// Why the daemon cannot start, or had to stop.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// Another one runs.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The kernel side.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The network cannot be looked at.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+    /// Changes of the network cannot be followed.
+    #[error("cannot follow changes of the network")]
+    Watch(#[source] std::io::Error),
+    /// The event ring.
+    #[error(transparent)]
+    Events(#[from] EventsError),
+    /// The maps.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// Signals cannot be caught.
+    #[error("cannot catch signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// A daemon that has started.
+pub struct Daemon {
+    config: Config,
+    dataplane: Dataplane,
+    network: Network,
+    surveyor: Surveyor,
+    watch: Watch,
+    events: Events,
+    refusals: Refusals,
+    /// Absent while a sweep is under way.
+    sweeper: Option<Sweeper>,
+    missing: Vec<String>,
+    /// Held for as long as the daemon runs.
+    _lock: Lock,
+}
+
+impl Daemon {
+    /// Takes the lock, loads, fills and attaches. After this, clients are served.
+    pub async fn start(object: &[u8], config: Config, place: &Place) -> Result<Self, DaemonError> {
+        let lock = Lock::take(&place.lock())?;
+        let surveyor = Surveyor::open()?;
+        // Before the first survey, so that no change falls between.
+        let watch = Watch::open().map_err(DaemonError::Watch)?;
+        let pins = Pins::new(place.bpffs());
+        let (dataplane, origin) = Dataplane::open(object, &config, pins, &place.registry())?;
+        let events = Events::open(dataplane.pins())?;
+        let state = State::open(dataplane.pins())?;
+        let sweeper = Sweeper::new(state, config.entrance.idle_timeout);
+        let mut daemon = Self {
+            config,
+            dataplane,
+            network: Network::default(),
+            surveyor,
+            watch,
+            events,
+            refusals: Refusals::default(),
+            sweeper: Some(sweeper),
+            missing: Vec::new(),
+            _lock: lock,
+        };
+        daemon.dataplane.rotate_keys()?;
+        daemon.follow_network(true).await?;
+        daemon.dataplane.publish()?;
+        info!(
+            bpffs = %place.bpffs().display(),
+            listeners = daemon.config.listeners.len(),
+            routes = daemon.config.routes.len(),
+            pools = daemon.config.pools.len(),
+            "{}",
+            match origin {
+                Origin::Fresh => "forwarding",
+                Origin::Adopted => "forwarding; the open flows of the former daemon go on",
+            }
+        );
+        Ok(daemon)
+    }
+
+    /// Serves until SIGTERM or SIGINT.
+    pub async fn run(mut self) -> Result<(), DaemonError> {
+        let catch = |kind| signal(kind).map_err(DaemonError::Signals);
+        let mut terminate = catch(SignalKind::terminate())?;
+        let mut interrupt = catch(SignalKind::interrupt())?;
+        let mut sweep = every(SWEEP);
+        let mut keys = every(KEYS);
+        let mut resurvey = every(RESURVEY);
+        let beat = sd_notify::watchdog_enabled();
+        let mut heartbeat = every(beat.map_or(RESURVEY, |timeout| timeout / 2));
+        let (swept_to, mut swept) = tokio::sync::mpsc::channel(1);
+        self.tell_systemd(&[NotifyState::Ready]);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                alive = self.watch.changed() => {
+                    if !alive {
+                        warn!("the kernel no longer tells about changes of the network; looking every minute");
+                        self.watch = Watch::open().map_err(DaemonError::Watch)?;
+                    }
+                    self.keep_up().await;
+                }
+                events = self.events.next() => {
+                    for event in events? {
+                        self.event(&event);
+                    }
+                }
+                _ = sweep.tick() => {
+                    if let Some(sweeper) = self.sweeper.take() {
+                        sweep_aside(sweeper, swept_to.clone());
+                    }
+                    self.refusals.summarize();
+                }
+                Some((sweeper, result)) = swept.recv() => {
+                    self.sweeper = Some(sweeper);
+                    match result {
+                        Ok(swept) => self.swept(&swept),
+                        Err(error) => error!(error = &error as &dyn std::error::Error, "sweep"),
+                    }
+                }
+                _ = keys.tick() => match self.dataplane.rotate_keys() {
+                    Ok(true) => debug!("cookie key renewed"),
+                    Ok(false) => {}
+                    Err(error) => error!(error = &error as &dyn std::error::Error, "cookie keys"),
+                },
+                _ = resurvey.tick() => self.keep_up().await,
+                _ = heartbeat.tick() => if beat.is_some() {
+                    self.tell_systemd(&[NotifyState::Watchdog]);
+                },
+            }
+        }
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        info!("stopping; programs stay attached and flows go on. `forwarder unload` removes everything");
+        Ok(())
+    }
+
+    /// Looks at the network and brings the kernel side in step. What fails is tried again at the next
+    /// change or within a minute.
+    async fn keep_up(&mut self) {
+        if let Err(error) = self.follow_network(false).await {
+            error!(error = &error as &dyn std::error::Error, "the data plane is not in step with the network");
+        }
+    }
+
+    async fn follow_network(&mut self, first: bool) -> Result<(), DaemonError> {
+        let destinations = plan::destinations(&self.config, self.dataplane.registry());
+        let network = self.surveyor.survey(destinations.into_iter()).await?;
+        if !first && network == self.network {
+            return Ok(());
+        }
+        let changes = self.dataplane.apply(&self.config, &network)?;
+        let missing = self.dataplane.attach(&self.config, &network)?;
+        let missing: Vec<String> = missing.into_iter().map(str::to_owned).collect();
+        if first || !changes.is_empty() {
+            info!(
+                nodes = changes.nodes,
+                pools = changes.pools,
+                paths = changes.paths,
+                names = changes.names,
+                addresses = changes.vips,
+                "maps written"
+            );
+        }
+        if first || missing != self.missing || !changes.is_empty() {
+            self.warn_about(&network);
+        }
+        self.missing = missing;
+        self.network = network;
+        Ok(())
+    }
+
+    /// The warnings that `check` would show, as log lines.
+    fn warn_about(&self, network: &Network) {
+        let surroundings = Surroundings {
+            network: network.clone(),
+            local_ports: Surroundings::local_ports(),
+        };
+        for Diagnostic { code, message, label, .. } in surroundings::check(&self.config, &surroundings) {
+            warn!(code, "{message}: {label}");
+        }
+    }
+
+    fn event(&mut self, event: &forwarder_common::abi::Event) {
+        let record = Record::new(event, self.dataplane.registry());
+        if !matches!(record.kind, Kind::Refused { .. }) || self.refusals.may_show(Instant::now()) {
+            record.log(event);
+        }
+    }
+
+    fn swept(&mut self, swept: &Swept) {
+        for (key, flow, why) in &swept.expired {
+            let client = client(key);
+            info!(
+                target: "forwarder::flow", event = "closed", %client, reason = why.word(),
+                up_bytes = flow.node_acked.saturating_sub(1),
+                down_bytes = flow.client_acked.saturating_sub(1),
+                "closed"
+            );
+        }
+        debug!(
+            flows = swept.flows,
+            expired = swept.expired.len(),
+            hellos = swept.hellos,
+            orphans = swept.orphans,
+            "swept"
+        );
+        if let Err(error) = self.dataplane.release(&swept.in_use) {
+            error!(error = &error as &dyn std::error::Error, "numbers not released");
+        }
+        self.tell_systemd(&[NotifyState::Status(&format!("{} flows", swept.flows))]);
+    }
+
+    fn tell_systemd(&self, state: &[NotifyState<'_>]) {
+        if let Err(error) = sd_notify::notify(state) {
+            debug!(%error, "systemd not told");
+        }
+    }
+}
+
+/// A timer that neither fires at once nor makes up for what it missed.
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut timer = interval(period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer.reset();
+    timer
+}

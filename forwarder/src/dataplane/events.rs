@@ -1,0 +1,275 @@
+//! The event ring: flows that open and close, connections that are refused, as log lines.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use aya::maps::{MapData, RingBuf};
+use forwarder_common::abi::{Event, FlowKey, NONE, close_reason, event_kind};
+use forwarder_common::verdict::DropReason;
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+
+use super::maps::{self, MapsError};
+use super::pins::Pins;
+use super::plan::ip;
+use super::registry::Registry;
+
+/// Events taken from the ring before others have their turn.
+const AT_ONCE: usize = 256;
+
+/// Why there are no events.
+#[derive(Debug, Error)]
+pub enum EventsError {
+    /// The ring cannot be opened.
+    #[error(transparent)]
+    Map(#[from] MapsError),
+    /// The ring cannot be waited for.
+    #[error("cannot wait for events")]
+    Wait(#[source] io::Error),
+}
+
+/// The ring.
+pub struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Events {
+    /// Opens the pinned ring.
+    pub fn open(pins: &Pins) -> Result<Self, EventsError> {
+        let ring = maps::open_events(pins)?;
+        // SAFETY: the ring owns its descriptor and keeps it open, and always the same, until it is dropped.
+        let ring = unsafe { AsyncFd::register(ring) };
+        let ring = ring.map_err(|error| EventsError::Wait(error.into_parts().1))?;
+        Ok(Self { ring })
+    }
+
+    /// Waits for events and takes some. Loses none when cancelled.
+    pub async fn next(&mut self) -> Result<Vec<Event>, EventsError> {
+        loop {
+            let mut guard = self.ring.readable_mut().await.map_err(EventsError::Wait)?;
+            let ring = guard.get_inner_mut();
+            let mut events = Vec::new();
+            while events.len() < AT_ONCE {
+                let Some(item) = ring.next() else {
+                    guard.clear_ready();
+                    break;
+                };
+                events.extend(decode(&item));
+            }
+            if !events.is_empty() {
+                return Ok(events);
+            }
+        }
+    }
+}
+
+/// Reads a record; `None` if it has another length than this version's.
+fn decode(bytes: &[u8]) -> Option<Event> {
+    if bytes.len() != size_of::<Event>() {
+        return None;
+    }
+    // SAFETY: as many bytes as an `Event`, any of which are valid: it is made of integers only.
+    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+}
+
+/// An event in words, every number resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The client.
+    pub client: SocketAddr,
+    /// The address and port it connected to.
+    pub local: Option<(IpAddr, u16)>,
+    /// What happened.
+    pub kind: Kind,
+    /// The name the client sent, or the listed one it matched.
+    pub name: String,
+    /// The listener.
+    pub listener: Option<&'a str>,
+    /// The pool.
+    pub pool: Option<&'a str>,
+    /// The node.
+    pub node: Option<&'a str>,
+}
+
+/// What an event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A node accepted a flow.
+    Opened,
+    /// A flow ended.
+    Closed {
+        /// Why.
+        reason: &'static str,
+    },
+    /// A connection was refused.
+    Refused {
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// The client of a flow.
+pub fn client(flow: &FlowKey) -> SocketAddr {
+    SocketAddr::new(ip(&flow.client), u16::from_be(flow.port_be))
+}
+
+impl<'a> Record<'a> {
+    /// Resolves an event's numbers.
+    pub fn new(event: &Event, registry: &'a Registry) -> Self {
+        let path = u16::try_from(event.path).ok().and_then(|path| registry.path(path));
+        let node = path.map(|(block, ordinal)| block.nodes[ordinal]);
+        let listed = |id: u32| registry.names.key(id as usize).cloned().unwrap_or_default();
+        let sent = event.name.get(..event.name_len as usize).unwrap_or_default();
+        let name = match sent {
+            [] if event.name_id == NONE => String::new(),
+            [] => listed(event.name_id),
+            sent => String::from_utf8_lossy(sent).into_owned(),
+        };
+        let key = |number: u16| usize::from(number);
+        Self {
+            client: client(&event.flow),
+            local: registry.vips.key(key(event.flow.vip)).copied(),
+            kind: kind(event),
+            name,
+            listener: path.and_then(|(block, _)| Some(registry.listeners.key(key(block.listener))?.as_str())),
+            pool: path.and_then(|(block, _)| Some(registry.pools.key(key(block.pool))?.name.as_str())),
+            node: node.and_then(|node| Some(registry.node_names.get(&node)?.as_str())),
+        }
+    }
+
+    /// Writes the log line.
+    pub fn log(&self, event: &Event) {
+        let client = self.client;
+        let local = self.local.map(|(ip, port)| SocketAddr::new(ip, port).to_string());
+        let local = local.unwrap_or_default();
+        let (name, listener) = (self.name.as_str(), self.listener.unwrap_or_default());
+        let (pool, node) = (self.pool.unwrap_or_default(), self.node.unwrap_or_default());
+        let id = format!("{:016x}", event.unique_id);
+        match self.kind {
+            Kind::Opened => tracing::info!(
+                target: "forwarder::flow", event = "opened", %client, local, name, listener, pool, node, id,
+                connect_us = event.duration, hello_ms = event.hello_ms,
+                hello_segments = event.hello_segments, syns = event.syns,
+                "opened"
+            ),
+            Kind::Closed { reason } => tracing::info!(
+                target: "forwarder::flow", event = "closed", %client, local, name, listener, pool, node, id,
+                reason, up_bytes = event.up_bytes, down_bytes = event.down_bytes,
+                duration_ms = event.duration,
+                "closed"
+            ),
+            Kind::Refused { reason } => tracing::info!(
+                target: "forwarder::flow", event = "refused", %client, local, name, reason,
+                hello_bytes = event.up_bytes, hello_segments = event.hello_segments,
+                "refused"
+            ),
+        }
+    }
+}
+
+fn kind(event: &Event) -> Kind {
+    match event.kind {
+        event_kind::OPENED => Kind::Opened,
+        event_kind::CLOSED => Kind::Closed {
+            reason: match event.reason {
+                close_reason::FINISHED => "finished",
+                close_reason::CLIENT_RESET => "client_reset",
+                close_reason::NODE_RESET => "node_reset",
+                close_reason::NO_NODE => "no_node",
+                close_reason::IDLE => "idle",
+                _ => "unknown",
+            },
+        },
+        _ => Kind::Refused {
+            reason: u8::try_from(event.reason)
+                .ok()
+                .and_then(DropReason::from_number)
+                .map_or("unknown", DropReason::label),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::plan::address;
+    use crate::dataplane::registry::PoolKey;
+
+    fn event(kind: u32, reason: u32, name: &[u8]) -> Event {
+        let mut event = Event {
+            kind,
+            reason,
+            time_ns: 0,
+            flow: FlowKey {
+                client: address("198.51.100.4".parse().unwrap()),
+                port_be: 50_000_u16.to_be(),
+                vip: 0,
+            },
+            name_id: 0,
+            path: 0,
+            duration: 7,
+            hello_ms: 0,
+            name_len: name.len() as u32,
+            up_bytes: 0,
+            down_bytes: 0,
+            hello_segments: 1,
+            syns: 1,
+            unique_id: 1,
+            name: [0; 256],
+            pad: [0; 5],
+        };
+        event.name[..name.len()].copy_from_slice(name);
+        event
+    }
+
+    fn registry() -> Registry {
+        let mut registry = Registry::default();
+        registry.listeners.number(&String::from("https"));
+        registry.pools.number(&PoolKey {
+            name: String::from("k3s"),
+            client_address: String::from("transparent"),
+            nodes: Vec::new(),
+        });
+        registry.names.number(&String::from("*.example.org"));
+        registry.vips.number(&("203.0.113.7".parse().unwrap(), 443));
+        registry.node_names.insert(4, String::from("thinkpad"));
+        registry.block(0, 0, 0, &[4]);
+        registry
+    }
+
+    #[test]
+    fn numbers_become_names() {
+        let registry = registry();
+        let record = Record::new(&event(event_kind::OPENED, 0, b"a.example.org"), &registry);
+        assert_eq!(record.kind, Kind::Opened);
+        assert_eq!(record.client.to_string(), "198.51.100.4:50000");
+        assert_eq!(record.name, "a.example.org");
+        assert_eq!((record.listener, record.pool, record.node), (Some("https"), Some("k3s"), Some("thinkpad")));
+        assert_eq!(record.local.unwrap().1, 443);
+    }
+
+    #[test]
+    fn a_closed_flow_is_called_by_its_listed_name() {
+        let registry = registry();
+        let record = Record::new(&event(event_kind::CLOSED, close_reason::NODE_RESET, b""), &registry);
+        assert_eq!(record.name, "*.example.org");
+        assert_eq!(record.kind, Kind::Closed { reason: "node_reset" });
+    }
+
+    #[test]
+    fn a_refusal_may_know_nothing() {
+        let mut event = event(event_kind::REFUSED, DropReason::NotTls as u32, b"");
+        event.path = NONE;
+        event.name_id = NONE;
+        let registry = Registry::default();
+        let record = Record::new(&event, &registry);
+        assert_eq!(record.kind, Kind::Refused { reason: "not_tls" });
+        assert_eq!((record.name.as_str(), record.node, record.local), ("", None, None));
+    }
+
+    #[test]
+    fn records_of_another_length_are_skipped() {
+        assert!(decode(&[0; 10]).is_none());
+        assert!(decode(&[0; size_of::<Event>()]).is_some());
+    }
+}

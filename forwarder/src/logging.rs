@@ -1,0 +1,77 @@
+//! Log lines: for people, as JSON, or to the systemd journal.
+
+use std::io::IsTerminal;
+
+use thiserror::Error;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people, on standard error.
+    Human {
+        /// With colors.
+        color: bool,
+    },
+    /// One JSON object a line, on standard error.
+    Json,
+    /// To the systemd journal, each field its own.
+    Journald,
+}
+
+/// Why there is no log.
+#[derive(Debug, Error)]
+pub enum LoggingError {
+    /// The filter does not parse.
+    #[error("`{filter}` does not say what to log; `info` or `warn,forwarder::link=debug` would")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// Why.
+        source: ParseError,
+    },
+    /// No journal.
+    #[error("cannot reach the systemd journal")]
+    Journald(#[source] std::io::Error),
+    /// There is a log already.
+    #[error("logging was set up twice")]
+    Twice(#[from] TryInitError),
+}
+
+impl Format {
+    /// What fits the place: the journal if standard error leads there, lines for people on a terminal, JSON
+    /// for everything that collects logs.
+    pub fn detect() -> Self {
+        if std::env::var_os("JOURNAL_STREAM").is_some() {
+            Self::Journald
+        } else if std::io::stderr().is_terminal() {
+            let color = std::env::var_os("NO_COLOR").is_none();
+            Self::Human { color }
+        } else {
+            Self::Json
+        }
+    }
+}
+
+/// Sets logging up for the process.
+pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
+    let filter = EnvFilter::try_new(filter).map_err(|source| LoggingError::Filter {
+        filter: filter.to_owned(),
+        source,
+    })?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match format {
+        Format::Human { color } => lines.with_target(false).with_ansi(color).boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
+        Format::Journald => tracing_journald::layer()
+            .map_err(LoggingError::Journald)?
+            .with_syslog_identifier(String::from("forwarder"))
+            .with_field_prefix(Some(String::from("F")))
+            .boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(layer).try_init()?;
+    Ok(())
+}
