@@ -16,7 +16,7 @@
 //!   rustls) and two of our own that tell more than those can;
 //! - [`raw`] is TCP by hand, for the segments that no kernel would send;
 //! - [`hello`] builds ClientHellos, from a browser's to a malicious one;
-//! - [`forwarder`] runs the program under test.
+//! - [`forwarder`] runs the program under test; [`site`] is a lab with all of that at work.
 //!
 //! Everything here needs root: see [`require_root`].
 
@@ -36,6 +36,7 @@ pub mod pki;
 pub mod process;
 pub mod raw;
 pub mod server;
+pub mod site;
 pub mod wire;
 
 mod link_socket;

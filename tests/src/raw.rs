@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use crate::error::{Context, Error, Result};
 use crate::lab::ClientHost;
 use crate::link_socket::{LARGEST, Layer, LinkSocket};
-use crate::packet::{Checksums, Flags, Packet, Segment};
+use crate::netns::Namespace;
+use crate::packet::{Checksums, Content, Flags, Packet, Segment};
 
 /// How long an answer may take unless a test says otherwise; generous, for busy machines.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -23,6 +24,29 @@ pub const SILENCE: Duration = Duration::from_millis(400);
 pub const SYN_OPTIONS: [u8; 12] = [2, 4, 5, 180, 4, 2, 1, 3, 3, 7, 1, 1];
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(20_000);
+
+/// Puts hand-made IP packets onto an interface.
+#[derive(Debug)]
+pub struct Injector {
+    link: LinkSocket,
+    neighbour: [u8; 6],
+}
+
+impl Injector {
+    /// Sends by an interface of a namespace to the neighbour with a hardware address, which does not
+    /// matter for a tunnel.
+    pub fn open(namespace: &Namespace, interface: &str, neighbour: [u8; 6]) -> Result<Self> {
+        let link = namespace.enter(|| LinkSocket::open(interface, Layer::Network))??;
+        Ok(Self { link, neighbour })
+    }
+
+    /// Sends an IP packet.
+    pub fn send(&self, packet: &[u8]) -> Result<()> {
+        self.link
+            .send_packet(packet, self.neighbour)
+            .context(|| "sending a hand-made packet".to_owned())
+    }
+}
 
 /// One hand-made connection.
 #[derive(Debug)]
@@ -165,6 +189,27 @@ impl RawTcp {
         Ok(())
     }
 
+    /// Waits for an ICMP packet to our address.
+    pub fn expect_icmp(&mut self, what: &str) -> Result<Packet> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let icmp = |packet: &Packet| matches!(packet.content, Content::Icmp { .. });
+            if let Some(at) = self.unread.iter().position(icmp)
+                && let Some(packet) = self.unread.remove(at)
+            {
+                return Ok(packet);
+            }
+            if Instant::now() >= end {
+                return Err(Error::Timeout {
+                    what: what.to_owned(),
+                    waited: PATIENCE,
+                    detail: String::new(),
+                });
+            }
+            self.fill(end)?;
+        }
+    }
+
     /// The next segment of this connection, if one comes in time.
     pub fn receive(&mut self, limit: Duration) -> Result<Option<Segment>> {
         self.receive_matching(limit, |_| true)
@@ -178,8 +223,9 @@ impl RawTcp {
     ) -> Result<Option<Segment>> {
         let end = Instant::now() + limit;
         loop {
-            while let Some(packet) = self.unread.pop_front() {
-                if let Some(segment) = packet.tcp()
+            while let Some(at) = self.unread.iter().position(|packet| packet.tcp().is_some()) {
+                let packet = self.unread.remove(at);
+                if let Some(segment) = packet.as_ref().and_then(Packet::tcp)
                     && wanted(segment)
                 {
                     return Ok(Some(segment.clone()));

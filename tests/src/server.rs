@@ -8,11 +8,44 @@ pub mod recorder;
 pub mod web;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::error::{Context, Result};
 use crate::netns::Namespace;
 use crate::process::Daemon;
+
+/// A listener that accepts on a thread of its own until this is dropped.
+#[derive(Debug)]
+struct Listening(TcpListener);
+
+impl Listening {
+    /// Listens on all addresses of a namespace and hands over each connection.
+    fn start(
+        namespace: &Namespace,
+        port: u16,
+        mut accept: impl FnMut(TcpStream) + Send + 'static,
+    ) -> Result<Self> {
+        let listener = namespace.enter(|| listen_everywhere(port))??;
+        let kept = listener
+            .try_clone()
+            .context(|| "duplicating a listening socket".to_owned())?;
+        namespace.spawn("accept", move || {
+            for socket in listener.incoming().map_while(std::result::Result::ok) {
+                accept(socket);
+            }
+        })?;
+        Ok(Self(kept))
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // Wakes the accepting thread, which then lets go of the port.
+        // SAFETY: shutdown takes plain numbers; the descriptor is open.
+        unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_RDWR) };
+    }
+}
 
 /// Listens on all addresses, IPv6 and IPv4, of the calling thread's namespace.
 fn listen_everywhere(port: u16) -> Result<TcpListener> {

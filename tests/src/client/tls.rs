@@ -82,9 +82,13 @@ impl TlsClient {
     }
 
     /// Finishes the handshake over a connection that exists.
-    pub fn over(mut socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Result<Self> {
+    pub fn over(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Result<Self> {
+        let connection = connection(config, name)?;
+        Self::finish(socket, connection, name)
+    }
+
+    fn finish(mut socket: TcpStream, mut connection: ClientConnection, name: &str) -> Result<Self> {
         let limit = Some(Duration::from_secs(60));
-        let mut connection = connection(config, name)?;
         let mut handshake = || {
             socket.set_read_timeout(limit)?;
             socket.set_write_timeout(limit)?;
@@ -99,6 +103,34 @@ impl TlsClient {
             stream: StreamOwned::new(connection, socket),
             name: name.to_owned(),
         })
+    }
+
+    /// Connects and finishes the handshake, its first flight cut into segments of `size` bytes.
+    pub fn connect_in_pieces(
+        namespace: &Namespace,
+        config: &Arc<ClientConfig>,
+        name: &str,
+        address: SocketAddr,
+        size: usize,
+    ) -> Result<Self> {
+        let limit = Duration::from_secs(30);
+        let mut socket = namespace
+            .enter(|| TcpStream::connect_timeout(&address, limit))?
+            .context(|| format!("connecting to {address}"))?;
+        let mut connection = connection(config, name)?;
+        let mut hello = Vec::new();
+        let mut send = || {
+            socket.set_nodelay(true)?;
+            connection.write_tls(&mut hello)?;
+            for piece in hello.chunks(size) {
+                socket.write_all(piece)?;
+                // Without a pause the kernel would put pieces together while it waits for room.
+                std::thread::sleep(Duration::from_micros(300));
+            }
+            Ok(())
+        };
+        send().context(|| format!("sending a hello for {name} in pieces of {size} bytes"))?;
+        Self::finish(socket, connection, name)
     }
 
     /// The socket below.

@@ -2,11 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{listen_everywhere, plain};
+use super::{Listening, plain};
 use crate::error::{Context, Error, Result};
 use crate::netns::Namespace;
 
@@ -64,12 +63,12 @@ impl Connection {
 #[derive(Debug)]
 pub struct Recorder {
     port: u16,
+    _listening: Listening,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    stop: AtomicBool,
     connections: Mutex<Vec<Connection>>,
 }
 
@@ -77,26 +76,13 @@ impl Recorder {
     /// Listens on a port of a namespace, on all its addresses.
     pub fn start(namespace: &Namespace, port: u16) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let (worker, (ready, listening)) = (Arc::clone(&shared), mpsc::channel());
-        namespace.spawn("recorder", move || match listen_everywhere(port) {
-            Ok(listener) => {
-                let _ = ready.send(Ok(()));
-                for socket in listener.incoming().map_while(|socket| socket.ok()) {
-                    if worker.stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    worker.accept(socket);
-                }
-            }
-            Err(error) => drop(ready.send(Err(error))),
-        })?;
-        listening.recv().unwrap_or_else(|_| {
-            Err(Error::Unintelligible {
-                what: "the recorder".to_owned(),
-                text: "its thread ended".to_owned(),
-            })
-        })?;
-        Ok(Self { port, shared })
+        let worker = Arc::clone(&shared);
+        let listening = Listening::start(namespace, port, move |socket| worker.accept(socket))?;
+        Ok(Self {
+            port,
+            shared,
+            _listening: listening,
+        })
     }
 
     /// All connections so far, the oldest first.
@@ -149,7 +135,6 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
         self.clear();
     }
 }

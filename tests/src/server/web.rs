@@ -13,18 +13,17 @@
 //! Connections are kept open between requests. With `proxy`, each must begin with PROXY v2.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde::{Deserialize, Serialize};
 
 use super::proxy_header::ProxyHeader;
-use super::{listen_everywhere, plain};
-use crate::error::{Error, Result};
+use super::{Listening, listen_everywhere, plain};
+use crate::error::Result;
 use crate::netns::Namespace;
 use crate::pattern::{Hash, Pattern};
 use crate::pki::Pki;
@@ -121,8 +120,7 @@ impl WebOptions {
 #[derive(Debug)]
 pub struct WebServer {
     service: Arc<Service>,
-    port: u16,
-    namespace: String,
+    _listening: Listening,
 }
 
 /// What the connections share.
@@ -130,7 +128,6 @@ pub struct WebServer {
 struct Service {
     options: WebOptions,
     tls: Arc<ServerConfig>,
-    stop: AtomicBool,
     failures: Mutex<Vec<String>>,
 }
 
@@ -139,24 +136,11 @@ impl WebServer {
     pub fn start(namespace: &Namespace, pki: &Pki, options: WebOptions) -> Result<Self> {
         let port = options.port;
         let service = Arc::new(Service::new(pki, options)?);
-        let (worker, (ready, listening)) = (Arc::clone(&service), mpsc::channel());
-        namespace.spawn("web", move || match listen_everywhere(port) {
-            Ok(listener) => {
-                let _ = ready.send(Ok(()));
-                worker.accept(&listener);
-            }
-            Err(error) => drop(ready.send(Err(error))),
-        })?;
-        listening.recv().unwrap_or_else(|_| {
-            Err(Error::Unintelligible {
-                what: "the web server".to_owned(),
-                text: "its thread ended".to_owned(),
-            })
-        })?;
+        let worker = Arc::clone(&service);
+        let listening = Listening::start(namespace, port, move |socket| worker.accept(socket))?;
         Ok(Self {
             service,
-            port,
-            namespace: namespace.name().to_owned(),
+            _listening: listening,
         })
     }
 
@@ -171,28 +155,13 @@ impl WebServer {
     }
 }
 
-impl Drop for WebServer {
-    fn drop(&mut self) {
-        self.service.stop.store(true, Ordering::Relaxed);
-        // One last connection wakes the accepting thread, which then lets go of the port.
-        if let Ok(mut command) = crate::command::command("ip") {
-            let probe = format!("exec 3<>/dev/tcp/127.0.0.1/{}", self.port);
-            let _ = crate::command::output(command.args([
-                "netns",
-                "exec",
-                &self.namespace,
-                "bash",
-                "-c",
-                &probe,
-            ]));
-        }
-    }
-}
-
 /// Runs a web server in this process's own namespace, for ever.
 pub fn serve(pki: &Pki, options: WebOptions) -> Result<()> {
     let listener = listen_everywhere(options.port)?;
-    Arc::new(Service::new(pki, options)?).accept(&listener);
+    let service = Arc::new(Service::new(pki, options)?);
+    for socket in listener.incoming().map_while(std::result::Result::ok) {
+        service.accept(socket);
+    }
     Ok(())
 }
 
@@ -207,28 +176,22 @@ impl Service {
         Ok(Self {
             options,
             tls: Arc::new(tls),
-            stop: AtomicBool::new(false),
             failures: Mutex::default(),
         })
     }
 
-    fn accept(self: &Arc<Self>, listener: &TcpListener) {
-        for socket in listener.incoming().map_while(std::result::Result::ok) {
-            if self.stop.load(Ordering::Relaxed) {
-                return;
+    fn accept(self: &Arc<Self>, socket: TcpStream) {
+        let worker = Arc::clone(self);
+        std::thread::spawn(move || {
+            let peer = socket.peer_addr();
+            if let Err(error) = worker.converse(socket) {
+                let mut failures = worker
+                    .failures
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                failures.push(format!("{peer:?}: {error}"));
             }
-            let worker = Arc::clone(self);
-            std::thread::spawn(move || {
-                let peer = socket.peer_addr();
-                if let Err(error) = worker.converse(socket) {
-                    let mut failures = worker
-                        .failures
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
-                    failures.push(format!("{peer:?}: {error}"));
-                }
-            });
-        }
+        });
     }
 
     fn converse(&self, mut socket: TcpStream) -> io::Result<()> {
