@@ -102,10 +102,11 @@ pub mod stage {
         (NODE_ANSWER, "stage_node_answer"),
         (REPLAY, "stage_replay"),
         (ICMP, "stage_icmp"),
+        (STORE, "stage_store"),
     ];
     /// Answers a SYN with a cookie.
     pub const SYN: u32 = 0;
-    /// Collects a ClientHello.
+    /// A segment of a connection without a flow.
     pub const HELLO: u32 = 1;
     /// Reads it, a bounded number of steps a call.
     pub const PARSE: u32 = 2;
@@ -121,6 +122,8 @@ pub mod stage {
     pub const REPLAY: u32 = 7;
     /// Translates ICMP errors.
     pub const ICMP: u32 = 8;
+    /// Keeps a segment of a hello.
+    pub const STORE: u32 = 9;
     /// Size of `STAGES`.
     pub const COUNT: u32 = 16;
 }
@@ -325,7 +328,7 @@ abi! {
     }
 
     /// A hello that is being collected or that no node has acknowledged yet. Guarded by `users`.
-    18_472 struct Hello {
+    18_984 struct Hello {
         /// Try-lock: incremented on entry; whoever then reads 1 is alone.
         users: u32,
         /// The client's initial sequence number.
@@ -377,18 +380,18 @@ abi! {
     }
 
     /// Knobs of the data path.
-    32 struct Settings {
-        /// Resets for unknown flows, per second and CPU.
-        reset_rate: u32,
-        /// Burst of those.
-        reset_burst: u32,
+    40 struct Settings {
+        /// Resets for unknown flows, per CPU: ns that one of them costs (`token_bucket::Limit`).
+        reset_interval_ns: u64,
+        /// The same bucket's depth, ns.
+        reset_fill_ns: u64,
         /// Least time between two SYNs to nodes for one flow, µs.
         syn_interval_us: u32,
         /// SYNs to one node before the next is tried.
         syns_per_node: u32,
         /// Age after which an incomplete hello may lose its buffer, ms.
         hello_steal_ms: u32,
-        /// Bit 0: emit events for opened and closed flows; bit 1: for refused ones.
+        /// [`events`] bits.
         events: u32,
         /// Number of entries of [`map::HELLOS`].
         hellos: u32,
@@ -492,10 +495,12 @@ abi! {
         hello_segments: u32,
         /// SYNs it took.
         syns: u32,
+        /// `Flow::unique_id`; 0 for a refusal.
+        unique_id: u64,
         /// The server name the client sent, lower case.
         name: [u8; 256],
         /// Zero.
-        pad: [u64; 6],
+        pad: [u64; 5],
     }
 }
 
@@ -503,8 +508,8 @@ abi! {
 pub const HELLO_PREFIX: usize = 512;
 /// The longest stream that is kept: a record of 2^14 bytes with its header, rounded up.
 pub const HELLO_CAP: usize = 16_448;
-/// Size of [`Hello::bytes`]: prefix, stream, and slack for one chunk written past its end.
-pub const HELLO_BYTES: usize = HELLO_PREFIX + HELLO_CAP + 1_072;
+/// Size of [`Hello::bytes`]: prefix, stream, and slack, because the verifier sees offset and length apart.
+pub const HELLO_BYTES: usize = HELLO_PREFIX + HELLO_CAP + 1_584;
 /// Size of a name key without its prefix length: the most an LPM trie takes.
 pub const NAME_KEY_BYTES: usize = 256;
 
@@ -598,6 +603,14 @@ pub mod close_reason {
     pub const NO_NODE: u32 = 3;
     /// The sweeper removed it: idle too long.
     pub const IDLE: u32 = 4;
+}
+
+/// [`Settings::events`].
+pub mod events {
+    /// Flows that open and close.
+    pub const FLOWS: u32 = 1;
+    /// Connections that are refused.
+    pub const REFUSALS: u32 = 2;
 }
 
 /// "No name" and "no path" in an [`Event`].

@@ -73,7 +73,6 @@ impl Segment {
     #[must_use]
     #[inline(always)]
     pub fn headers<const V6: bool>(&self) -> Headers {
-        let mut words = [0_u32; WORDS];
         let tcp_len = 20 + 4 * self.option_words;
         let segment_len = tcp_len + self.payload_len;
         let tcp = [
@@ -96,33 +95,37 @@ impl Segment {
         if self.option_words > 2 {
             sum = sum.add_u32_raw(self.options[2]);
         }
-        let pseudo;
-        if V6 {
-            words[0] = 0x6000_0000_u32.to_be();
-            words[1] = (segment_len << 16 | TCP << 8 | TTL).to_be();
-            [words[2], words[3], words[4], words[5]] = self.source;
-            [words[6], words[7], words[8], words[9]] = self.destination;
-            [words[10], words[11], words[12], words[13], words[14]] = tcp;
-            [words[15], words[16], words[17]] = self.options;
-            pseudo = Sum::tcp_pseudo_v6(self.source, self.destination, segment_len);
+        let [t0, t1, t2, t3, t4] = tcp;
+        let [o0, o1, o2] = self.options;
+        let [s0, s1, s2, s3] = self.source;
+        let [d0, d1, d2, d3] = self.destination;
+        let (words, pseudo) = if V6 {
+            let first = 0x6000_0000_u32.to_be();
+            let second = (segment_len << 16 | TCP << 8 | TTL).to_be();
+            (
+                [
+                    first, second, s0, s1, s2, s3, d0, d1, d2, d3, t0, t1, t2, t3, t4, o0, o1, o2,
+                ],
+                Sum::tcp_pseudo_v6(self.source, self.destination, segment_len),
+            )
         } else {
-            words[0] = (0x4500_0000 | (20 + segment_len)).to_be();
-            words[1] = 0x4000_u32.to_be(); // don't fragment
-            words[2] = (TTL << 24 | TCP << 16).to_be();
-            words[3] = self.source[3];
-            words[4] = self.destination[3];
+            let first = (0x4500_0000 | (20 + segment_len)).to_be();
+            let second = 0x4000_u32.to_be(); // don't fragment
+            let third = (TTL << 24 | TCP << 16).to_be();
             let header = Sum::ZERO
-                .add_u32_raw(words[0])
-                .add_u32_raw(words[1])
-                .add_u32_raw(words[2])
-                .add_u32_raw(words[3])
-                .add_u32_raw(words[4]);
-            words[2] |= pair(0, header.checksum());
-            [words[5], words[6], words[7], words[8], words[9]] = tcp;
-            [words[10], words[11], words[12]] = self.options;
-            pseudo =
-                Sum::tcp_pseudo_v4([self.source[3]], [self.destination[3]], segment_len as u16);
-        }
+                .add_u32_raw(first)
+                .add_u32_raw(second)
+                .add_u32_raw(third)
+                .add_u32_raw(s3)
+                .add_u32_raw(d3);
+            let third = third | pair(0, header.checksum());
+            (
+                [
+                    first, second, third, s3, d3, t0, t1, t2, t3, t4, o0, o1, o2, 0, 0, 0, 0, 0,
+                ],
+                Sum::tcp_pseudo_v4([s3], [d3], segment_len as u16),
+            )
+        };
         Headers {
             words,
             len: ip_len::<V6>() + tcp_len,

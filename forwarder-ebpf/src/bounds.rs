@@ -1,0 +1,75 @@
+//! Bounds that the optimiser cannot remove, for values that index maps and packets.
+//!
+//! LLVM drops a mask or comparison whose result it already knows; the verifier, which sees a number come
+//! back from memory, does not know it. Inline assembly is opaque to LLVM and plain to the verifier.
+
+use core::arch::asm;
+
+/// `value & MASK`.
+#[inline(always)]
+pub fn mask<const MASK: i32>(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: one arithmetic instruction on the operand.
+    unsafe { asm!("{0} &= {1}", inout(reg) value, const MASK, options(pure, nomem, nostack)) };
+    value
+}
+
+/// `value` where it is at most `MAX`, else `MAX`.
+#[inline(always)]
+pub fn at_most<const MAX: i32>(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: a jump over one assignment of the operand.
+    unsafe {
+        asm!("if {0} <= {1} goto +1", "{0} = {1}", inout(reg) value, const MAX, options(pure, nomem, nostack))
+    };
+    value
+}
+
+/// `value` in 1..=MASK + 1 (`MASK` one less than a power of two), in a form that verifiers before 6.8
+/// understand: they do not raise the minimum on `!= 0`.
+#[inline(always)]
+pub fn positive<const MASK: i32>(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: three arithmetic instructions on the operand.
+    unsafe {
+        asm!("{0} += -1", "{0} &= {1}", "{0} += 1", inout(reg) value, const MASK, options(pure, nomem, nostack));
+    }
+    value
+}
+
+/// Makes LLVM write back and forget what it holds of the map value at `value`. A loop whose state is all in
+/// a map then has one verifier state a round, whatever path the round took.
+///
+/// The pointer is an operand because LLVM trusts that nothing else reaches what a `&mut` refers to.
+#[inline(always)]
+pub fn forget<T>(value: *mut T) {
+    // SAFETY: a move to itself; without an instruction, two lines of debug information would share one
+    // offset, which the kernel rejects.
+    unsafe { asm!("{0} = {0}", inout(reg) value => _, options(nostack, preserves_flags)) };
+}
+
+/// Atomically adds to a counter in a map. Kernels before 5.12 have no form that returns the old value.
+///
+/// # Safety
+/// `counter` points into a map value.
+#[inline(always)]
+pub unsafe fn atomic_add(counter: *mut u32, amount: i32) {
+    // SAFETY: by the caller.
+    unsafe {
+        asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) counter, in(reg) i64::from(amount), options(nostack));
+    }
+}
+
+/// Loads four bytes from any alignment, as they stand.
+///
+/// # Safety
+/// Four bytes from `at` on are readable memory of one map value.
+#[inline(always)]
+pub unsafe fn load_u32(at: *const u8) -> u32 {
+    let value: u64;
+    // SAFETY: by the caller; BPF loads need no alignment on the architectures Linux runs XDP and TC on.
+    unsafe {
+        asm!("{0} = *(u32 *)({1} + 0)", out(reg) value, in(reg) at, options(readonly, nostack))
+    };
+    value as u32
+}

@@ -1,0 +1,55 @@
+//! The end of a flow: its entries go, its source port is free again, and it is told.
+
+use forwarder_common::abi::{Flow, FlowKey, client_address, close_reason, state};
+
+use crate::maps::{FLOWS, HELLO_FREE, HELLO_INDEX, NODES, PATHS, REVERSE, SOURCE_PORTS};
+use crate::{clock, count, events, node};
+
+/// Removes a flow. Two CPUs may want to: whoever removes the entry does the rest.
+#[inline(always)]
+pub fn remove(key: &FlowKey, flow: &Flow, reason: u32) {
+    // The slot of a removed entry may be another flow's at once.
+    let last = *flow;
+    if FLOWS.remove(key).is_err() {
+        return;
+    }
+    let path = u32::from(last.path);
+    let mut transparent = true;
+    if let Some(entry) = PATHS.get(path) {
+        transparent = entry.client_address == client_address::TRANSPARENT;
+        let number = u32::from(entry.node);
+        if let Some(target) = NODES.get(number) {
+            let reverse = node::reverse_key(
+                key,
+                number,
+                target,
+                entry.client_address,
+                last.source_port_be,
+            );
+            let _ = REVERSE.remove(reverse);
+        }
+    }
+    if !transparent {
+        let _ = SOURCE_PORTS.push(u32::from(u16::from_be(last.source_port_be)), 0);
+    }
+    match reason {
+        close_reason::FINISHED => count::add!(PATH_STATS, path, closed, 1),
+        close_reason::NO_NODE => count::add!(PATH_STATS, path, failed, 1),
+        _ => count::add!(PATH_STATS, path, reset, 1),
+    }
+    events::closed(key, &last, reason, clock::now_ns());
+}
+
+/// As [`remove`], for a flow whose hello may still be kept, by a caller that does not hold it.
+#[inline(always)]
+pub fn remove_with_hello(key: &FlowKey, flow: &Flow, reason: u32) {
+    if flow.state != state::SPLICED {
+        // SAFETY: the number is copied at once.
+        if let Some(slot) = unsafe { HELLO_INDEX.get(key) }.copied()
+            && HELLO_INDEX.remove(key).is_ok()
+        {
+            let _ = HELLO_FREE.push(slot, 0);
+        }
+    }
+    remove(key, flow, reason);
+}

@@ -1,0 +1,78 @@
+//! From a node that does not answer, or refuses, to the next one of its pool.
+
+use forwarder_common::abi::{Flow, Hello, client_address};
+
+use crate::count;
+use crate::maps::{NODES, PATHS, POOLS, REVERSE};
+use crate::node::{self, Choice};
+use crate::work::Work;
+
+/// Nodes passed over because another connection already has the same ends there.
+const CLASHES: u32 = 4;
+
+/// Where the SYN goes.
+pub enum Next {
+    /// To this node.
+    Node(Choice),
+    /// No node is left.
+    Exhausted,
+}
+
+/// The present node once more.
+#[inline(always)]
+pub fn same(work: &Work, hello: &mut Hello) -> Next {
+    let Some(pool) = POOLS.get(hello.pool) else {
+        return Next::Exhausted;
+    };
+    match node::choose(hello, pool, work.v6 != 0) {
+        Some(choice) => Next::Node(choice),
+        None => Next::Exhausted,
+    }
+}
+
+/// The next node; the flow is entered under it and no longer under the last. The hello is held.
+#[inline(always)]
+pub fn next(work: &Work, flow: &mut Flow, hello: &mut Hello, timed_out: bool) -> Next {
+    let Some(pool) = POOLS.get(hello.pool) else {
+        return Next::Exhausted;
+    };
+    let mut public_link = work.public_link;
+    if let Some(path) = PATHS.get(u32::from(flow.path)) {
+        let number = u32::from(path.node);
+        if timed_out {
+            count::add!(NODE_STATS, number, syn_timeouts, 1);
+        } else {
+            count::add!(NODE_STATS, number, syn_resets, 1);
+        }
+        if let Some(last) = NODES.get(number) {
+            let reverse = node::reverse_key(
+                &work.key,
+                number,
+                last,
+                path.client_address,
+                flow.source_port_be,
+            );
+            // SAFETY: copied at once.
+            if let Some(entry) = unsafe { REVERSE.get(reverse) } {
+                public_link = entry.public_link;
+            }
+            let _ = REVERSE.remove(reverse);
+        }
+    }
+    hello.node_syns = 0;
+    for _ in 0..CLASHES {
+        hello.attempt = hello.attempt.wrapping_add(1);
+        let Some(choice) = node::choose(hello, pool, work.v6 != 0) else {
+            return Next::Exhausted;
+        };
+        if node::enter(&work.key, &choice, flow.source_port_be, public_link) {
+            flow.path = choice.path as u16;
+            return Next::Node(choice);
+        }
+        if choice.client_address != client_address::TRANSPARENT {
+            // The port is ours alone: only an entry that was left behind can be in the way.
+            return Next::Exhausted;
+        }
+    }
+    Next::Exhausted
+}

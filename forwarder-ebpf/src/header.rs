@@ -1,0 +1,170 @@
+//! The headers of a packet, read once.
+
+use forwarder_common::abi::{Address, V4_MAPPED};
+use forwarder_common::segment::pair;
+
+use crate::packet::{Ipv4, Ipv6, Packet, Tcp};
+
+/// TCP in IPv4's protocol and IPv6's next-header field.
+const TCP: u8 = 6;
+const ICMP_V4: u8 = 1;
+const ICMP_V6: u8 = 58;
+const FRAGMENT_V6: u8 = 44;
+/// More fragments, or an offset.
+const FRAGMENT_V4: u16 = 0x3fff;
+const OFFSET_V4: u16 = 0x1fff;
+
+/// What a packet is, as far as the entry points care.
+pub enum Kind {
+    /// TCP, with these headers.
+    Tcp(Header),
+    /// ICMP or ICMPv6.
+    Icmp,
+    /// Nothing of ours.
+    Other,
+}
+
+/// IP and TCP header fields.
+pub struct Header {
+    pub source: Address,
+    pub destination: Address,
+    pub source_port_be: u16,
+    pub destination_port_be: u16,
+    pub seq: u32,
+    pub ack: u32,
+    pub flags: u8,
+    pub window: u16,
+    /// Bytes of TCP header, as it claims.
+    pub header_len: u32,
+    /// Bytes of payload.
+    pub payload_len: u32,
+    pub ttl: u8,
+    /// First piece of a fragmented packet.
+    pub fragment: bool,
+    /// The IPv4 header has options.
+    pub ip_options: bool,
+    /// Lengths contradict each other.
+    pub malformed: bool,
+    /// The ports as one word, as they stand.
+    pub ports: u32,
+}
+
+impl Header {
+    /// Reads the headers behind `L3` bytes of link-layer header.
+    #[inline(always)]
+    pub fn read<const L3: usize, const V6: bool>(packet: Packet) -> Kind {
+        if V6 {
+            read_v6::<L3>(packet)
+        } else {
+            read_v4::<L3>(packet)
+        }
+    }
+}
+
+#[inline(always)]
+fn read_v4<const L3: usize>(packet: Packet) -> Kind {
+    // The bound is L3 + 20 + 20; const generics cannot add yet.
+    let Some(data) = (if L3 == 0 {
+        packet.linear::<20>()
+    } else {
+        packet.linear::<34>()
+    }) else {
+        return Kind::Other;
+    };
+    // SAFETY: L3 + 20 bytes were compared with data_end.
+    let ip = unsafe { core::ptr::read(data.add(L3).cast::<Ipv4>()) };
+    let fragment = u16::from_be(ip.fragment_be);
+    if fragment & OFFSET_V4 != 0 {
+        return Kind::Other;
+    }
+    if ip.protocol == ICMP_V4 {
+        return Kind::Icmp;
+    }
+    if ip.protocol != TCP {
+        return Kind::Other;
+    }
+    let Some(data) = (if L3 == 0 {
+        packet.linear::<40>()
+    } else {
+        packet.linear::<54>()
+    }) else {
+        return Kind::Other;
+    };
+    // SAFETY: L3 + 40 bytes were compared with data_end.
+    let tcp = unsafe { core::ptr::read(data.add(L3 + 20).cast::<Tcp>()) };
+    let total = u32::from(u16::from_be(ip.total_be));
+    let mut header = tcp_fields(
+        &tcp,
+        total.wrapping_sub(20),
+        packet.len().wrapping_sub(L3 as u32 + 20),
+    );
+    header.source = [0, 0, V4_MAPPED, ip.source];
+    header.destination = [0, 0, V4_MAPPED, ip.destination];
+    header.ttl = ip.ttl;
+    header.fragment = fragment & FRAGMENT_V4 != 0;
+    header.ip_options = ip.version_length != 0x45;
+    Kind::Tcp(header)
+}
+
+#[inline(always)]
+fn read_v6<const L3: usize>(packet: Packet) -> Kind {
+    let Some(data) = (if L3 == 0 {
+        packet.linear::<40>()
+    } else {
+        packet.linear::<54>()
+    }) else {
+        return Kind::Other;
+    };
+    // SAFETY: L3 + 40 bytes were compared with data_end.
+    let ip = unsafe { core::ptr::read(data.add(L3).cast::<Ipv6>()) };
+    if ip.next == ICMP_V6 {
+        return Kind::Icmp;
+    }
+    if ip.next != TCP {
+        // A fragment names its port behind another header; the stack never joins it to a socket of a
+        // claimed port, because the rest of the connection does not reach the stack.
+        let _ = FRAGMENT_V6;
+        return Kind::Other;
+    }
+    let Some(data) = (if L3 == 0 {
+        packet.linear::<60>()
+    } else {
+        packet.linear::<74>()
+    }) else {
+        return Kind::Other;
+    };
+    // SAFETY: L3 + 60 bytes were compared with data_end.
+    let tcp = unsafe { core::ptr::read(data.add(L3 + 40).cast::<Tcp>()) };
+    let payload = u32::from(u16::from_be(ip.payload_be));
+    let there = packet.len().wrapping_sub(L3 as u32 + 40);
+    // A super-packet of 64 KiB or more (BIG TCP) has no length in its header.
+    let length = if payload == 0 { there } else { payload };
+    let mut header = tcp_fields(&tcp, length, there);
+    header.source = ip.source;
+    header.destination = ip.destination;
+    header.ttl = ip.hop_limit;
+    Kind::Tcp(header)
+}
+
+/// `length` is what the IP header says of the segment, `there` what the packet has.
+#[inline(always)]
+fn tcp_fields(tcp: &Tcp, length: u32, there: u32) -> Header {
+    let header_len = u32::from(tcp.offset >> 4) * 4;
+    Header {
+        source: [0; 4],
+        destination: [0; 4],
+        source_port_be: tcp.source_be,
+        destination_port_be: tcp.destination_be,
+        seq: u32::from_be(tcp.seq_be),
+        ack: u32::from_be(tcp.ack_be),
+        flags: tcp.flags,
+        window: u16::from_be(tcp.window_be),
+        header_len,
+        payload_len: length.wrapping_sub(header_len),
+        ttl: 0,
+        fragment: false,
+        ip_options: false,
+        malformed: header_len < 20 || header_len > length || length > there,
+        ports: pair(tcp.source_be, tcp.destination_be),
+    }
+}

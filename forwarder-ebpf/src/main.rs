@@ -1,0 +1,160 @@
+//! The kernel programs of the forwarder.
+//!
+//! Four entry points (public and tunnel side, with and without an Ethernet header) splice established flows
+//! on the spot; everything rarer is a stage that is tail-called, so that each is verified on its own. A
+//! reader who follows a packet opens: [`public::ingress`], [`public::syn`], [`public::hello`],
+//! [`public::store`], [`public::parse`], [`public::route`], [`tunnel::ingress`], [`tunnel::answer`], [`replay`], and the two
+//! `splice` files.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+#![deny(clippy::unwrap_used, clippy::panic)]
+
+mod answer;
+mod bounds;
+mod buffer;
+mod clock;
+mod cookies;
+mod count;
+mod ends;
+mod events;
+mod failover;
+mod header;
+mod icmp;
+mod maps;
+mod node;
+mod packet;
+mod public;
+mod replay;
+mod rewrite;
+mod tunnel;
+mod verify;
+mod work;
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use forwarder_common::verdict::DropReason;
+
+/// EtherTypes, network order.
+pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+/// See [`ETHERTYPE_IPV4`].
+pub const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+
+/// Goes on in another stage. Comes back only when the kernel's limit of tail calls is reached, or the slot
+/// is empty while programs are being replaced.
+#[inline(always)]
+fn next(context: &TcContext, slot: u32) -> i32 {
+    // SAFETY: all stages take the same context.
+    unsafe { maps::STAGES.tail_call(context, slot) };
+    count::drop(DropReason::KernelRefused)
+}
+
+/// Ingress of a public Ethernet interface.
+#[classifier]
+#[inline(always)]
+pub fn public_l2(context: TcContext) -> i32 {
+    public::ingress::ingress::<14>(&context)
+}
+
+/// Ingress of a public interface without link-layer header.
+#[classifier]
+#[inline(always)]
+pub fn public_l3(context: TcContext) -> i32 {
+    public::ingress::ingress::<0>(&context)
+}
+
+/// Ingress of an Ethernet-like tunnel.
+#[classifier]
+#[inline(always)]
+pub fn tunnel_l2(context: TcContext) -> i32 {
+    tunnel::ingress::ingress::<14>(&context)
+}
+
+/// Ingress of a tunnel without link-layer header.
+#[classifier]
+#[inline(always)]
+pub fn tunnel_l3(context: TcContext) -> i32 {
+    tunnel::ingress::ingress::<0>(&context)
+}
+
+/// Answers a SYN with a cookie.
+#[classifier]
+#[inline(always)]
+pub fn stage_syn(context: TcContext) -> i32 {
+    public::syn::stage(&context)
+}
+
+/// A segment of a connection without a flow.
+#[classifier]
+#[inline(always)]
+pub fn stage_hello(context: TcContext) -> i32 {
+    public::hello::stage(&context)
+}
+
+/// Keeps a segment of a hello.
+#[classifier]
+#[inline(always)]
+pub fn stage_store(context: TcContext) -> i32 {
+    public::store::stage(&context)
+}
+
+/// Reads the hello.
+#[classifier]
+#[inline(always)]
+pub fn stage_parse(context: TcContext) -> i32 {
+    public::parse::stage(&context)
+}
+
+/// Opens the connection to a node.
+#[classifier]
+#[inline(always)]
+pub fn stage_route(context: TcContext) -> i32 {
+    public::route::stage(&context)
+}
+
+/// Answers what is not forwarded.
+#[classifier]
+#[inline(always)]
+pub fn stage_refuse(context: TcContext) -> i32 {
+    public::refuse::stage(&context)
+}
+
+/// A client segment that the node cannot have yet.
+#[classifier]
+#[inline(always)]
+pub fn stage_pending(context: TcContext) -> i32 {
+    public::pending::stage(&context)
+}
+
+/// The node's answer to our SYN.
+#[classifier]
+#[inline(always)]
+pub fn stage_node_answer(context: TcContext) -> i32 {
+    tunnel::answer::stage(&context)
+}
+
+/// Sends PROXY header and hello to the node.
+#[classifier]
+#[inline(always)]
+pub fn stage_replay(context: TcContext) -> i32 {
+    replay::stage(&context)
+}
+
+/// Translates ICMP errors.
+#[classifier]
+#[inline(always)]
+pub fn stage_icmp(context: TcContext) -> i32 {
+    icmp::stage(&context)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // Never linked: no code here can panic, and the verifier would reject the loop.
+    loop {}
+}
+
+/// The kernel lets only GPL-compatible programs call some helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

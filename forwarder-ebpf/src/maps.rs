@@ -1,0 +1,75 @@
+//! All maps. Names, keys and values are the ABI's; sizes here are defaults that the daemon overrides.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::LpmTrie;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
+use forwarder_common::abi::{
+    Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
+    Node, NodeStats, Path, PathStats, Pool, ReverseEntry, ReverseKey, Settings, Vip, stage,
+};
+use forwarder_common::verdict::REASONS;
+
+use crate::work::{Chunk, NameKey, Work};
+
+#[map]
+pub static VIP_INDEX: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0);
+#[map]
+pub static VIPS: Array<Vip> = Array::with_max_entries(256, 0);
+#[map]
+pub static NAMES: LpmTrie<[u8; NAME_KEY_BYTES], NameEntry> =
+    LpmTrie::with_max_entries(2_097_152, 0);
+#[map]
+pub static POOLS: Array<Pool> = Array::with_max_entries(256, 0);
+#[map]
+pub static MAGLEV: Array<MaglevTable> = Array::with_max_entries(512, 0);
+#[map]
+pub static PATHS: Array<Path> = Array::with_max_entries(4096, 0);
+#[map]
+pub static NODE_INDEX: HashMap<Endpoint, u32> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub static NODES: Array<Node> = Array::with_max_entries(1024, 0);
+#[map]
+pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, 0);
+#[map]
+pub static REVERSE: HashMap<ReverseKey, ReverseEntry> = HashMap::with_max_entries(65_536, 0);
+#[map]
+pub static HELLOS: Array<Hello> = Array::with_max_entries(1024, 0);
+#[map]
+pub static HELLO_INDEX: HashMap<FlowKey, u32> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub static HELLO_FREE: Queue<u32> = Queue::with_max_entries(1024, 0);
+#[map]
+pub static SOURCE_PORTS: Queue<u32> = Queue::with_max_entries(65_536, 0);
+#[map]
+pub static COOKIE_KEYS: Array<[u64; 2]> = Array::with_max_entries(4, 0);
+#[map]
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS as u32, 0);
+#[map]
+pub static PATH_STATS: PerCpuArray<PathStats> = PerCpuArray::with_max_entries(4096, 0);
+#[map]
+pub static NODE_STATS: PerCpuArray<NodeStats> = PerCpuArray::with_max_entries(1024, 0);
+#[map]
+pub static LISTENER_STATS: PerCpuArray<ListenerStats> = PerCpuArray::with_max_entries(64, 0);
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+#[map]
+pub static STAGES: ProgramArray = ProgramArray::with_max_entries(stage::COUNT, 0);
+
+/// What a stage hands to the next; one per CPU, because a packet is worked on without preemption.
+#[map]
+pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+/// A piece of a packet, for checksums.
+#[map]
+pub static CHUNK: PerCpuArray<Chunk> = PerCpuArray::with_max_entries(1, 0);
+/// The key of a name look-up.
+#[map]
+pub static NAME_KEY: PerCpuArray<NameKey> = PerCpuArray::with_max_entries(1, 0);
+/// The event being filled.
+#[map]
+pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
+/// Token bucket of resets.
+#[map]
+pub static RESETS: PerCpuArray<forwarder_common::token_bucket::TokenBucket> =
+    PerCpuArray::with_max_entries(1, 0);

@@ -1,0 +1,234 @@
+//! Nodes: which one, how it is reached, and the SYN that opens a connection to it.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use forwarder_common::abi::{
+    Address, FlowKey, Hello, Node, Pool, ReverseEntry, ReverseKey, balance, client_address,
+};
+use forwarder_common::abi::{is_v4, link};
+use forwarder_common::checksum::Sum;
+use forwarder_common::cookie::{self, CookieOptions};
+use forwarder_common::maglev::TABLE_SIZE;
+use forwarder_common::segment::Segment;
+use forwarder_common::tcp::{flag, syn_option_words};
+use forwarder_common::verdict::DropReason;
+
+use crate::bounds::mask;
+use crate::maps::{MAGLEV, NODES, PATHS, REVERSE};
+use crate::packet::{ETHERNET, Packet};
+use crate::work::Work;
+use crate::{clock, count};
+
+/// Nodes that are looked at for one that can take a flow.
+const TRIES: u32 = 16;
+/// The window of our SYN; the client's real one follows with the hello.
+const SYN_WINDOW: u16 = 64_240;
+
+/// A node that can take a flow.
+pub struct Choice {
+    /// Index of `PATHS`.
+    pub path: u32,
+    /// Index of `NODES`.
+    pub number: u32,
+    pub node: &'static Node,
+    /// `client_address` of the pool.
+    pub client_address: u8,
+}
+
+/// The first ordinal of a connection in its pool's table.
+#[inline(always)]
+pub fn first_ordinal(pool: &Pool, client: &Address) -> u32 {
+    let hash = if pool.balance == balance::RANDOM {
+        // SAFETY: no argument.
+        unsafe { bpf_get_prandom_u32() }
+    } else {
+        // IPv6 by /64: one host changes its address within it at will (RFC 8981).
+        let [a, b, _, d] = *client;
+        let (x, y) = if is_v4(client) { (d, 0) } else { (a, b) };
+        mix(x ^ mix(y ^ 0x9e37_79b9))
+    };
+    let Some(table) = MAGLEV.get(pool.maglev) else {
+        return 0;
+    };
+    let index = mask::<0x3ff>(u64::from(hash % TABLE_SIZE as u32)) as usize;
+    // SAFETY: 1,024 ordinals.
+    u32::from(unsafe { core::ptr::read_volatile(table.ordinals.as_ptr().add(index)) })
+}
+
+/// An avalanche of 32 bits (the finaliser of MurmurHash3, public domain).
+#[inline(always)]
+const fn mix(mut x: u32) -> u32 {
+    x ^= x >> 16;
+    x = x.wrapping_mul(0x85eb_ca6b);
+    x ^= x >> 13;
+    x = x.wrapping_mul(0xc2b2_ae35);
+    x ^ x >> 16
+}
+
+/// The node at `ordinal`, if it is of the family and has a tunnel.
+#[inline(always)]
+fn usable(path_base: u32, ordinal: u32, v6: bool) -> Option<Choice> {
+    let path = path_base + ordinal;
+    let entry = PATHS.get(path)?;
+    let number = u32::from(entry.node);
+    let node = NODES.get(number)?;
+    if node.ifindex == 0 || is_v4(&node.address) == v6 {
+        return None;
+    }
+    Some(Choice {
+        path,
+        number,
+        node,
+        client_address: entry.client_address,
+    })
+}
+
+/// The next node for a hello, from its attempt on; `attempt` then says which it was.
+#[inline(always)]
+pub fn choose(hello: &mut Hello, pool: &Pool, v6: bool) -> Option<Choice> {
+    let nodes = u32::from(pool.nodes);
+    for _ in 0..TRIES {
+        let attempt = hello.attempt;
+        if attempt >= nodes || nodes == 0 {
+            return None;
+        }
+        let ordinal = (hello.first_ordinal + attempt) % nodes;
+        if let Some(choice) = usable(hello.path_base, ordinal, v6) {
+            return Some(choice);
+        }
+        hello.attempt = attempt + 1;
+    }
+    None
+}
+
+/// The connection as this node will see it.
+#[inline(always)]
+pub fn reverse_key(
+    key: &FlowKey,
+    choice_node: u32,
+    node: &Node,
+    client_address: u8,
+    source_port_be: u16,
+) -> ReverseKey {
+    ReverseKey {
+        peer: if client_address == client_address::TRANSPARENT {
+            key.client
+        } else {
+            node.local
+        },
+        port_be: source_port_be,
+        node: choice_node as u16,
+    }
+}
+
+/// Enters the connection under a node; false when another connection of the node has the same ends.
+#[inline(always)]
+pub fn enter(key: &FlowKey, choice: &Choice, source_port_be: u16, public_link: u32) -> bool {
+    let reverse = reverse_key(
+        key,
+        choice.number,
+        choice.node,
+        choice.client_address,
+        source_port_be,
+    );
+    let entry = ReverseEntry {
+        flow: *key,
+        public_link,
+    };
+    REVERSE
+        .insert(reverse, entry, u64::from(BPF_NOEXIST))
+        .is_ok()
+}
+
+/// The node-side initial sequence number: the PROXY header comes before the client's first byte, so that
+/// the client's sequence numbers need no change.
+#[inline(always)]
+pub fn node_side_isn(hello: &Hello) -> u32 {
+    hello.client_isn.wrapping_sub(hello.header_len)
+}
+
+/// Rebuilds the packet, whatever it was, as the SYN to a node and sends it. Returns the action.
+#[inline(always)]
+pub fn send_syn<const V6: bool>(
+    packet: Packet,
+    work: &Work,
+    hello: &mut Hello,
+    choice: &Choice,
+    source_port_be: u16,
+    now_ns: u64,
+) -> i32 {
+    let node = choice.node;
+    let offered = CookieOptions::of_cookie(hello.entrance_isn);
+    let client_mss = cookie::mss_of(offered.mss_index);
+    let mss = if client_mss < node.mss {
+        client_mss
+    } else {
+        node.mss
+    };
+    let (options, option_words) = syn_option_words(
+        u32::from(mss),
+        offered.sack,
+        u32::from(offered.window_scale),
+    );
+    let transparent = choice.client_address == client_address::TRANSPARENT;
+    let segment = Segment {
+        source: if transparent {
+            work.key.client
+        } else {
+            node.local
+        },
+        destination: node.address,
+        source_port_be,
+        destination_port_be: node.port_be,
+        seq: node_side_isn(hello),
+        ack: 0,
+        flags: flag::SYN,
+        window: SYN_WINDOW,
+        options,
+        option_words,
+        payload_len: 0,
+    };
+    hello.syn_us = clock::us(now_ns);
+    hello.syns = hello.syns.wrapping_add(1);
+    hello.node_syns = hello.node_syns.wrapping_add(1);
+    count::add!(NODE_STATS, choice.number, syns, 1);
+    let headers = segment.headers::<V6>();
+    let longest = work.l3 + if V6 { 72 } else { 52 };
+    let length = work.l3 + headers.len;
+    if !packet.resize(longest) || !packet.put_headers::<V6>(work.l3, &headers, Sum::ZERO) {
+        return count::drop(DropReason::KernelRefused);
+    }
+    if length != longest && !packet.resize(length) {
+        return count::drop(DropReason::KernelRefused);
+    }
+    send_to(packet, node, work.l3 != 0)
+}
+
+/// Sends the finished packet towards a node. Returns the action.
+#[inline(always)]
+pub fn send_to(packet: Packet, node: &Node, has_ethernet: bool) -> i32 {
+    if node.ifindex == 0 {
+        return count::drop(DropReason::LinkDown);
+    }
+    if node.link == link::L3 {
+        return packet.redirect(node.ifindex);
+    }
+    if !has_ethernet && !packet.add_ethernet() {
+        return count::drop(DropReason::KernelRefused);
+    }
+    packet.redirect_neighbour(node.ifindex)
+}
+
+/// Sends the finished packet towards a client. Returns the action.
+#[inline(always)]
+pub fn send_to_client(packet: Packet, public_link: u32, has_ethernet: bool) -> i32 {
+    if public_link & link::NO_HEADER != 0 {
+        return packet.redirect(public_link & !link::NO_HEADER);
+    }
+    if !has_ethernet && !packet.add_ethernet() {
+        return count::drop(DropReason::KernelRefused);
+    }
+    packet.redirect_neighbour(public_link)
+}
+
+const _: () = assert!(ETHERNET == 14);

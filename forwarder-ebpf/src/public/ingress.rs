@@ -1,0 +1,145 @@
+//! Entry of the public side: is it ours, is it spliced already, or which stage has it next?
+
+use aya_ebpf::programs::TcContext;
+use forwarder_common::abi::{Endpoint, Flow, FlowKey, Vip, link, stage, state};
+use forwarder_common::tcp::flag;
+use forwarder_common::verdict::DropReason;
+
+use crate::count::{self, PASS};
+use crate::header::{Header, Kind};
+use crate::maps::{FLOWS, HELLO_INDEX, HELLOS, VIP_INDEX, VIPS};
+use crate::packet::Packet;
+use crate::public::splice;
+use crate::work::Work;
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, next};
+
+/// A packet on a public interface with `L3` bytes of link-layer header.
+#[inline(always)]
+pub fn ingress<const L3: usize>(context: &TcContext) -> i32 {
+    let packet = Packet::new(context.skb.skb);
+    match packet.protocol_be() {
+        ETHERTYPE_IPV4 => family::<L3, false>(context, packet),
+        ETHERTYPE_IPV6 => family::<L3, true>(context, packet),
+        _ => PASS,
+    }
+}
+
+#[inline(always)]
+fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) -> i32 {
+    let header = match Header::read::<L3, V6>(packet) {
+        Kind::Tcp(header) => header,
+        Kind::Icmp => return crate::icmp::enter::<L3, V6>(context, packet, true),
+        Kind::Other => return PASS,
+    };
+    // SAFETY: the number is copied at once.
+    let Some(id) = (unsafe {
+        VIP_INDEX.get(Endpoint::new(
+            header.destination,
+            header.destination_port_be,
+        ))
+    })
+    .copied() else {
+        return PASS;
+    };
+    let Some(vip) = VIPS.get(id) else {
+        return PASS;
+    };
+    let listener = u32::from(vip.listener);
+    count::add!(LISTENER_STATS, listener, packets, packet.wire_packets());
+    count::add!(
+        LISTENER_STATS,
+        listener,
+        bytes,
+        u64::from(packet.len() - L3 as u32)
+    );
+    if let Some(reason) = unacceptable(&header) {
+        return count::drop(reason);
+    }
+    let key = FlowKey {
+        client: header.source,
+        port_be: header.source_port_be,
+        vip: id as u16,
+    };
+    let syn = header.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
+    let Some(flow) = FLOWS.get_ptr_mut(key) else {
+        let slot = if syn { stage::SYN } else { stage::HELLO };
+        return hand_on::<L3, V6>(context, packet, &header, &key, vip, slot);
+    };
+    // SAFETY: a map value; its fields have one writer each.
+    let flow: &mut Flow = unsafe { &mut *flow };
+    if flow.state == state::SPLICED
+        || flow.state == state::REPLAYING && !overlaps(flow, &key, &header)
+    {
+        return splice::up::<L3, V6>(packet, &header, &key, flow);
+    }
+    hand_on::<L3, V6>(context, packet, &header, &key, vip, stage::PENDING)
+}
+
+#[inline(always)]
+fn unacceptable(header: &Header) -> Option<DropReason> {
+    if header.fragment {
+        return Some(DropReason::Fragment);
+    }
+    if header.ip_options {
+        return Some(DropReason::IpOptions);
+    }
+    let flags = header.flags & (flag::SYN | flag::FIN | flag::RST | flag::ACK);
+    // No stack sends SYN with FIN, RST or (to a server) ACK, nor a segment without any of the four.
+    if header.malformed || flags == 0 || flags & flag::SYN != 0 && flags != flag::SYN {
+        return Some(DropReason::MalformedSegment);
+    }
+    None
+}
+
+/// Whether a segment carries bytes that the node may be missing and we keep.
+#[inline(always)]
+fn overlaps(flow: &Flow, key: &FlowKey, header: &Header) -> bool {
+    if header.payload_len == 0 {
+        return header.flags & flag::SYN != 0;
+    }
+    // SAFETY: the number is copied at once.
+    let Some(slot) = (unsafe { HELLO_INDEX.get(key) }).copied() else {
+        return false;
+    };
+    let Some(hello) = HELLOS.get_ptr(slot) else {
+        return false;
+    };
+    // SAFETY: one word of a map value that does not change in this state.
+    let stored = unsafe { (*hello).stored };
+    header.seq.wrapping_sub(flow.client_isn.wrapping_add(1)) < stored
+}
+
+/// Leaves the fast path.
+#[inline(always)]
+fn hand_on<const L3: usize, const V6: bool>(
+    context: &TcContext,
+    packet: Packet,
+    header: &Header,
+    key: &FlowKey,
+    vip: &Vip,
+    slot: u32,
+) -> i32 {
+    let Some(work) = Work::here() else {
+        return count::drop(DropReason::KernelRefused);
+    };
+    // SAFETY: this CPU's.
+    let work = unsafe { &mut *work };
+    work.key = *key;
+    work.local = vip.address;
+    work.local_port_be = vip.port_be;
+    work.table = vip.table;
+    work.listener = vip.listener;
+    work.mss = vip.mss;
+    work.on_refuse = u32::from(vip.on_refuse);
+    work.from_node = 0;
+    work.l3 = L3 as u32;
+    work.v6 = u32::from(V6);
+    work.header_len = header.header_len;
+    work.payload_len = header.payload_len;
+    work.seq = header.seq;
+    work.ack = header.ack;
+    work.flags = u32::from(header.flags);
+    work.window = u32::from(header.window);
+    work.public_link = packet.ifindex() | if L3 == 0 { link::NO_HEADER } else { 0 };
+    next(context, slot)
+}

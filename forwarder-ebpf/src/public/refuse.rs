@@ -1,0 +1,70 @@
+//! A connection that is not forwarded: answered as its listener says.
+
+use aya_ebpf::programs::TcContext;
+use forwarder_common::abi::{hello_state, on_refuse};
+use forwarder_common::tcp::flag;
+use forwarder_common::verdict::DropReason;
+
+use crate::answer::{self, COUNTED};
+use crate::buffer::{self, Held};
+use crate::packet::Packet;
+use crate::work::Work;
+use crate::{clock, count, events};
+
+/// The stage. The hello is held; `work.reason` says why.
+#[inline(always)]
+pub fn stage(context: &TcContext) -> i32 {
+    let packet = Packet::new(context.skb.skb);
+    let Some(work) = Work::here() else {
+        return count::drop(DropReason::KernelRefused);
+    };
+    // SAFETY: this CPU's.
+    let work = unsafe { &mut *work };
+    if work.v6 == 0 {
+        family::<false>(packet, work)
+    } else {
+        family::<true>(packet, work)
+    }
+}
+
+#[inline(always)]
+fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
+    let Some(pointer) = buffer::held(work.slot) else {
+        return count::drop(DropReason::KernelRefused);
+    };
+    let held = Held {
+        slot: work.slot,
+        hello: pointer,
+    };
+    // SAFETY: held since an earlier stage.
+    let hello = unsafe { &mut *pointer };
+    if hello.state == hello_state::REFUSED {
+        count::reason(DropReason::AlreadyRefused);
+    } else {
+        hello.state = hello_state::REFUSED;
+        hello.refused = work.reason;
+        count::number(work.reason);
+        count::add!(LISTENER_STATS, u32::from(work.listener), refused, 1);
+        events::refused(&work.key, work.reason, pointer, clock::now_ns());
+    }
+    let seq = hello.entrance_isn.wrapping_add(1);
+    let ack = hello.client_isn.wrapping_add(1).wrapping_add(hello.stored);
+    // A hello of one segment comes again whole if the answer is lost, and is judged again. Of a longer one
+    // only the last part would come, so that it must be kept to be recognised.
+    if hello.segments > 1 {
+        buffer::unlock(pointer);
+    } else {
+        buffer::release(&work.key, held);
+    }
+    match work.on_refuse as u8 {
+        on_refuse::ALERT => {
+            let reply = answer::segment(work, flag::PSH | flag::ACK | flag::FIN, seq, ack, 0);
+            answer::send_alert::<V6>(packet, work, &reply)
+        }
+        on_refuse::RESET => {
+            let reply = answer::segment(work, flag::RST | flag::ACK, seq, ack, 0);
+            answer::send::<V6>(packet, work, &reply)
+        }
+        _ => COUNTED,
+    }
+}

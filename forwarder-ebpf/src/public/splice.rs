@@ -1,0 +1,86 @@
+//! Client → node of a spliced flow: addresses, ports, the acknowledgement and SACK blocks are translated in
+//! place, whatever the size of the packet.
+
+use forwarder_common::abi::{Flow, FlowKey, client_address, close_reason};
+use forwarder_common::flow::{Outcome, Passing};
+use forwarder_common::tcp::flag;
+use forwarder_common::verdict::DropReason;
+
+use crate::header::Header;
+use crate::maps::{NODES, PATHS};
+use crate::packet::Packet;
+use crate::rewrite::{self, Rewrite};
+use crate::{clock, count, ends, node};
+
+/// Sends a client's segment on. Returns the action.
+#[inline(always)]
+pub fn up<const L3: usize, const V6: bool>(
+    packet: Packet,
+    header: &Header,
+    key: &FlowKey,
+    flow: &mut Flow,
+) -> i32 {
+    let path_number = u32::from(flow.path);
+    let Some(path) = PATHS.get(path_number) else {
+        return count::drop(DropReason::LinkDown);
+    };
+    let Some(target) = NODES.get(u32::from(path.node)) else {
+        return count::drop(DropReason::LinkDown);
+    };
+    if header.ttl <= 1 {
+        return count::drop(DropReason::TtlExpired);
+    }
+    if target.ifindex == 0 {
+        return count::drop(DropReason::LinkDown);
+    }
+    let delta = flow.delta;
+    let transparent = path.client_address == client_address::TRANSPARENT;
+    let has_ack = header.flags & flag::ACK != 0;
+    let rewrite = Rewrite {
+        source: if transparent {
+            header.source
+        } else {
+            target.local
+        },
+        destination: target.address,
+        source_port_be: if transparent {
+            header.source_port_be
+        } else {
+            flow.source_port_be
+        },
+        destination_port_be: target.port_be,
+        seq: header.seq,
+        ack: if has_ack {
+            header.ack.wrapping_sub(delta)
+        } else {
+            header.ack
+        },
+        window: header.window,
+    };
+    let wire_packets = packet.wire_packets();
+    let bytes = u64::from(packet.len() - L3 as u32);
+    let Some(mut segment) = rewrite::in_place::<L3, V6>(packet, header, &rewrite) else {
+        return count::drop(DropReason::KernelRefused);
+    };
+    if header.header_len > 20 && header.flags & flag::SYN == 0 {
+        segment.tcp += rewrite::selective_acks::<L3, V6>(packet, header.header_len, delta);
+    }
+    rewrite::checksum::<L3, V6>(packet, &segment);
+    let passing = Passing {
+        seq: header.seq,
+        ack: header.ack,
+        flags: header.flags & !flag::SYN,
+        payload_len: header.payload_len,
+    };
+    flow.seen_ms = clock::ms(clock::now_ns());
+    count::add!(PATH_STATS, path_number, up_packets, wire_packets);
+    count::add!(PATH_STATS, path_number, up_bytes, bytes);
+    if header.flags & flag::SYN == 0 {
+        match flow.client_segment(&passing) {
+            Outcome::Open => {}
+            Outcome::Finished => ends::remove_with_hello(key, flow, close_reason::FINISHED),
+            Outcome::Reset => ends::remove_with_hello(key, flow, close_reason::CLIENT_RESET),
+        }
+    }
+    node::send_to(packet, target, L3 != 0)
+}

@@ -1,0 +1,95 @@
+//! A SYN of an unknown connection: answered with a cookie, and forgotten.
+
+use aya_ebpf::programs::TcContext;
+use forwarder_common::cookie::{self, CookieOptions};
+use forwarder_common::segment::Segment;
+use forwarder_common::tcp::{
+    ENTRANCE_SCALE, NO_SCALE, OPTIONS_MAX, SynOptions, flag, syn_option_words,
+};
+use forwarder_common::verdict::DropReason;
+
+use crate::bounds::{forget, mask, positive};
+use crate::packet::Packet;
+use crate::work::{Options, Work};
+use crate::{answer, clock, cookies, count};
+
+/// The window of a SYN-ACK, which no scale applies to: what is kept of a hello, and no more.
+const HELLO_WINDOW: u16 = 16_384;
+
+/// Reads the option block of the segment in `work`.
+#[inline(always)]
+pub fn read_options<const V6: bool>(packet: Packet, work: &mut Work) -> bool {
+    work.options = SynOptions::START;
+    let length = mask::<0x3f>(u64::from(work.header_len.wrapping_sub(20)));
+    if length == 0 {
+        return true;
+    }
+    if length > u64::from(OPTIONS_MAX) {
+        return false;
+    }
+    let length = positive::<0x3f>(length);
+    // SAFETY: at most 64 bytes into 64.
+    if !unsafe { packet.load(work.l4::<V6>() + 20, work.option_bytes.as_mut_ptr(), length) } {
+        return false;
+    }
+    let bytes = Options(work.option_bytes.as_ptr());
+    for _ in 0..OPTIONS_MAX {
+        forget(work);
+        if !work.options.step(&bytes, length as u32) {
+            break;
+        }
+    }
+    forget(work);
+    true
+}
+
+/// The stage.
+#[inline(always)]
+pub fn stage(context: &TcContext) -> i32 {
+    let packet = Packet::new(context.skb.skb);
+    let Some(work) = Work::here() else {
+        return count::drop(DropReason::KernelRefused);
+    };
+    // SAFETY: this CPU's.
+    let work = unsafe { &mut *work };
+    if work.v6 == 0 {
+        family::<false>(packet, work)
+    } else {
+        family::<true>(packet, work)
+    }
+}
+
+#[inline(always)]
+fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
+    count::add!(LISTENER_STATS, u32::from(work.listener), syns, 1);
+    if !read_options::<V6>(packet, work) {
+        return count::drop(DropReason::MalformedSegment);
+    }
+    let offered = CookieOptions {
+        mss_index: cookie::mss_index(work.options.mss as u16),
+        window_scale: work.options.scale as u8,
+        sack: work.options.sack != 0,
+    };
+    let Some(isn) = cookies::mint(work, offered, clock::now_ns()) else {
+        return count::drop(DropReason::KernelRefused);
+    };
+    let scale = if work.options.scale == NO_SCALE {
+        NO_SCALE
+    } else {
+        ENTRANCE_SCALE
+    };
+    let (options, option_words) = syn_option_words(u32::from(work.mss), offered.sack, scale);
+    let reply = Segment {
+        options,
+        option_words,
+        ..answer::segment(
+            work,
+            flag::SYN | flag::ACK,
+            isn,
+            work.seq.wrapping_add(1),
+            HELLO_WINDOW,
+        )
+    };
+    count::add!(LISTENER_STATS, u32::from(work.listener), cookies, 1);
+    answer::send::<V6>(packet, work, &reply)
+}

@@ -1,0 +1,142 @@
+//! Patching a spliced segment in place.
+//!
+//! All direct writes come first, then the helpers: those may move the packet.
+
+use forwarder_common::abi::Address;
+use forwarder_common::checksum::{Stored, Sum};
+use forwarder_common::segment::pair;
+use forwarder_common::tcp::{SACK_BLOCKS_MAX, sack_edges};
+
+use crate::bounds::{mask, positive};
+use crate::header::Header;
+use crate::packet::{Ipv4, Ipv6, Packet, Tcp};
+
+/// The new values of a segment's fields.
+pub struct Rewrite {
+    pub source: Address,
+    pub destination: Address,
+    pub source_port_be: u16,
+    pub destination_port_be: u16,
+    pub seq: u32,
+    pub ack: u32,
+    /// As sent.
+    pub window: u16,
+}
+
+/// What the changes mean for the TCP checksum.
+pub struct Change {
+    /// Of the pseudo-header.
+    pub pseudo: Sum,
+    /// Of the segment.
+    pub tcp: Sum,
+}
+
+/// Writes the fields, one less in the time to live, and the IPv4 header checksum.
+#[inline(always)]
+pub fn in_place<const L3: usize, const V6: bool>(
+    packet: Packet,
+    header: &Header,
+    rewrite: &Rewrite,
+) -> Option<Change> {
+    let data = match (L3 == 0, V6) {
+        (true, false) => packet.linear::<40>(),
+        (false, false) => packet.linear::<54>(),
+        (true, true) => packet.linear::<60>(),
+        (false, true) => packet.linear::<74>(),
+    }?;
+    let mut pseudo = Sum::ZERO;
+    // SAFETY: link-layer, IP and TCP header were compared with data_end.
+    let tcp = unsafe {
+        if V6 {
+            let ip = data.add(L3).cast::<Ipv6>();
+            for i in 0..4 {
+                pseudo += Sum::diff(header.source[i], rewrite.source[i]);
+                pseudo += Sum::diff(header.destination[i], rewrite.destination[i]);
+            }
+            (*ip).source = rewrite.source;
+            (*ip).destination = rewrite.destination;
+            (*ip).hop_limit = header.ttl - 1;
+            data.add(L3 + 40).cast::<Tcp>()
+        } else {
+            let ip = data.add(L3).cast::<Ipv4>();
+            pseudo += Sum::diff(header.source[3], rewrite.source[3]);
+            pseudo += Sum::diff(header.destination[3], rewrite.destination[3]);
+            let old = u16::from_ne_bytes([header.ttl, 6]);
+            let new = u16::from_ne_bytes([header.ttl - 1, 6]);
+            let change = pseudo + Sum::diff_u16(old, new);
+            (*ip).ttl = header.ttl - 1;
+            (*ip).checksum = Stored((*ip).checksum).patched(change).0;
+            (*ip).source = rewrite.source[3];
+            (*ip).destination = rewrite.destination[3];
+            data.add(L3 + 20).cast::<Tcp>()
+        }
+    };
+    let ports = pair(rewrite.source_port_be, rewrite.destination_port_be);
+    // SAFETY: as above.
+    unsafe {
+        (*tcp).source_be = rewrite.source_port_be;
+        (*tcp).destination_be = rewrite.destination_port_be;
+        (*tcp).seq_be = rewrite.seq.to_be();
+        (*tcp).ack_be = rewrite.ack.to_be();
+        (*tcp).window_be = rewrite.window.to_be();
+    }
+    let tcp = Sum::diff(header.ports, ports)
+        + Sum::diff(header.seq.to_be(), rewrite.seq.to_be())
+        + Sum::diff(header.ack.to_be(), rewrite.ack.to_be())
+        + Sum::diff_u16(header.window.to_be(), rewrite.window.to_be());
+    Some(Change { pseudo, tcp })
+}
+
+/// Makes the TCP checksum right.
+#[inline(always)]
+pub fn checksum<const L3: usize, const V6: bool>(packet: Packet, change: &Change) {
+    let field = L3 as u32 + if V6 { 56 } else { 36 };
+    packet.patch_checksum(field, change.pseudo, change.tcp);
+}
+
+/// Shifts SACK blocks by −`delta`; any other layout of options is overwritten with NOPs, because a block
+/// that is not translated lies. Returns the change of the sum.
+#[inline(always)]
+pub fn selective_acks<const L3: usize, const V6: bool>(
+    packet: Packet,
+    header_len: u32,
+    delta: u32,
+) -> Sum {
+    const NOPS: u32 = 0x0101_0101;
+    let mut words = [0_u32; 16];
+    let length = mask::<0x3f>(u64::from(header_len.wrapping_sub(20)));
+    let length = positive::<0x3f>(length);
+    let at = L3 as u32 + if V6 { 60 } else { 40 };
+    // SAFETY: at most 64 bytes into 64.
+    if !unsafe { packet.load(at, words.as_mut_ptr().cast(), length) } {
+        return Sum::ZERO;
+    }
+    let count = length as u32 / 4;
+    let mut sum = Sum::ZERO;
+    match sack_edges(u32::from_be(words[0]), length as u32) {
+        Some(edges) => {
+            for i in 0..2 * SACK_BLOCKS_MAX {
+                if i < edges {
+                    let old = words[i as usize + 1];
+                    let new = u32::from_be(old).wrapping_sub(delta).to_be();
+                    words[i as usize + 1] = new;
+                    sum += Sum::diff(old, new);
+                }
+            }
+        }
+        None => {
+            for i in 0..10 {
+                if i < count {
+                    sum += Sum::diff(words[i as usize], NOPS);
+                    words[i as usize] = NOPS;
+                }
+            }
+        }
+    }
+    // SAFETY: as above.
+    if unsafe { packet.store(at, words.as_ptr().cast(), length) } {
+        sum
+    } else {
+        Sum::ZERO
+    }
+}

@@ -1,0 +1,113 @@
+//! What one stage of the slow path hands to the next.
+
+use forwarder_common::abi::{Address, FlowKey, NAME_KEY_BYTES};
+use forwarder_common::tcp::{OPTIONS_MAX, OptionBytes, SynOptions};
+
+use crate::bounds::mask;
+use crate::maps::WORK;
+
+/// Bytes summed at a time: the most `bpf_csum_diff` takes before 6.13.
+pub const CHUNK: usize = 512;
+
+/// A segment that left the fast path, and what is known of it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Work {
+    /// The connection.
+    pub key: FlowKey,
+    /// The claimed address.
+    pub local: Address,
+    /// The claimed port, network order.
+    pub local_port_be: u16,
+    /// Name table of the listener.
+    pub table: u16,
+    /// Listener number.
+    pub listener: u16,
+    /// MSS for clients of this listener.
+    pub mss: u16,
+    /// `on_refuse` of the listener.
+    pub on_refuse: u32,
+    /// Offset of the IP header: 14 or 0.
+    pub l3: u32,
+    /// 1 for IPv6.
+    pub v6: u32,
+    /// Bytes of TCP header.
+    pub header_len: u32,
+    /// Bytes of payload.
+    pub payload_len: u32,
+    /// Sequence number, as in the packet.
+    pub seq: u32,
+    /// Acknowledgement number, as in the packet.
+    pub ack: u32,
+    /// TCP flags.
+    pub flags: u32,
+    /// Window, as in the packet.
+    pub window: u32,
+    /// Index of the hello buffer, once there is one.
+    pub slot: u32,
+    /// Payload bytes that are stored already.
+    pub skip: u32,
+    /// `DropReason` of a refusal.
+    pub reason: u32,
+    /// Offset in the stream (PROXY header included) from which a replay goes on.
+    pub replay_at: u32,
+    /// Loop state of a hello being stored: payload bytes left.
+    pub left: u32,
+    /// Loop state: offset in the packet.
+    pub offset: u32,
+    /// Loop state: running checksum.
+    pub sum: u32,
+    /// Public interface, as in `ReverseEntry::public_link`.
+    pub public_link: u32,
+    /// Node index, on the tunnel side.
+    pub node: u32,
+    /// 1 on the tunnel side.
+    pub from_node: u32,
+    /// Options of a SYN.
+    pub options: SynOptions,
+    /// The option block.
+    pub option_bytes: [u8; 64],
+}
+
+/// A piece of a packet.
+#[repr(C)]
+pub struct Chunk(pub [u8; CHUNK + 16]);
+
+/// Key of a name look-up: prefix length in bits, table and reversed name.
+#[repr(C)]
+pub struct NameKey {
+    pub bits: u32,
+    pub bytes: [u8; NAME_KEY_BYTES],
+}
+
+impl Work {
+    /// This CPU's.
+    #[inline(always)]
+    pub fn here() -> Option<*mut Self> {
+        WORK.get_ptr_mut(0)
+    }
+
+    #[inline(always)]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.flags & flag as u32 != 0
+    }
+
+    /// Offset of the TCP header.
+    #[inline(always)]
+    pub const fn l4<const V6: bool>(&self) -> u32 {
+        self.l3 + if V6 { 40 } else { 20 }
+    }
+}
+
+/// The option block of a [`Work`].
+pub struct Options(pub *const u8);
+
+impl OptionBytes for Options {
+    #[inline(always)]
+    fn byte(&self, at: u32) -> u8 {
+        // SAFETY: the mask keeps the offset inside the 64 bytes of `option_bytes`.
+        unsafe { core::ptr::read_volatile(self.0.add(mask::<0x3f>(u64::from(at)) as usize)) }
+    }
+}
+
+const _: () = assert!(OPTIONS_MAX + 4 <= 64);
