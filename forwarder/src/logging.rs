@@ -56,9 +56,13 @@ impl Format {
     }
 }
 
+/// Libraries that would drown our own lines at `debug`; a filter that names them wins.
+const QUIET: &str = "aya=info,aya_obj=info,netlink_proto=info,netlink_packet_route=info";
+
 /// Sets logging up for the process.
 pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
-    let filter = EnvFilter::try_new(filter).map_err(|source| LoggingError::Filter {
+    let whole = format!("{QUIET},{filter}");
+    let filter = EnvFilter::try_new(whole).map_err(|source| LoggingError::Filter {
         filter: filter.to_owned(),
         source,
     })?;
@@ -72,6 +76,9 @@ pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
             .with_field_prefix(Some(String::from("F")))
             .boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(layer).try_init()?;
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(layer)
+        .try_init()?;
     Ok(())
 }

@@ -180,7 +180,10 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
     let registry = Registry::load(&place.registry())?.unwrap_or_default();
     let counters = CounterMaps::open(&pins)?;
     let tables = Tables::open(&pins)?;
-    let drops = counters.drops()?.into_iter().filter(|(_, count)| *count > 0);
+    let drops = counters
+        .drops()?
+        .into_iter()
+        .filter(|(_, count)| *count > 0);
     Ok(Status {
         daemon: Lock::holder(&place.lock()),
         bpffs: place.bpffs().display().to_string(),
@@ -192,7 +195,9 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         listeners: listeners(&registry, &tables, &counters)?,
         routes: routes(&registry, &counters)?,
         nodes: nodes(&registry, &tables, &counters)?,
-        drops: drops.map(|(reason, count)| (reason.label(), count)).collect(),
+        drops: drops
+            .map(|(reason, count)| (reason.label(), count))
+            .collect(),
     })
 }
 
@@ -208,9 +213,12 @@ fn listeners(
         let mut addresses = Vec::new();
         for (vip, (ip, port)) in registry.vips.iter() {
             let value = found(tables.vips.get(&(vip as u32), 0)).reading("VIPS")?;
-            let key = value.map(|value| forwarder_common::abi::Endpoint::new(value.address, value.port_be));
+            let key = value
+                .map(|value| forwarder_common::abi::Endpoint::new(value.address, value.port_be));
             let claimed = match key {
-                Some(key) => found(tables.vip_index.get(&key, 0)).reading("VIP_INDEX")?.is_some(),
+                Some(key) => found(tables.vip_index.get(&key, 0))
+                    .reading("VIP_INDEX")?
+                    .is_some(),
                 None => false,
             };
             if claimed && value.is_some_and(|value| value.listener == number) {

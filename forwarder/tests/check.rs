@@ -66,7 +66,10 @@ fn exit_code_and_places_agree_with_the_name() {
 #[test]
 fn json_has_the_place() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check");
-    let output = check(&directory, &["--offline", "--json", "--config", "unknown-node-key.toml"]);
+    let output = check(
+        &directory,
+        &["--offline", "--json", "--config", "unknown-node-key.toml"],
+    );
     insta::assert_snapshot!(said(&output));
 }
 
@@ -78,13 +81,20 @@ fn a_file_that_is_not_there_is_an_error() {
 
 #[test]
 fn wrong_arguments_are_a_usage_error() {
-    assert_eq!(check(Path::new("/"), &["--frobnicate"]).status.code(), Some(2));
+    assert_eq!(
+        check(Path::new("/"), &["--frobnicate"]).status.code(),
+        Some(2)
+    );
 }
 
 #[test]
 fn bytes_that_are_not_text_are_an_error() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("latin1.toml"), b"# caf\xe9\n[entrance]\n").unwrap();
+    std::fs::write(
+        directory.path().join("latin1.toml"),
+        b"# caf\xe9\n[entrance]\n",
+    )
+    .unwrap();
     let output = check(directory.path(), &["--offline", "--config", "latin1.toml"]);
     insta::assert_snapshot!(said(&output));
 }

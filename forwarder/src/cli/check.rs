@@ -46,7 +46,9 @@ impl Check {
             && !self.offline
         {
             let surroundings = look_around(config)?;
-            outcome.report.extend(surroundings::check(config, &surroundings));
+            outcome
+                .report
+                .extend(surroundings::check(config, &surroundings));
         }
         let report = &outcome.report;
         let text = if self.json {
@@ -54,7 +56,9 @@ impl Check {
         } else {
             report.render(globals.color(&stdout()))
         };
-        stdout().write_all(text.as_bytes()).context("cannot write the report")?;
+        stdout()
+            .write_all(text.as_bytes())
+            .context("cannot write the report")?;
         let failed = report.errors() > 0 || (self.deny_warnings && report.warnings() > 0);
         Ok(ExitCode::from(u8::from(failed)))
     }

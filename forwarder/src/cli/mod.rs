@@ -51,7 +51,13 @@ pub struct Globals {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug or trace, also per module (`info,forwarder::link=debug`).
-    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "FORWARDER_LOG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "FORWARDER_LOG"
+    )]
     log: String,
     /// Whether output has colors.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
@@ -115,7 +121,10 @@ impl Globals {
         let read = || config::load(&self.config).ok()?.config;
         let bpffs = self.bpffs.clone().unwrap_or_else(|| match config {
             Some(config) => config.entrance.bpffs.clone(),
-            None => read().map_or_else(|| PathBuf::from(config::DEFAULT_BPFFS), |config| config.entrance.bpffs),
+            None => read().map_or_else(
+                || PathBuf::from(config::DEFAULT_BPFFS),
+                |config| config.entrance.bpffs,
+            ),
         });
         Place::new(&bpffs, &self.run_dir)
     }

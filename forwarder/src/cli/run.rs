@@ -57,7 +57,9 @@ fn read_config(globals: &Globals) -> anyhow::Result<Option<Config>> {
     if !report.diagnostics.is_empty() {
         if stderr().is_terminal() || outcome.config.is_none() {
             let text = report.render(globals.color(&stderr()));
-            stderr().write_all(text.as_bytes()).context("cannot write the report")?;
+            stderr()
+                .write_all(text.as_bytes())
+                .context("cannot write the report")?;
         } else {
             report.log();
         }

@@ -41,7 +41,9 @@ impl ShowStatus {
         } else {
             render(&status)
         };
-        stdout().write_all(text.as_bytes()).context("cannot write the status")?;
+        stdout()
+            .write_all(text.as_bytes())
+            .context("cannot write the status")?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -52,13 +54,24 @@ fn render(status: &Status) -> String {
         Some(pid) => writeln!(out, "daemon     process {pid}"),
         None => writeln!(out, "daemon     not running; programs serve on their own"),
     };
-    let _ = writeln!(out, "flows      {} of {}", status.flows.open, status.flows.max);
+    let _ = writeln!(
+        out,
+        "flows      {} of {}",
+        status.flows.open, status.flows.max
+    );
     for own in &status.attachments {
         let hook = format!("{:?}", own.hook).to_lowercase();
         let _ = writeln!(out, "{:<10} {} ({hook})", own.side.word(), own.interface);
     }
 
-    let mut listeners = table(&["LISTENER", "ADDRESSES", "SYNS", "HELLOS", "OPENED", "REFUSED"]);
+    let mut listeners = table(&[
+        "LISTENER",
+        "ADDRESSES",
+        "SYNS",
+        "HELLOS",
+        "OPENED",
+        "REFUSED",
+    ]);
     for own in &status.listeners {
         listeners.add_row([
             own.name.clone(),
@@ -69,15 +82,21 @@ fn render(status: &Status) -> String {
             own.refused.to_string(),
         ]);
     }
-    let mut routes = table(&["ROUTE", "POOL", "OPENED", "CLOSED", "RESET", "FAILED", "UP", "DOWN"]);
+    let mut routes = table(&[
+        "ROUTE", "POOL", "OPENED", "CLOSED", "RESET", "FAILED", "UP", "DOWN",
+    ]);
     for own in &status.routes {
         let mut row = vec![own.first_name.clone(), own.pool.clone()];
         row.extend(traffic(&own.traffic));
         routes.add_row(row);
     }
-    let mut nodes = table(&["NODE", "ADDRESS", "TUNNEL", "ACCEPTED", "TIMEOUTS", "RESETS", "CONNECT", "UP", "DOWN"]);
+    let mut nodes = table(&[
+        "NODE", "ADDRESS", "TUNNEL", "ACCEPTED", "TIMEOUTS", "RESETS", "CONNECT", "UP", "DOWN",
+    ]);
     for own in &status.nodes {
-        let connect = own.connect_us.map(|us| format!("{:.1} ms", us as f64 / 1_000.0));
+        let connect = own
+            .connect_us
+            .map(|us| format!("{:.1} ms", us as f64 / 1_000.0));
         nodes.add_row([
             own.name.clone(),
             own.address.clone(),

@@ -52,9 +52,8 @@ impl Unload {
             .enable_all()
             .build()
             .context("cannot start the asynchronous runtime")?;
-        let network = runtime.block_on(async {
-            Surveyor::open()?.survey(std::iter::empty()).await
-        })?;
+        let network =
+            runtime.block_on(async { Surveyor::open()?.survey(std::iter::empty()).await })?;
         let removed = unload::unload(&pins, &place.registry(), &network)?;
         println!(
             "removed {} links, filters of {} interfaces, and the maps under {}",
@@ -77,6 +76,9 @@ fn confirmed(flows: Option<usize>) -> anyhow::Result<bool> {
     eprint!("Unload? [y/N] ");
     stderr().flush().context("cannot ask")?;
     let mut answer = String::new();
-    stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
+    stdin()
+        .lock()
+        .read_line(&mut answer)
+        .context("cannot read the answer")?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

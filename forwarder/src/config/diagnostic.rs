@@ -209,8 +209,12 @@ impl Report {
             let (code, message, label) = (finding.code, &finding.message, &finding.label);
             let help = finding.help.join("; ");
             match finding.severity {
-                Severity::Error => tracing::error!(code, %file, line, column, label, help, "{message}"),
-                Severity::Warning => tracing::warn!(code, %file, line, column, label, help, "{message}"),
+                Severity::Error => {
+                    tracing::error!(code, %file, line, column, label, help, "{message}")
+                }
+                Severity::Warning => {
+                    tracing::warn!(code, %file, line, column, label, help, "{message}")
+                }
             }
         }
     }

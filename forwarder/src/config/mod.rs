@@ -22,10 +22,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use self::diagnostic::Diagnostic;
 pub use self::diagnostic::Report;
 pub use self::model::Config;
 pub use self::resolve::DEFAULT_BPFFS;
-use self::diagnostic::Diagnostic;
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/forwarder/forwarder.toml";

@@ -3,9 +3,9 @@
 //! These types are the schema. Their field names are the contract with the user: the loader, the
 //! unknown-key check, `docs/config.md` and the commented example are all held against them.
 
+use serde::Deserialize as Derive;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
-use serde::Deserialize as Derive;
 use serde_spanned::Spanned;
 
 /// A text value and its place.

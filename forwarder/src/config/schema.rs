@@ -12,8 +12,11 @@ pub struct Table {
     /// Its keys.
     pub keys: &'static [&'static str],
     /// Keys whose value is a table or a list of tables.
-    pub tables: &'static [(&'static str, fn() -> Table)],
+    pub tables: &'static [Below],
 }
+
+/// A key, and the table below it.
+pub type Below = (&'static str, fn() -> Table);
 
 impl Table {
     /// The table below `key`, if `key` holds tables.
@@ -32,7 +35,9 @@ pub fn root() -> Table {
         keys: keys_of::<RawConfig>(),
         tables: &[
             ("entrance", || leaf("[entrance]", keys_of::<RawEntrance>())),
-            ("listener", || leaf("[[listener]]", keys_of::<RawListener>())),
+            ("listener", || {
+                leaf("[[listener]]", keys_of::<RawListener>())
+            }),
             ("pool", pool),
             ("route", || leaf("[[route]]", keys_of::<RawRoute>())),
         ],

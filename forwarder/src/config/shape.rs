@@ -110,10 +110,9 @@ impl Reader {
 
     fn unknown_key(&mut self, key: &str, span: Span, schema: &Table, path: &[Step]) {
         let meant = suggest::closest(key, schema.keys.iter().copied());
-        let mut finding =
-            Diagnostic::error("unknown-key", span, format!("unknown key `{key}`"))
-                .label(format!("{} has no such key", schema.title))
-                .suggest(meant);
+        let mut finding = Diagnostic::error("unknown-key", span, format!("unknown key `{key}`"))
+            .label(format!("{} has no such key", schema.title))
+            .suggest(meant);
         if meant.is_none() {
             let known = schema.keys.iter().copied();
             finding = finding.help(format!("its keys are {}", suggest::alternatives(known)));
@@ -169,7 +168,9 @@ fn type_error(error: &toml::de::Error, span: Span, path: &[Step]) -> Diagnostic 
         .replace(", expected", "; expected");
     let finding = Diagnostic::error("wrong-type", span, message).label(label);
     match (path.len(), key) {
-        (1, Some("entrance")) => finding.help("write `[entrance]`, with single brackets: there is one"),
+        (1, Some("entrance")) => {
+            finding.help("write `[entrance]`, with single brackets: there is one")
+        }
         (1, Some(key)) => finding.help(format!(
             "write `[[{key}]]`, with double brackets: there may be several"
         )),
@@ -312,7 +313,9 @@ mod tests {
 
     #[test]
     fn node_list_takes_text_and_tables() {
-        let shape = read("[[pool]]\nnodes = [\"10.0.0.2:443\", { name = \"a\", address = \"10.0.0.3:443\" }]\n");
+        let shape = read(
+            "[[pool]]\nnodes = [\"10.0.0.2:443\", { name = \"a\", address = \"10.0.0.3:443\" }]\n",
+        );
         assert!(shape.diagnostics.is_empty(), "{:?}", shape.diagnostics);
         let pool = shape.raw.pool[0].get_ref();
         assert_eq!(pool.nodes.as_ref().unwrap().get_ref().len(), 2);

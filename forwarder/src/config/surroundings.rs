@@ -48,20 +48,31 @@ pub fn destinations(config: &Config) -> impl Iterator<Item = IpAddr> {
 pub fn check(config: &Config, surroundings: &Surroundings) -> Vec<Diagnostic> {
     let network = &surroundings.network;
     let mut findings = Vec::new();
-    for name in config.entrance.public.iter().chain(&config.entrance.tunnels) {
+    for name in config
+        .entrance
+        .public
+        .iter()
+        .chain(&config.entrance.tunnels)
+    {
         findings.extend(interface(name, network));
     }
     for listener in &config.listeners {
         match &listener.addresses {
             None => findings.extend(no_public_address(config, &listener.name, network)),
             Some(addresses) => {
-                let foreign = addresses.iter().filter_map(|a| foreign_address(config, a, network));
+                let foreign = addresses
+                    .iter()
+                    .filter_map(|a| foreign_address(config, a, network));
                 findings.extend(foreign);
             }
         }
     }
     for pool in &config.pools {
-        findings.extend(pool.nodes.iter().filter_map(|node| way(config, pool, node, network)));
+        findings.extend(
+            pool.nodes
+                .iter()
+                .filter_map(|node| way(config, pool, node, network)),
+        );
     }
     if let Some(local) = &surroundings.local_ports {
         findings.extend(source_ports(config, local));
@@ -76,9 +87,12 @@ fn interface(name: &Spanned<String>, network: &Network) -> Option<Diagnostic> {
         let known = network.links.iter().map(|link| link.name.as_str());
         let known = known.filter(|known| *known != "lo");
         return Some(
-            warn("missing-interface", format!("there is no interface `{text}` now"))
-                .label("it is used as soon as it appears")
-                .suggest(suggest::closest(text, known)),
+            warn(
+                "missing-interface",
+                format!("there is no interface `{text}` now"),
+            )
+            .label("it is used as soon as it appears")
+            .suggest(suggest::closest(text, known)),
         );
     };
     if link.kind == LinkKind::Unsupported || text == "lo" {
@@ -107,7 +121,11 @@ fn no_public_address(
     listener: &Spanned<String>,
     network: &Network,
 ) -> Option<Diagnostic> {
-    let public = config.entrance.public.iter().map(|name| name.get_ref().as_str());
+    let public = config
+        .entrance
+        .public
+        .iter()
+        .map(|name| name.get_ref().as_str());
     network.addresses(public).is_empty().then(|| {
         Diagnostic::warning(
             "no-public-address",
@@ -124,7 +142,11 @@ fn foreign_address(
     address: &Spanned<IpAddr>,
     network: &Network,
 ) -> Option<Diagnostic> {
-    let public = config.entrance.public.iter().map(|name| name.get_ref().as_str());
+    let public = config
+        .entrance
+        .public
+        .iter()
+        .map(|name| name.get_ref().as_str());
     let own = network.addresses(public);
     (!own.contains(address.get_ref())).then(|| {
         let text = address.get_ref().to_string();
@@ -156,7 +178,11 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
         suggest::alternatives(names.map(|name| name.get_ref().as_str()))
     };
     let title = format!("no tunnel leads to node `{}`", node.name);
-    let first_tunnel = config.entrance.tunnels.first().map(|name| name.get_ref().as_str());
+    let first_tunnel = config
+        .entrance
+        .tunnels
+        .first()
+        .map(|name| name.get_ref().as_str());
     let add_route = format!(
         "`ip route add {}/{} dev {}`, or add it to the peer's AllowedIPs",
         address.ip(),
@@ -179,16 +205,26 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
     }
     let link = network.link_by_index(egress.ifindex);
     let through = link.map_or("?", |link| link.name.as_str());
-    if !config.entrance.tunnels.iter().any(|name| name.get_ref() == through) {
+    if !config
+        .entrance
+        .tunnels
+        .iter()
+        .any(|name| name.get_ref() == through)
+    {
         return Some(
             warn("no-tunnel", title)
-                .label(format!("packets to it leave by `{through}`, which is not in `tunnels` ({})", tunnels()))
+                .label(format!(
+                    "packets to it leave by `{through}`, which is not in `tunnels` ({})",
+                    tunnels()
+                ))
                 .help(add_route)
                 .help(format!("or add `{through}` to `tunnels` if it is one")),
         );
     }
     let needs_source = pool.client_address != ClientAddress::Transparent;
-    let source = egress.source.filter(|source| source.is_ipv4() == address.is_ipv4());
+    let source = egress
+        .source
+        .filter(|source| source.is_ipv4() == address.is_ipv4());
     (needs_source && source.is_none()).then(|| {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         warn(
@@ -196,7 +232,9 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
             format!("no source address towards node `{}`", node.name),
         )
         .label(format!("`{through}` has no {family} address"))
-        .help(format!("give `{through}` an {family} address; `proxy-v2` and `masquerade` need one"))
+        .help(format!(
+            "give `{through}` an {family} address; `proxy-v2` and `masquerade` need one"
+        ))
     })
 }
 
@@ -308,9 +346,8 @@ mod tests {
     #[test]
     fn ways_to_nodes_are_looked_at() {
         assert_eq!(codes(|s| s.network.egress.clear()), ["no-tunnel"]);
-        let egress = |change: fn(&mut Egress)| {
-            codes(|s| s.network.egress.values_mut().for_each(change))
-        };
+        let egress =
+            |change: fn(&mut Egress)| codes(|s| s.network.egress.values_mut().for_each(change));
         assert_eq!(egress(|e| e.ifindex = 2), ["no-tunnel"]);
         assert_eq!(egress(|e| e.local = true), ["local-node"]);
         assert_eq!(egress(|e| e.source = None), ["no-source-address"]);

@@ -45,7 +45,11 @@ impl Lock {
         let mut file = open(path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LockError::Held { pid: pid(&mut file) }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(LockError::Held {
+                    pid: pid(&mut file),
+                });
+            }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         let write = |file: &mut File| {
@@ -99,7 +103,10 @@ mod tests {
         let first = Lock::take(&path).unwrap();
         let own = std::process::id().to_string();
         let error = Lock::take(&path).unwrap_err();
-        assert!(matches!(&error, LockError::Held { pid } if *pid == own), "{error}");
+        assert!(
+            matches!(&error, LockError::Held { pid } if *pid == own),
+            "{error}"
+        );
         assert_eq!(Lock::holder(&path), Some(own));
         drop(first);
         assert_eq!(Lock::holder(&path), None);

@@ -175,7 +175,9 @@ impl Daemon {
             }
         }
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
-        info!("stopping; programs stay attached and flows go on. `forwarder unload` removes everything");
+        info!(
+            "stopping; programs stay attached and flows go on. `forwarder unload` removes everything"
+        );
         Ok(())
     }
 
@@ -183,7 +185,10 @@ impl Daemon {
     /// change or within a minute.
     async fn keep_up(&mut self) {
         if let Err(error) = self.follow_network(false).await {
-            error!(error = &error as &dyn std::error::Error, "the data plane is not in step with the network");
+            error!(
+                error = &error as &dyn std::error::Error,
+                "the data plane is not in step with the network"
+            );
         }
     }
 
@@ -220,7 +225,13 @@ impl Daemon {
             network: network.clone(),
             local_ports: Surroundings::local_ports(),
         };
-        for Diagnostic { code, message, label, .. } in surroundings::check(&self.config, &surroundings) {
+        for Diagnostic {
+            code,
+            message,
+            label,
+            ..
+        } in surroundings::check(&self.config, &surroundings)
+        {
             warn!(code, "{message}: {label}");
         }
     }
@@ -250,7 +261,10 @@ impl Daemon {
             "swept"
         );
         if let Err(error) = self.dataplane.release(&swept.in_use) {
-            error!(error = &error as &dyn std::error::Error, "numbers not released");
+            error!(
+                error = &error as &dyn std::error::Error,
+                "numbers not released"
+            );
         }
         self.tell_systemd(&[NotifyState::Status(&format!("{} flows", swept.flows))]);
     }

@@ -52,8 +52,14 @@ mod tests {
     #[test]
     fn each_instance_has_its_own_files() {
         let lock = |bpffs: &str| Place::new(Path::new(bpffs), Path::new("/run/x")).lock();
-        assert_eq!(lock("/sys/fs/bpf/forwarder"), Path::new("/run/x/sys-fs-bpf-forwarder.lock"));
-        assert_eq!(lock("/sys/fs/bpf/forwarder/"), lock("/sys/fs/bpf/forwarder"));
+        assert_eq!(
+            lock("/sys/fs/bpf/forwarder"),
+            Path::new("/run/x/sys-fs-bpf-forwarder.lock")
+        );
+        assert_eq!(
+            lock("/sys/fs/bpf/forwarder/"),
+            lock("/sys/fs/bpf/forwarder")
+        );
         assert_ne!(lock("/a/b-c"), lock("/a-b/c"));
     }
 }

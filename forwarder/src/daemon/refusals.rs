@@ -20,7 +20,9 @@ pub struct Refusals {
 impl Refusals {
     /// Whether one more may be shown.
     pub fn may_show(&mut self, now: Instant) -> bool {
-        let fresh = self.second.is_none_or(|start| now.duration_since(start) >= Duration::from_secs(1));
+        let fresh = self
+            .second
+            .is_none_or(|start| now.duration_since(start) >= Duration::from_secs(1));
         if fresh {
             self.second = Some(now);
             self.shown = 0;

@@ -6,13 +6,13 @@
 
 use std::mem;
 
+use aya::pin::PinError;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{
     self, NlOptions, SchedClassifier, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError,
     TcHandle,
 };
 use aya::programs::{LinkOrder, ProgramError};
-use aya::pin::PinError;
 use aya::util::KernelVersion;
 use forwarder_common::abi::program;
 use serde::{Deserialize, Serialize};
@@ -189,8 +189,9 @@ fn clsact(classifier: &mut SchedClassifier, interface: &str) -> Result<(), Progr
         // It is there already; if it is not, attaching says so.
         tracing::debug!(interface, %error, "clsact not added");
     }
-    let old = SchedClassifierLink::attached(interface, TcAttachType::Ingress, PRIORITY, HANDLE, None)
-        .map_err(TcError::IoError)?;
+    let old =
+        SchedClassifierLink::attached(interface, TcAttachType::Ingress, PRIORITY, HANDLE, None)
+            .map_err(TcError::IoError)?;
     let id = match classifier.attach_to_link(old) {
         Ok(id) => id,
         Err(_) => {

@@ -107,6 +107,9 @@ mod tests {
         })
         .unwrap();
         assert_eq!(seen.len(), 4_000);
-        assert!(seen.iter().all(|(key, value)| *value == u64::from(*key) * 3));
+        assert!(
+            seen.iter()
+                .all(|(key, value)| *value == u64::from(*key) * 3)
+        );
     }
 }

@@ -31,14 +31,39 @@ macro_rules! sum_fields {
 }
 
 sum_fields!(PathStats {
-    up_packets, up_bytes, down_packets, down_bytes, opened, closed, reset, failed, replays,
+    up_packets,
+    up_bytes,
+    down_packets,
+    down_bytes,
+    opened,
+    closed,
+    reset,
+    failed,
+    replays,
 });
-sum_fields!(NodeStats {
-    syns, syn_timeouts, syn_resets, accepted, connect_us, strays,
-} [connect_buckets]);
+sum_fields!(
+    NodeStats {
+        syns,
+        syn_timeouts,
+        syn_resets,
+        accepted,
+        connect_us,
+        strays,
+    }[connect_buckets]
+);
 sum_fields!(ListenerStats {
-    syns, cookies, cookies_valid, cookies_invalid, hellos, hello_bytes, hello_segments, hello_ms,
-    opened, refused, packets, bytes,
+    syns,
+    cookies,
+    cookies_valid,
+    cookies_invalid,
+    hellos,
+    hello_bytes,
+    hello_segments,
+    hello_ms,
+    opened,
+    refused,
+    packets,
+    bytes,
 });
 
 impl Sum for u64 {
@@ -67,19 +92,28 @@ impl CounterMaps {
 
     /// Counters of one path.
     pub fn path(&self, path: u16) -> Result<PathStats, MapsError> {
-        let values = self.paths.get(&u32::from(path), 0).reading(map::PATH_STATS)?;
+        let values = self
+            .paths
+            .get(&u32::from(path), 0)
+            .reading(map::PATH_STATS)?;
         Ok(total(&values))
     }
 
     /// Counters of one node.
     pub fn node(&self, node: u16) -> Result<NodeStats, MapsError> {
-        let values = self.nodes.get(&u32::from(node), 0).reading(map::NODE_STATS)?;
+        let values = self
+            .nodes
+            .get(&u32::from(node), 0)
+            .reading(map::NODE_STATS)?;
         Ok(total(&values))
     }
 
     /// Counters of one listener.
     pub fn listener(&self, listener: u16) -> Result<ListenerStats, MapsError> {
-        let values = self.listeners.get(&u32::from(listener), 0).reading(map::LISTENER_STATS)?;
+        let values = self
+            .listeners
+            .get(&u32::from(listener), 0)
+            .reading(map::LISTENER_STATS)?;
         Ok(total(&values))
     }
 }

@@ -116,10 +116,15 @@ pub fn client(flow: &FlowKey) -> SocketAddr {
 impl<'a> Record<'a> {
     /// Resolves an event's numbers.
     pub fn new(event: &Event, registry: &'a Registry) -> Self {
-        let path = u16::try_from(event.path).ok().and_then(|path| registry.path(path));
+        let path = u16::try_from(event.path)
+            .ok()
+            .and_then(|path| registry.path(path));
         let node = path.map(|(block, ordinal)| block.nodes[ordinal]);
         let listed = |id: u32| registry.names.key(id as usize).cloned().unwrap_or_default();
-        let sent = event.name.get(..event.name_len as usize).unwrap_or_default();
+        let sent = event
+            .name
+            .get(..event.name_len as usize)
+            .unwrap_or_default();
         let name = match sent {
             [] if event.name_id == NONE => String::new(),
             [] => listed(event.name_id),
@@ -131,8 +136,10 @@ impl<'a> Record<'a> {
             local: registry.vips.key(key(event.flow.vip)).copied(),
             kind: kind(event),
             name,
-            listener: path.and_then(|(block, _)| Some(registry.listeners.key(key(block.listener))?.as_str())),
-            pool: path.and_then(|(block, _)| Some(registry.pools.key(key(block.pool))?.name.as_str())),
+            listener: path
+                .and_then(|(block, _)| Some(registry.listeners.key(key(block.listener))?.as_str())),
+            pool: path
+                .and_then(|(block, _)| Some(registry.pools.key(key(block.pool))?.name.as_str())),
             node: node.and_then(|node| Some(registry.node_names.get(&node)?.as_str())),
         }
     }
@@ -140,7 +147,9 @@ impl<'a> Record<'a> {
     /// Writes the log line.
     pub fn log(&self, event: &Event) {
         let client = self.client;
-        let local = self.local.map(|(ip, port)| SocketAddr::new(ip, port).to_string());
+        let local = self
+            .local
+            .map(|(ip, port)| SocketAddr::new(ip, port).to_string());
         let local = local.unwrap_or_default();
         let (name, listener) = (self.name.as_str(), self.listener.unwrap_or_default());
         let (pool, node) = (self.pool.unwrap_or_default(), self.node.unwrap_or_default());
@@ -244,16 +253,27 @@ mod tests {
         assert_eq!(record.kind, Kind::Opened);
         assert_eq!(record.client.to_string(), "198.51.100.4:50000");
         assert_eq!(record.name, "a.example.org");
-        assert_eq!((record.listener, record.pool, record.node), (Some("https"), Some("k3s"), Some("thinkpad")));
+        assert_eq!(
+            (record.listener, record.pool, record.node),
+            (Some("https"), Some("k3s"), Some("thinkpad"))
+        );
         assert_eq!(record.local.unwrap().1, 443);
     }
 
     #[test]
     fn a_closed_flow_is_called_by_its_listed_name() {
         let registry = registry();
-        let record = Record::new(&event(event_kind::CLOSED, close_reason::NODE_RESET, b""), &registry);
+        let record = Record::new(
+            &event(event_kind::CLOSED, close_reason::NODE_RESET, b""),
+            &registry,
+        );
         assert_eq!(record.name, "*.example.org");
-        assert_eq!(record.kind, Kind::Closed { reason: "node_reset" });
+        assert_eq!(
+            record.kind,
+            Kind::Closed {
+                reason: "node_reset"
+            }
+        );
     }
 
     #[test]
@@ -264,7 +284,10 @@ mod tests {
         let registry = Registry::default();
         let record = Record::new(&event, &registry);
         assert_eq!(record.kind, Kind::Refused { reason: "not_tls" });
-        assert_eq!((record.name.as_str(), record.node, record.local), ("", None, None));
+        assert_eq!(
+            (record.name.as_str(), record.node, record.local),
+            ("", None, None)
+        );
     }
 
     #[test]

@@ -63,7 +63,10 @@ fn free_slot(present: u32) -> u32 {
 
 fn renew(tables: &mut Tables, slot: u32) -> Result<(), KeysError> {
     let key = [random()?, random()?];
-    tables.cookie_keys.set(slot, key, 0).writing(map::COOKIE_KEYS)?;
+    tables
+        .cookie_keys
+        .set(slot, key, 0)
+        .writing(map::COOKIE_KEYS)?;
     Ok(())
 }
 
@@ -86,7 +89,12 @@ mod tests {
         for epoch in 0..EPOCHS_PER_KEY * KEY_SLOTS * 2 {
             let now_ns = u64::from(epoch) * EPOCH_NS;
             let free = free_slot(present_slot(now_ns));
-            for near in [epoch.saturating_sub(1), epoch, epoch + 1, epoch + EPOCHS_PER_KEY] {
+            for near in [
+                epoch.saturating_sub(1),
+                epoch,
+                epoch + 1,
+                epoch + EPOCHS_PER_KEY,
+            ] {
                 assert_ne!(free, key_slot(near), "epoch {epoch}");
             }
         }

@@ -84,7 +84,9 @@ impl Programs {
         for (name, size) in sizes.by_map() {
             loader.map_max_entries(name, size);
         }
-        let ebpf = loader.load(object).map_err(|e| LoadError::Object(Box::new(e)))?;
+        let ebpf = loader
+            .load(object)
+            .map_err(|e| LoadError::Object(Box::new(e)))?;
         let mut programs = Self {
             ebpf,
             pins: pins.clone(),
@@ -141,7 +143,10 @@ impl Programs {
 fn refusal(name: &str, error: ProgramError) -> LoadError {
     let name = name.to_owned();
     match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
             let log = verifier_log.to_string();
             let lines: Vec<_> = log.lines().collect();
             let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");

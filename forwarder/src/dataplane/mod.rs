@@ -19,6 +19,7 @@ pub mod events;
 pub mod keys;
 pub mod load;
 pub mod maps;
+pub mod numbers;
 pub mod pins;
 pub mod plan;
 mod recover;
@@ -115,7 +116,11 @@ impl Dataplane {
             warn!("maps of a start that was interrupted are made anew");
             pins.remove_maps()?;
         }
-        let origin = if pins.exists() { Origin::Adopted } else { Origin::Fresh };
+        let origin = if pins.exists() {
+            Origin::Adopted
+        } else {
+            Origin::Fresh
+        };
         let sizes = Sizes::of(config).adopt(&pins, object)?;
         let programs = Programs::load(object, &pins, &sizes)?;
         let mut tables = Tables::open(&pins)?;
@@ -129,7 +134,8 @@ impl Dataplane {
                 Some(registry) => registry,
                 None => {
                     warn!(path = %registry_path.display(), "registry lost, made from the maps");
-                    let mut sweeper = Sweeper::new(State::open(&pins)?, config.entrance.idle_timeout);
+                    let mut sweeper =
+                        Sweeper::new(State::open(&pins)?, config.entrance.idle_timeout);
                     recover::recover(&tables, &sweeper.sweep()?.in_use)?
                 }
             },
@@ -168,8 +174,16 @@ impl Dataplane {
         config: &'a Config,
         network: &Network,
     ) -> Result<Vec<&'a str>, DataplaneError> {
-        let tunnels = config.entrance.tunnels.iter().map(|name| (Side::Tunnel, name));
-        let public = config.entrance.public.iter().map(|name| (Side::Public, name));
+        let tunnels = config
+            .entrance
+            .tunnels
+            .iter()
+            .map(|name| (Side::Tunnel, name));
+        let public = config
+            .entrance
+            .public
+            .iter()
+            .map(|name| (Side::Public, name));
         let mut missing = Vec::new();
         let mut wanted = BTreeSet::new();
         let mut attachments = Vec::new();
@@ -206,7 +220,13 @@ impl Dataplane {
         }
         let hook = self.programs.attach(side, link)?;
         self.attached.insert((side, link.ifindex));
-        info!(interface = link.name, ifindex = link.ifindex, side = side.word(), ?hook, "attached");
+        info!(
+            interface = link.name,
+            ifindex = link.ifindex,
+            side = side.word(),
+            ?hook,
+            "attached"
+        );
         Ok(hook)
     }
 
@@ -282,7 +302,10 @@ fn fill_queues(pins: &Pins, config: &Config) -> Result<(), MapsError> {
         state.hello_free.push(slot, 0).writing(map::HELLO_FREE)?;
     }
     for port in config.entrance.source_ports.get_ref().clone() {
-        state.source_ports.push(u32::from(port), 0).writing(map::SOURCE_PORTS)?;
+        state
+            .source_ports
+            .push(u32::from(port), 0)
+            .writing(map::SOURCE_PORTS)?;
     }
     Ok(())
 }

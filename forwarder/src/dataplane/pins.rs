@@ -159,7 +159,9 @@ impl Pins {
     pub fn prepare(&self) -> Result<(), PinsError> {
         let parent = existing_ancestor(&self.root);
         if !is_bpffs(&parent).map_err(failed("inspect", &parent))? {
-            return Err(PinsError::NotBpffs { path: self.root.clone() });
+            return Err(PinsError::NotBpffs {
+                path: self.root.clone(),
+            });
         }
         for version in self.versions()? {
             if version != self.version && version.join("links").is_dir() {
@@ -261,18 +263,14 @@ fn parse_link(name: &str) -> Option<(Side, u32)> {
 /// Removes a file that may be absent.
 pub fn remove_file(path: &Path) -> Result<(), PinsError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(failed("remove", path)(error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => Ok(()),
     }
 }
 
 fn remove_tree(path: &Path) -> Result<(), PinsError> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(failed("remove", path)(error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => Ok(()),
     }
 }

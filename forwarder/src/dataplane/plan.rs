@@ -114,7 +114,10 @@ pub fn plan(
         settings: settings(config),
         nodes: node_values,
         paths: paths(registry),
-        pools: pools.into_iter().map(|(number, pool)| (number, pool.1)).collect(),
+        pools: pools
+            .into_iter()
+            .map(|(number, pool)| (number, pool.1))
+            .collect(),
         tables,
         vips,
     })
@@ -165,7 +168,11 @@ fn pools<'a>(config: &'a Config, registry: &mut Registry) -> Vec<(u16, (&'a Pool
         let key = PoolKey {
             name: pool.name.get_ref().clone(),
             client_address: word(pool.client_address).to_owned(),
-            nodes: pool.nodes.iter().map(|node| *node.address.get_ref()).collect(),
+            nodes: pool
+                .nodes
+                .iter()
+                .map(|node| *node.address.get_ref())
+                .collect(),
         };
         let number = narrow(registry.pools.number(&key));
         (number, (pool, pool_plan(pool)))
@@ -183,7 +190,9 @@ fn pool_plan(pool: &Pool) -> PoolPlan {
         .collect();
     let mut shares = [0; maglev::TABLE_SIZE];
     maglev::build(&mut candidates, &mut shares);
-    let mut table = Box::new(abi::MaglevTable { ordinals: [0; 1024] });
+    let mut table = Box::new(abi::MaglevTable {
+        ordinals: [0; 1024],
+    });
     table.ordinals[..maglev::TABLE_SIZE].copy_from_slice(&shares);
     PoolPlan {
         value: abi::Pool {
@@ -220,17 +229,27 @@ fn tables(
     let mut tables = Vec::new();
     for (at, number) in listeners.iter().enumerate() {
         let mut rows = Vec::new();
-        for route in config.routes.iter().filter(|route| route.listeners.contains(&at)) {
+        for route in config
+            .routes
+            .iter()
+            .filter(|route| route.listeners.contains(&at))
+        {
             let route_number = narrow(registry.routes.number(&route_key(config, route)));
             let (pool_number, (pool, _)) = &pools[route.pool];
-            let pool_nodes: Vec<u16> = pool.nodes.iter().map(|node| nodes[node.address.get_ref()]).collect();
+            let pool_nodes: Vec<u16> = pool
+                .nodes
+                .iter()
+                .map(|node| nodes[node.address.get_ref()])
+                .collect();
             let base = registry.block(*number, route_number, *pool_number, &pool_nodes);
             let end = registry.paths_end();
-            let base = base.filter(|_| end <= sizes.paths as usize).ok_or(PlanError {
-                what: "paths (listeners × routes × nodes)",
-                count: end,
-                room: sizes.paths,
-            })?;
+            let base = base
+                .filter(|_| end <= sizes.paths as usize)
+                .ok_or(PlanError {
+                    what: "paths (listeners × routes × nodes)",
+                    count: end,
+                    room: sizes.paths,
+                })?;
             for pattern in &route.names {
                 let name = registry.names.number(&pattern.to_string());
                 let entry = abi::NameEntry {
@@ -254,9 +273,15 @@ fn tables(
 fn route_key(config: &Config, route: &Route) -> RouteKey {
     let listeners = route.listeners.iter().map(|at| &config.listeners[*at]);
     RouteKey {
-        first_name: route.names.first().map(ToString::to_string).unwrap_or_default(),
+        first_name: route
+            .names
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         pool: config.pools[route.pool].name.get_ref().clone(),
-        listeners: listeners.map(|listener| listener.name.get_ref().clone()).collect(),
+        listeners: listeners
+            .map(|listener| listener.name.get_ref().clone())
+            .collect(),
     }
 }
 
@@ -326,7 +351,9 @@ fn node_value(node: SocketAddr, tunnels: &[&str], network: &Network) -> abi::Nod
     };
     if let Some((egress, link)) = way {
         let mtu = egress.mtu.map_or(link.mtu, |route| route.min(link.mtu));
-        let source = egress.source.filter(|source| source.is_ipv4() == ip.is_ipv4());
+        let source = egress
+            .source
+            .filter(|source| source.is_ipv4() == ip.is_ipv4());
         value.local = source.map_or([0; 4], address);
         value.mss = mss(mtu, ip);
         value.ifindex = link.ifindex;
@@ -346,7 +373,13 @@ fn vips(
     listeners: &[u16],
     nodes: &[(u16, abi::Node)],
 ) -> Vec<(u16, abi::Vip)> {
-    let public = || config.entrance.public.iter().map(|name| name.get_ref().as_str());
+    let public = || {
+        config
+            .entrance
+            .public
+            .iter()
+            .map(|name| name.get_ref().as_str())
+    };
     let mut vips = Vec::new();
     for (at, listener) in config.listeners.iter().enumerate() {
         let addresses = match &listener.addresses {
@@ -394,7 +427,10 @@ fn advertised_mss(
     registry: &Registry,
     nodes: &[(u16, abi::Node)],
 ) -> u16 {
-    let routes = config.routes.iter().filter(|route| route.listeners.contains(&listener));
+    let routes = config
+        .routes
+        .iter()
+        .filter(|route| route.listeners.contains(&listener));
     let behind = routes.flat_map(|route| &config.pools[route.pool].nodes);
     let same_family = behind.filter(|node| node.address.get_ref().is_ipv4() == ip.is_ipv4());
     let sizes = same_family.filter_map(|node| {
@@ -405,14 +441,19 @@ fn advertised_mss(
                 && value.address == wanted
                 && value.port_be == port_be
         });
-        known.filter(|(_, value)| value.ifindex != 0).map(|(_, value)| value.mss)
+        known
+            .filter(|(_, value)| value.ifindex != 0)
+            .map(|(_, value)| value.mss)
     });
     let tunnels = || {
         let names = config.entrance.tunnels.iter();
         let links = names.filter_map(|name| network.link(name.get_ref()));
         links.map(|link| mss(link.mtu, ip)).min()
     };
-    sizes.min().or_else(tunnels).unwrap_or_else(|| mss(LEAST_MTU, ip))
+    sizes
+        .min()
+        .or_else(tunnels)
+        .unwrap_or_else(|| mss(LEAST_MTU, ip))
 }
 
 /// An address as it stands in packets.

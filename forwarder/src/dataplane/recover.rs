@@ -41,14 +41,18 @@ pub fn recover(tables: &Tables, in_use: &InUse) -> Result<Registry, MapsError> {
         }
     }
     for name in &in_use.names {
-        registry.names.restore(*name as usize, format!("(unknown name {name})"));
+        registry
+            .names
+            .restore(*name as usize, format!("(unknown name {name})"));
     }
     Ok(registry)
 }
 
 fn restore_names(registry: &mut Registry, listener: u16, route: u16, pool: u16) {
     let unknown = |what: &str, number: u16| format!("(unknown {what} {number})");
-    registry.listeners.restore(listener.into(), unknown("listener", listener));
+    registry
+        .listeners
+        .restore(listener.into(), unknown("listener", listener));
     let route_key = RouteKey {
         first_name: unknown("route", route),
         pool: unknown("pool", pool),

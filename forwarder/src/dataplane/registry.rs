@@ -6,8 +6,7 @@
 //!
 //! The registry is a file in the run directory: like the pinned maps it is gone after a reboot.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::attach::Hook;
+use super::numbers::Numbers;
 use super::pins::Side;
 
 /// Why the registry could not be read or written.
@@ -54,121 +54,6 @@ pub enum RegistryError {
         /// Its layout.
         found: u32,
     },
-}
-
-/// Numbers for things of one sort: dense, stable, reused only after release.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<Option<K>>", into = "Vec<Option<K>>")]
-pub struct Numbers<K: Eq + Hash + Clone> {
-    slots: Vec<Option<K>>,
-    index: HashMap<K, usize>,
-    live: BTreeSet<usize>,
-    /// Below this every slot is taken.
-    full_below: usize,
-}
-
-impl<K: Eq + Hash + Clone> Default for Numbers<K> {
-    fn default() -> Self {
-        Vec::new().into()
-    }
-}
-
-impl<K: Eq + Hash + Clone> From<Vec<Option<K>>> for Numbers<K> {
-    fn from(slots: Vec<Option<K>>) -> Self {
-        let numbered = slots.iter().enumerate();
-        let index = numbered.filter_map(|(number, key)| Some((key.clone()?, number)));
-        Self {
-            index: index.collect(),
-            slots,
-            live: BTreeSet::new(),
-            full_below: 0,
-        }
-    }
-}
-
-impl<K: Eq + Hash + Clone> From<Numbers<K>> for Vec<Option<K>> {
-    fn from(numbers: Numbers<K>) -> Self {
-        numbers.slots
-    }
-}
-
-impl<K: Eq + Hash + Clone> Numbers<K> {
-    /// The number of `key`, a new one if it has none; marks it as configured.
-    pub fn number(&mut self, key: &K) -> usize {
-        if let Some(number) = self.index.get(key) {
-            self.live.insert(*number);
-            return *number;
-        }
-        let free = (self.full_below..self.slots.len()).find(|at| self.slots[*at].is_none());
-        let number = free.unwrap_or(self.slots.len());
-        if number == self.slots.len() {
-            self.slots.push(None);
-        }
-        self.full_below = number + 1;
-        self.slots[number] = Some(key.clone());
-        self.index.insert(key.clone(), number);
-        self.live.insert(number);
-        number
-    }
-
-    /// Enters a number that is known from elsewhere, as something that lingers. Says whether it was free.
-    pub fn restore(&mut self, number: usize, key: K) -> bool {
-        if self.slots.len() <= number {
-            self.slots.resize(number + 1, None);
-        }
-        let free = self.slots[number].is_none() && !self.index.contains_key(&key);
-        if free {
-            self.slots[number] = Some(key.clone());
-            self.index.insert(key, number);
-        }
-        free
-    }
-
-    /// What `number` stands for.
-    pub fn key(&self, number: usize) -> Option<&K> {
-        self.slots.get(number)?.as_ref()
-    }
-
-    /// Whether `number` is configured, as far as this process has asked.
-    pub fn is_live(&self, number: usize) -> bool {
-        self.live.contains(&number)
-    }
-
-    /// All numbers given, configured or not.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, &K)> {
-        let numbered = self.slots.iter().enumerate();
-        numbered.filter_map(|(number, key)| Some((number, key.as_ref()?)))
-    }
-
-    /// One more than the highest number given.
-    pub fn end(&self) -> usize {
-        self.slots.len()
-    }
-
-    fn begin(&mut self) {
-        self.live.clear();
-    }
-
-    fn has_lingering(&self) -> bool {
-        self.index.len() > self.live.len()
-    }
-
-    /// Frees what is neither configured nor `used`; returns it.
-    fn release(&mut self, used: impl Fn(usize) -> bool) -> Vec<(usize, K)> {
-        let mut released = Vec::new();
-        for (number, slot) in self.slots.iter_mut().enumerate() {
-            if !self.live.contains(&number)
-                && !used(number)
-                && let Some(key) = slot.take()
-            {
-                self.index.remove(&key);
-                released.push((number, key));
-            }
-        }
-        while self.slots.pop_if(|last| last.is_none()).is_some() {}
-        self.full_below = 0;
-        released
-    }
 }
 
 /// A pool as flows depend on it: other nodes or another way to tell the client's address make another
@@ -343,7 +228,10 @@ impl Registry {
             live: true,
         };
         self.blocks.insert(position, new);
-        self.blocks[position].end().le(&usize::from(u16::MAX)).then_some(base as u16)
+        self.blocks[position]
+            .end()
+            .le(&usize::from(u16::MAX))
+            .then_some(base as u16)
     }
 
     /// Enters a path that is known from elsewhere, as one that lingers.
@@ -392,17 +280,27 @@ impl Registry {
         });
         let blocks = &self.blocks;
         let by_block = |is: &dyn Fn(&Block) -> bool| blocks.iter().any(is);
-        self.listeners.release(|n| by_block(&|block| usize::from(block.listener) == n));
-        self.routes.release(|n| by_block(&|block| usize::from(block.route) == n));
-        self.pools.release(|n| by_block(&|block| usize::from(block.pool) == n));
-        let in_block = |n: usize| by_block(&|block| block.nodes.iter().any(|own| usize::from(*own) == n));
+        self.listeners
+            .release(|n| by_block(&|block| usize::from(block.listener) == n));
+        self.routes
+            .release(|n| by_block(&|block| usize::from(block.route) == n));
+        self.pools
+            .release(|n| by_block(&|block| usize::from(block.pool) == n));
+        let in_block =
+            |n: usize| by_block(&|block| block.nodes.iter().any(|own| usize::from(*own) == n));
         let nodes = self.nodes.release(in_block);
         let fits = |n: usize| u16::try_from(n).ok();
-        self.vips.release(|n| fits(n).is_some_and(|n| in_use.vips.contains(&n)));
-        self.names.release(|n| u32::try_from(n).is_ok_and(|n| in_use.names.contains(&n)));
+        self.vips
+            .release(|n| fits(n).is_some_and(|n| in_use.vips.contains(&n)));
+        self.names
+            .release(|n| u32::try_from(n).is_ok_and(|n| in_use.names.contains(&n)));
         let listeners = &self.listeners;
-        self.tables.retain(|listener, _| listeners.key(usize::from(*listener)).is_some());
-        let nodes: Vec<_> = nodes.into_iter().filter_map(|(n, at)| Some((fits(n)?, at))).collect();
+        self.tables
+            .retain(|listener, _| listeners.key(usize::from(*listener)).is_some());
+        let nodes: Vec<_> = nodes
+            .into_iter()
+            .filter_map(|(n, at)| Some((fits(n)?, at)))
+            .collect();
         for (number, _) in &nodes {
             self.node_names.remove(number);
         }
@@ -448,22 +346,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_stable_and_reused_only_after_release() {
-        let mut numbers = Numbers::default();
-        assert_eq!(numbers.number(&"a"), 0);
-        assert_eq!(numbers.number(&"b"), 1);
-        assert_eq!(numbers.number(&"a"), 0);
-        numbers.begin();
-        assert_eq!(numbers.number(&"b"), 1);
-        assert_eq!(numbers.number(&"c"), 2, "0 lingers");
-        assert!(numbers.has_lingering());
-        assert_eq!(numbers.release(|n| n == 0), []);
-        assert_eq!(numbers.release(|_| false), [(0, "a")]);
-        assert_eq!(numbers.number(&"d"), 0);
-        assert!(!numbers.has_lingering());
-    }
-
-    #[test]
     fn blocks_fill_gaps_and_find_themselves() {
         let mut registry = Registry::default();
         assert_eq!(registry.block(0, 0, 0, &[0, 1, 2]), Some(0));
@@ -478,7 +360,11 @@ mod tests {
         assert_eq!(registry.block(0, 2, 2, &[4]), Some(4), "0 to 2 are in use");
         registry.release(&InUse::default());
         assert_eq!(registry.block(0, 3, 3, &[5, 6]), Some(0));
-        assert_eq!(registry.block(0, 4, 4, &[5, 6]), Some(5), "a gap of one is too small");
+        assert_eq!(
+            registry.block(0, 4, 4, &[5, 6]),
+            Some(5),
+            "a gap of one is too small"
+        );
         assert_eq!(registry.block(0, 5, 5, &[7]), Some(2));
         assert_eq!(registry.paths_end(), 7);
     }
@@ -520,6 +406,9 @@ mod tests {
         assert_eq!(loaded.block(0, 0, 0, &[0]), Some(0));
         assert_eq!(loaded.tables[&0].id, 1);
         fs::write(&path, "{}").unwrap();
-        assert!(matches!(Registry::load(&path), Err(RegistryError::Damaged { .. })));
+        assert!(matches!(
+            Registry::load(&path),
+            Err(RegistryError::Damaged { .. })
+        ));
     }
 }

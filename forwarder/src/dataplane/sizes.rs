@@ -98,7 +98,10 @@ impl Sizes {
             .iter()
             .map(|route| route.listeners.len() * route.names.len())
             .sum();
-        let explicit = config.listeners.iter().filter_map(|listener| listener.addresses.as_ref());
+        let explicit = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.addresses.as_ref());
         let vips: usize = explicit.map(Vec::len).sum::<usize>() + config.listeners.len() * 8;
         Self {
             vips: roomy(vips, 256),
@@ -148,7 +151,8 @@ impl Sizes {
             })?;
             let wanted = object.maps.get(name);
             let same = wanted.is_some_and(|map| {
-                info.map_type().is_ok_and(|kind| kind as u32 == map.map_type())
+                info.map_type()
+                    .is_ok_and(|kind| kind as u32 == map.map_type())
                     && info.key_size() == map.key_size()
                     && info.value_size() == map.value_size()
             });
@@ -211,9 +215,14 @@ mod tests {
     #[test]
     fn sizes_follow_the_configuration() {
         let text = include_str!("../../tests/check/fine.toml");
-        let config = crate::config::parse(Path::new("fine.toml"), text).config.unwrap();
+        let config = crate::config::parse(Path::new("fine.toml"), text)
+            .config
+            .unwrap();
         let sizes = Sizes::of(&config);
-        assert_eq!((sizes.flows, sizes.hellos, sizes.vips), (65_536, 1_024, 256));
+        assert_eq!(
+            (sizes.flows, sizes.hellos, sizes.vips),
+            (65_536, 1_024, 256)
+        );
         assert_eq!(sizes.source_ports, 32_767 - 1_024 + 1);
     }
 
@@ -222,7 +231,10 @@ mod tests {
         assert!(will_do(map::NODES, 1_024, 64).is_ok());
         assert!(will_do(map::NODES, 64, 1_024).is_err());
         let error = will_do(map::FLOWS, 65_536, 1_024).unwrap_err().to_string();
-        assert!(error.contains("max_flows") && error.contains("unload"), "{error}");
+        assert!(
+            error.contains("max_flows") && error.contains("unload"),
+            "{error}"
+        );
     }
 
     #[test]

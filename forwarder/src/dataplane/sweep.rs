@@ -157,7 +157,10 @@ impl Sweeper {
             return Ok(false);
         }
         let path = found(state.paths.get(&u32::from(seen.path), 0)).reading(map::PATHS)?;
-        if found(state.flows.remove(key)).writing(map::FLOWS)?.is_none() {
+        if found(state.flows.remove(key))
+            .writing(map::FLOWS)?
+            .is_none()
+        {
             return Ok(false);
         }
         if let Some(path) = path {
@@ -174,7 +177,10 @@ impl Sweeper {
             if !transparent {
                 let port = u32::from(u16::from_be(seen.source_port_be));
                 // The queue has room for every port there is.
-                state.source_ports.push(port, 0).writing(map::SOURCE_PORTS)?;
+                state
+                    .source_ports
+                    .push(port, 0)
+                    .writing(map::SOURCE_PORTS)?;
             }
         }
         if seen.state != state::SPLICED {
@@ -188,15 +194,22 @@ impl Sweeper {
         let mut stale = Vec::new();
         let index = self.state.hello_index.map().fd().as_fd();
         let mut users = Vec::new();
-        batch::scan(index, |key: FlowKey, slot: u32| users.push((key, slot)))
-            .map_err(|source| SweepError::List { name: map::HELLO_INDEX, source })?;
+        batch::scan(index, |key: FlowKey, slot: u32| users.push((key, slot))).map_err(
+            |source| SweepError::List {
+                name: map::HELLO_INDEX,
+                source,
+            },
+        )?;
         for (key, slot) in users {
-            let hello: Option<Hello> = found(self.state.hellos.get(&slot, 0)).reading(map::HELLOS)?;
+            let hello: Option<Hello> =
+                found(self.state.hellos.get(&slot, 0)).reading(map::HELLOS)?;
             let Some(hello) = hello else { continue };
             if elapsed_ms(hello.touched_ms, now) <= HELLO.as_millis() as u32 {
                 continue;
             }
-            let has_flow = found(self.state.flows.get(&key, 0)).reading(map::FLOWS)?.is_some();
+            let has_flow = found(self.state.flows.get(&key, 0))
+                .reading(map::FLOWS)?
+                .is_some();
             if hello.state != hello_state::ROUTED || !has_flow {
                 stale.push(key);
             }
@@ -213,7 +226,10 @@ impl Sweeper {
         let Some(slot) = found(state.hello_index.get(key, 0)).reading(map::HELLO_INDEX)? else {
             return Ok(false);
         };
-        if found(state.hello_index.remove(key)).writing(map::HELLO_INDEX)?.is_none() {
+        if found(state.hello_index.remove(key))
+            .writing(map::HELLO_INDEX)?
+            .is_none()
+        {
             return Ok(false);
         }
         state.hello_free.push(slot, 0).writing(map::HELLO_FREE)?;
@@ -226,14 +242,17 @@ impl Sweeper {
         let mut lonely = Vec::new();
         let mut failed = None;
         let reverse = self.state.reverse.map().fd().as_fd();
-        batch::scan(reverse, |key: ReverseKey, entry: ReverseEntry| {
-            match found(self.state.flows.get(&entry.flow, 0)) {
-                Ok(None) => lonely.push(key),
-                Ok(Some(_)) => {}
-                Err(error) => failed = Some(error),
-            }
+        batch::scan(reverse, |key: ReverseKey, entry: ReverseEntry| match found(
+            self.state.flows.get(&entry.flow, 0),
+        ) {
+            Ok(None) => lonely.push(key),
+            Ok(Some(_)) => {}
+            Err(error) => failed = Some(error),
         })
-        .map_err(|source| SweepError::List { name: map::REVERSE, source })?;
+        .map_err(|source| SweepError::List {
+            name: map::REVERSE,
+            source,
+        })?;
         if let Some(error) = failed {
             Err(error).reading(map::FLOWS)?;
         }
@@ -323,7 +342,11 @@ mod tests {
         let mut flow = flow(state::SPLICED, mark::FIN, 0);
         flow.seen_ms = 10_000_000;
         assert_eq!(expiry(&flow, 10_000_500, IDLE), None);
-        assert_eq!(expiry(&flow, 9_999_990, IDLE), None, "seen after the sweep began");
+        assert_eq!(
+            expiry(&flow, 9_999_990, IDLE),
+            None,
+            "seen after the sweep began"
+        );
     }
 
     #[test]

@@ -28,7 +28,9 @@ pub struct Removed {
 pub fn open_flows(pins: &Pins) -> Option<usize> {
     let state = State::open(pins).ok()?;
     let mut count = 0;
-    let scan = batch::scan(state.flows.map().fd().as_fd(), |_: FlowKey, _: Flow| count += 1);
+    let scan = batch::scan(state.flows.map().fd().as_fd(), |_: FlowKey, _: Flow| {
+        count += 1
+    });
     scan.ok().map(|()| count)
 }
 

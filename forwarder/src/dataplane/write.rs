@@ -44,7 +44,9 @@ impl Tables {
         let mut changes = Changes::default();
         let settings = found(self.settings.get(&0, 0)).reading(map::SETTINGS)?;
         if settings != Some(plan.settings) {
-            self.settings.set(0, plan.settings, 0).writing(map::SETTINGS)?;
+            self.settings
+                .set(0, plan.settings, 0)
+                .writing(map::SETTINGS)?;
         }
         for (number, node) in &plan.nodes {
             changes.nodes += usize::from(self.node(*number, node)?);
@@ -93,7 +95,9 @@ impl Tables {
         let key = Endpoint::new(node.address, node.port_be);
         let known = found(self.node_index.get(&key, 0)).reading(map::NODE_INDEX)?;
         if known != Some(index) {
-            self.node_index.insert(key, index, 0).writing(map::NODE_INDEX)?;
+            self.node_index
+                .insert(key, index, 0)
+                .writing(map::NODE_INDEX)?;
         }
         Ok(!same)
     }
@@ -107,7 +111,9 @@ impl Tables {
         let current = match known {
             Some(known) => {
                 let table = found(self.maglev.get(&known.maglev, 0)).reading(map::MAGLEV)?;
-                table.filter(|table| *table == *pool.table).map(|_| known.maglev)
+                table
+                    .filter(|table| *table == *pool.table)
+                    .map(|_| known.maglev)
             }
             None => None,
         };
@@ -117,7 +123,9 @@ impl Tables {
             (None, None) => slots[0],
         };
         if current.is_none() {
-            self.maglev.set(slot, pool.table.as_ref(), 0).writing(map::MAGLEV)?;
+            self.maglev
+                .set(slot, pool.table.as_ref(), 0)
+                .writing(map::MAGLEV)?;
         }
         let value = abi::Pool {
             maglev: slot,
@@ -143,10 +151,14 @@ impl Tables {
         let id = free.unwrap_or(u16::MAX);
         for (pattern, entry) in &table.rows {
             let (bits, bytes) = pattern.key(id);
-            self.names.insert(&Key::new(bits, bytes), entry, 0).writing(map::NAMES)?;
+            self.names
+                .insert(&Key::new(bits, bytes), entry, 0)
+                .writing(map::NAMES)?;
         }
         let digest = table.digest;
-        registry.tables.insert(table.listener, TableState { id, digest });
+        registry
+            .tables
+            .insert(table.listener, TableState { id, digest });
         Ok(table.rows.len())
     }
 
@@ -154,7 +166,10 @@ impl Tables {
         let mut changed = 0;
         for (number, vip) in &plan.vips {
             let index = u32::from(*number);
-            let table = registry.tables.get(&vip.listener).map_or(0, |state| state.id);
+            let table = registry
+                .tables
+                .get(&vip.listener)
+                .map_or(0, |state| state.id);
             let vip = abi::Vip { table, ..*vip };
             let same = found(self.vips.get(&index, 0)).reading(map::VIPS)? == Some(vip);
             if !same {
@@ -163,7 +178,9 @@ impl Tables {
             let key = Endpoint::new(vip.address, vip.port_be);
             let claimed = found(self.vip_index.get(&key, 0)).reading(map::VIP_INDEX)?;
             if claimed != Some(index) {
-                self.vip_index.insert(key, index, 0).writing(map::VIP_INDEX)?;
+                self.vip_index
+                    .insert(key, index, 0)
+                    .writing(map::VIP_INDEX)?;
             }
             changed += usize::from(!same || claimed != Some(index));
         }
@@ -176,7 +193,11 @@ impl Tables {
                 .iter()
                 .any(|(_, vip)| vip.address == key.address && vip.port_be == key.port_be)
         };
-        let keys: Vec<Endpoint> = self.vip_index.keys().collect::<Result<_, _>>().reading(map::VIP_INDEX)?;
+        let keys: Vec<Endpoint> = self
+            .vip_index
+            .keys()
+            .collect::<Result<_, _>>()
+            .reading(map::VIP_INDEX)?;
         let unwanted: Vec<_> = keys.iter().filter(|key| !wanted(key)).collect();
         for key in &unwanted {
             found(self.vip_index.remove(key)).writing(map::VIP_INDEX)?;
@@ -186,7 +207,11 @@ impl Tables {
 
     fn remove_retired_names(&mut self, registry: &Registry) -> Result<(), MapsError> {
         let used: BTreeSet<u16> = registry.tables.values().map(|state| state.id).collect();
-        let keys: Vec<_> = self.names.keys().collect::<Result<_, _>>().reading(map::NAMES)?;
+        let keys: Vec<_> = self
+            .names
+            .keys()
+            .collect::<Result<_, _>>()
+            .reading(map::NAMES)?;
         for key in keys {
             if !used.contains(&table_of(&key.data())) {
                 found(self.names.remove(&key)).writing(map::NAMES)?;

@@ -114,7 +114,11 @@ const ARPHRD_IP6GRE: u16 = 823;
 
 /// The TCP segment size that an MTU leaves in the family of `address`.
 pub fn mss(mtu: u32, address: IpAddr) -> u16 {
-    let headers = if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+    let headers = if address.is_ipv4() {
+        HEADERS_V4
+    } else {
+        HEADERS_V6
+    };
     u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX)
 }
 

@@ -42,8 +42,7 @@ pub struct Surveyor {
 impl Surveyor {
     /// Opens the socket. Needs a tokio runtime; the socket closes with the last clone.
     pub fn open() -> Result<Self, SurveyError> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(SurveyError::Socket)?;
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(SurveyError::Socket)?;
         tokio::spawn(connection);
         Ok(Self { handle })
     }

@@ -28,9 +28,8 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Entrance> {
     let Some(raw) = &shape.raw.entrance else {
         if !shape.lost("entrance", 0, "") {
             context.push(
-                Diagnostic::error("missing-section", 0..0, "there is no [entrance]").help(
-                    "add `[entrance]` with `public = [\"eth0\"]` and `tunnels = [\"wg0\"]`",
-                ),
+                Diagnostic::error("missing-section", 0..0, "there is no [entrance]")
+                    .help("add `[entrance]` with `public = [\"eth0\"]` and `tunnels = [\"wg0\"]`"),
             );
         }
         return None;
@@ -39,7 +38,13 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Entrance> {
     let raw = raw.get_ref();
 
     let public = interfaces(context, "public", &raw.public, &span, "public = [\"eth0\"]");
-    let tunnels = interfaces(context, "tunnels", &raw.tunnels, &span, "tunnels = [\"wg0\"]");
+    let tunnels = interfaces(
+        context,
+        "tunnels",
+        &raw.tunnels,
+        &span,
+        "tunnels = [\"wg0\"]",
+    );
     if let (Some(public), Some(tunnels)) = (&public, &tunnels) {
         no_interface_on_both_sides(context, public, tunnels);
     }
@@ -95,8 +100,12 @@ fn interfaces(
     };
     if list.get_ref().is_empty() && !context.shape.lost("entrance", 0, key) {
         context.push(
-            Diagnostic::error("empty-list", list.span(), format!("`{key}` names no interface"))
-                .help(format!("name at least one, like `{fix}`")),
+            Diagnostic::error(
+                "empty-list",
+                list.span(),
+                format!("`{key}` names no interface"),
+            )
+            .help(format!("name at least one, like `{fix}`")),
         );
         return None;
     }

@@ -33,8 +33,14 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Gaps<Listener> {
     overlaps(context, &claims);
     if all.is_empty() && !shape.lost("listener", 0, "") {
         context.push(
-            Diagnostic::warning("no-listener", 0..0, "there is no [[listener]]: nothing is forwarded")
-                .help("add `[[listener]]` with `name = \"https\"`, `protocol = \"tls\"` and `port = 443`"),
+            Diagnostic::warning(
+                "no-listener",
+                0..0,
+                "there is no [[listener]]: nothing is forwarded",
+            )
+            .help(
+                "add `[[listener]]` with `name = \"https\"`, `protocol = \"tls\"` and `port = 443`",
+            ),
         );
     }
     listeners
@@ -56,7 +62,13 @@ fn one<'a>(
         }
     };
     if raw.protocol.is_none() {
-        context.missing("listener", index, "protocol", span.clone(), "protocol = \"tls\"");
+        context.missing(
+            "listener",
+            index,
+            "protocol",
+            span.clone(),
+            "protocol = \"tls\"",
+        );
     }
     let protocol = context.keyword("protocol", raw.protocol.as_ref(), Protocol::Tls);
     let port = match &raw.port {
@@ -87,7 +99,10 @@ fn one<'a>(
 }
 
 /// `None` if something is wrong, `Some(None)` if all addresses are meant.
-#[expect(clippy::option_option, reason = "the outer level is whether the list resolved")]
+#[expect(
+    clippy::option_option,
+    reason = "the outer level is whether the list resolved"
+)]
 fn addresses(
     context: &mut Context<'_>,
     index: usize,

@@ -81,7 +81,14 @@ fn node(context: &mut Context<'_>, raw: &Spanned<RawNode>) -> Option<(Node, Span
             let address = context.node_address(&Text::new(raw.span(), text.clone()))?;
             let name = address.get_ref().to_string();
             let weight = 1;
-            return Some((Node { name, address, weight }, raw.span()));
+            return Some((
+                Node {
+                    name,
+                    address,
+                    weight,
+                },
+                raw.span(),
+            ));
         }
         RawNode::Table(table) => table,
     };
@@ -103,7 +110,14 @@ fn node(context: &mut Context<'_>, raw: &Spanned<RawNode>) -> Option<(Node, Span
         None => (address.get_ref().to_string(), address.span()),
     };
     let weight = u16::try_from(weight?).ok()?;
-    Some((Node { name, address, weight }, span))
+    Some((
+        Node {
+            name,
+            address,
+            weight,
+        },
+        span,
+    ))
 }
 
 fn distinct(context: &mut Context<'_>, nodes: &[Option<(Node, Span)>]) {

@@ -59,7 +59,10 @@ fn one(
     }
     let names = names?;
     Some(Route {
-        names: names.into_iter().map(|(pattern, _)| pattern).collect::<Option<_>>()?,
+        names: names
+            .into_iter()
+            .map(|(pattern, _)| pattern)
+            .collect::<Option<_>>()?,
         pool: pool?,
         listeners: listeners?,
     })
@@ -103,7 +106,9 @@ fn listener_indices(
             return None;
         }
         let tls = listeners.iter().enumerate().filter(|(_, listener)| {
-            listener.as_ref().is_none_or(|listener| listener.protocol == Protocol::Tls)
+            listener
+                .as_ref()
+                .is_none_or(|listener| listener.protocol == Protocol::Tls)
         });
         return Some(tls.map(|(at, _)| at).collect());
     };
@@ -216,11 +221,19 @@ fn bad_name(text: &Text, why: &NameError) -> Diagnostic {
         format!("`{written}` is not a name that can be listed"),
     )
     .label(why.to_string());
-    let bare = written.trim_start_matches("https://").trim_start_matches("http://");
-    let bare = bare.split(['/', ':']).next().unwrap_or(bare).trim_end_matches('.');
+    let bare = written
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
+    let bare = bare
+        .split(['/', ':'])
+        .next()
+        .unwrap_or(bare)
+        .trim_end_matches('.');
     if written.parse::<IpAddr>().is_ok() {
         finding.help("clients send no server name when they connect to an address; list host names")
-    } else if let Some(rest) = written.strip_prefix("*.").map(|rest| rest.rsplit("*.").next().unwrap_or(rest))
+    } else if let Some(rest) = written
+        .strip_prefix("*.")
+        .map(|rest| rest.rsplit("*.").next().unwrap_or(rest))
         && Pattern::parse(rest).is_ok()
     {
         finding.help(format!("a wildcard covers any depth: write `*.{rest}`"))
@@ -314,14 +327,23 @@ fn families_without_node(
             routes.iter().any(|route| leads(&route))
         });
         for (_, listener) in used {
-            let Some(Listener { name, addresses: Some(addresses), .. }) = listener else {
+            let Some(Listener {
+                name,
+                addresses: Some(addresses),
+                ..
+            }) = listener
+            else {
                 continue;
             };
             for (family, is_family) in FAMILIES {
                 let Some(address) = addresses.iter().find(|a| is_family(a.get_ref())) else {
                     continue;
                 };
-                if pool.nodes.iter().any(|node| is_family(&node.address.get_ref().ip())) {
+                if pool
+                    .nodes
+                    .iter()
+                    .any(|node| is_family(&node.address.get_ref().ip()))
+                {
                     continue;
                 }
                 context.push(

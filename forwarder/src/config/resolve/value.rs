@@ -109,10 +109,14 @@ impl Context<'_> {
             return Some(text.clone());
         }
         self.push(
-            Diagnostic::error("bad-name", text.span(), format!("`{name}` cannot be a name"))
-                .label(format!(
-                    "expected 1 to {NAME_MAX} letters, digits, `-`, `_` or `.`"
-                )),
+            Diagnostic::error(
+                "bad-name",
+                text.span(),
+                format!("`{name}` cannot be a name"),
+            )
+            .label(format!(
+                "expected 1 to {NAME_MAX} letters, digits, `-`, `_` or `.`"
+            )),
         );
         None
     }
@@ -202,7 +206,10 @@ impl Context<'_> {
             ),
             Ok(SocketAddr::V6(v6)) if v6.ip().to_ipv4_mapped().is_some() => (
                 "an IPv4 address in IPv6 notation",
-                format!("write `{}`", SocketAddr::new(v6.ip().to_canonical(), v6.port())),
+                format!(
+                    "write `{}`",
+                    SocketAddr::new(v6.ip().to_canonical(), v6.port())
+                ),
             ),
             Ok(socket) if socket.ip().is_unspecified() || socket.ip().is_multicast() => (
                 "no node can have this address",

@@ -32,7 +32,9 @@ pool = "nas"
 
 fn config(text: &str) -> Config {
     let outcome = crate::config::parse(Path::new("test.toml"), text);
-    outcome.config.unwrap_or_else(|| panic!("{}", outcome.report.render(false)))
+    outcome
+        .config
+        .unwrap_or_else(|| panic!("{}", outcome.report.render(false)))
 }
 
 fn network() -> Network {
@@ -55,7 +57,13 @@ fn network() -> Network {
     };
     Network {
         links: vec![
-            link("eth0", 2, LinkKind::L2, 1_500, &["203.0.113.7", "2001:db8::7"]),
+            link(
+                "eth0",
+                2,
+                LinkKind::L2,
+                1_500,
+                &["203.0.113.7", "2001:db8::7"],
+            ),
             link("wg0", 3, LinkKind::L3, 1_420, &["10.0.0.1", "fd00::1"]),
             link("vx0", 4, LinkKind::L2, 1_370, &["10.1.0.1"]),
         ],
@@ -81,9 +89,15 @@ fn nodes_know_their_tunnel() {
     let plan = planned(TEXT, &network(), &mut Registry::default());
     let node = |number: usize| plan.nodes[number].1;
     assert_eq!(plan.nodes.len(), 4);
-    assert_eq!((node(0).ifindex, node(0).link, node(0).mss), (3, abi::link::L3, 1_380));
+    assert_eq!(
+        (node(0).ifindex, node(0).link, node(0).mss),
+        (3, abi::link::L3, 1_380)
+    );
     assert_eq!(ip(&node(0).local), "10.0.0.1".parse::<IpAddr>().unwrap());
-    assert_eq!((node(1).ifindex, node(1).link, node(1).mss), (4, abi::link::L2, 1_330));
+    assert_eq!(
+        (node(1).ifindex, node(1).link, node(1).mss),
+        (4, abi::link::L2, 1_330)
+    );
     assert_eq!(node(1).port_be, 8_443_u16.to_be());
     assert_eq!((node(2).ifindex, node(2).mss), (3, 1_360));
     assert_eq!(ip(&node(2).address), "fd00::2".parse::<IpAddr>().unwrap());
@@ -106,7 +120,10 @@ fn the_smallest_tunnel_of_a_family_is_advertised() {
     let plan = planned(TEXT, &network(), &mut Registry::default());
     let mss = |number: usize| plan.vips[number].1.mss;
     assert_eq!(plan.vips.len(), 2);
-    assert_eq!(ip(&plan.vips[0].1.address), "203.0.113.7".parse::<IpAddr>().unwrap());
+    assert_eq!(
+        ip(&plan.vips[0].1.address),
+        "203.0.113.7".parse::<IpAddr>().unwrap()
+    );
     assert_eq!(mss(0), 1_330, "10.1.0.3 by vx0");
     assert_eq!(mss(1), 1_360, "fd00::2 by wg0");
     let mut unreachable = network();
@@ -125,7 +142,11 @@ fn names_lead_to_blocks_of_paths() {
     assert_eq!(table.rows.len(), 3);
     for (_, entry) in &table.rows {
         let name = registry.names.key(entry.name as usize).unwrap();
-        let (base, pool) = if name == "nas.example.org" { (3, 1) } else { (0, 0) };
+        let (base, pool) = if name == "nas.example.org" {
+            (3, 1)
+        } else {
+            (0, 0)
+        };
         assert_eq!((entry.path_base, entry.pool), (base, pool), "{name}");
     }
     assert_eq!(plan.paths.len(), 4);
@@ -168,7 +189,10 @@ fn numbers_survive_a_changed_configuration() {
     assert!(second.paths.starts_with(&first.paths), "and their paths");
     assert!(registry.has_lingering());
     let row = second.tables[0].rows.iter().find(|row| {
-        registry.names.key(row.1.name as usize).is_some_and(|name| name == "www.example.org")
+        registry
+            .names
+            .key(row.1.name as usize)
+            .is_some_and(|name| name == "www.example.org")
     });
     assert_eq!(row.unwrap().1.path_base, 4);
 

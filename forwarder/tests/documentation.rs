@@ -1,0 +1,151 @@
+//! Every key of the configuration is documented, and what is documented exists.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use forwarder::config::{self, schema};
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Section title and key of every key there is.
+fn keys() -> BTreeSet<(String, String)> {
+    let mut keys = BTreeSet::new();
+    let mut tables: Vec<_> = ["entrance", "listener", "pool", "route"]
+        .iter()
+        .map(|name| schema::root().below(name).unwrap())
+        .collect();
+    while let Some(table) = tables.pop() {
+        for key in table.keys {
+            keys.insert((table.title.to_owned(), (*key).to_owned()));
+            tables.extend(table.below(key));
+        }
+    }
+    keys
+}
+
+/// The same of every heading of `docs/config.md`, each with the text below it.
+fn documented() -> Vec<(String, String, String)> {
+    let text = read("docs/config.md");
+    let mut section = String::new();
+    let mut found: Vec<(String, String, String)> = Vec::new();
+    for line in text.lines() {
+        let quoted = |prefix: &str| {
+            line.strip_prefix(prefix)?
+                .strip_prefix('`')?
+                .strip_suffix('`')
+        };
+        if line.starts_with("## ") {
+            section = quoted("## ").unwrap_or_default().to_owned();
+        } else if let Some(key) = quoted("### ") {
+            found.push((section.clone(), key.to_owned(), String::new()));
+        } else if let Some(key) = quoted("#### ") {
+            found.push((String::from("a node"), key.to_owned(), String::new()));
+        } else if let Some((_, _, below)) = found.last_mut() {
+            below.push_str(line);
+            below.push('\n');
+        }
+    }
+    found
+}
+
+#[test]
+fn the_manual_describes_every_key_and_no_other() {
+    let documented: BTreeSet<_> = documented()
+        .into_iter()
+        .map(|(section, key, _)| (section, key))
+        .collect();
+    assert_eq!(documented, keys());
+}
+
+#[test]
+fn each_key_has_type_default_and_example() {
+    for (section, key, below) in documented() {
+        for row in ["| type |", "| default |", "| example |"] {
+            assert!(below.contains(row), "{section} {key} has no {row}");
+        }
+        let example = below
+            .lines()
+            .find(|line| line.starts_with("| example |"))
+            .unwrap();
+        assert!(
+            example.contains(&format!("{key} =")),
+            "{section} {key}: {example}"
+        );
+    }
+}
+
+#[test]
+fn the_example_file_shows_every_key() {
+    let text = read("packaging/forwarder.toml.example");
+    for (section, key) in keys() {
+        let shown = text.lines().any(|line| {
+            let line = line.trim_start().trim_start_matches("# ");
+            line.starts_with(&format!("{key} =")) || line.contains(&format!(" {key} ="))
+        });
+        assert!(shown, "{section} {key}");
+    }
+}
+
+#[test]
+fn the_example_file_and_the_manual_are_valid() {
+    let example = read("packaging/forwarder.toml.example");
+    let manual = read("docs/config.md");
+    let manual = manual
+        .split("```toml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    for text in [example.as_str(), manual] {
+        let outcome = config::parse(Path::new("example"), text);
+        assert_eq!(
+            outcome.report.diagnostics.len(),
+            0,
+            "{}",
+            outcome.report.render(false)
+        );
+    }
+}
+
+/// A commented key shows its default: taking the comment away changes nothing.
+#[test]
+fn commented_keys_show_their_defaults() {
+    let example = read("packaging/forwarder.toml.example");
+    let uncommented: Vec<String> = example
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if is_key(rest) && !rest.starts_with("addresses") => rest.to_owned(),
+            _ => line.to_owned(),
+        })
+        .collect();
+    let parse = |text: &str| config::parse(Path::new("example"), text).config.unwrap();
+    let with = parse(&uncommented.join("\n"));
+    let without = parse(&example);
+    assert_ne!(uncommented.join("\n"), example.trim_end());
+    assert_eq!(plain(&with), plain(&without));
+}
+
+fn is_key(line: &str) -> bool {
+    let name = line.split(" =").next().unwrap_or_default();
+    line.contains(" = ")
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+/// A configuration without the places of its values in the file.
+fn plain(config: &config::Config) -> String {
+    let text = format!("{config:?}");
+    let mut out = String::new();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find("span: ") {
+        out.push_str(&rest[..at]);
+        rest = rest[at..].split_once(',').map_or("", |(_, after)| after);
+    }
+    out + rest
+}
