@@ -21,7 +21,7 @@ pub const TABLE_SIZE: usize = 1021;
 pub const NO_NODE: u16 = u16::MAX;
 
 /// The largest weight; larger ones count as this.
-pub const MAX_WEIGHT: u32 = 100;
+pub const MAX_WEIGHT: u32 = 1000;
 
 /// Public constant, so that every build places a name alike.
 const KEY: [u64; 2] = [0x6672_776d_6167_6c76, 0x0001_0000_0000_03fd];

@@ -133,7 +133,7 @@ proptest! {
 fn heaviest_and_lightest_weight_share_a_table() {
     let nodes = [("light".to_owned(), 1), ("heavy".to_owned(), MAX_WEIGHT)];
     let table = table(&nodes);
-    assert!((9..=11).contains(&share(&table, 0)), "{}", share(&table, 0));
+    assert!((1..=2).contains(&share(&table, 0)), "{}", share(&table, 0));
 }
 
 /// Entrances and versions must agree on where a client goes: a change of the

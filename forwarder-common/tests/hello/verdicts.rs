@@ -354,6 +354,14 @@ fn lying_lengths_are_refused() {
             "{what}: {outcome:?}"
         );
     }
+    // Half a length where the extensions should begin.
+    let mut stub = Hello::bare().message();
+    stub.push(0);
+    stub[3] += 1;
+    assert_eq!(
+        read(&records(&stub, |_| 1 << 14)),
+        Outcome::Refused(MalformedHello)
+    );
     // Longer than its parts: refused at once, not when the missing byte arrives.
     let mut longer = message.clone();
     longer[3] += 1;
