@@ -63,7 +63,7 @@ impl<'a> Forwarder<'a> {
         Ok(forwarder)
     }
 
-    /// Replaces the configuration file; a running forwarder hears nothing of it by itself.
+    /// Replaces the configuration file, which counts from the next [`Forwarder::run`] on.
     pub fn write_config(&self, config: &str) -> Result<()> {
         let entrance = if config.contains("[entrance]") {
             String::new()
@@ -119,13 +119,6 @@ impl<'a> Forwarder<'a> {
             daemon.wait_exit(Duration::from_secs(5))?;
         }
         Ok(())
-    }
-
-    /// Asks the daemon to read its configuration again (SIGHUP).
-    pub fn reload(&self) {
-        if let Some(daemon) = &self.daemon {
-            daemon.signal(libc::SIGHUP);
-        }
     }
 
     /// What `forwarder status --json` says.

@@ -17,13 +17,13 @@ mod tunnel;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cleanup::Guard;
 use crate::error::Result;
 use crate::ethtool::Offloads;
 use crate::netns::Namespace;
 use crate::pki::Pki;
-use crate::process::Daemon;
 use crate::wire::Wire;
 
 pub use tunnel::kernel_has_wireguard;
@@ -170,7 +170,7 @@ impl LabBuilder {
 #[derive(Debug)]
 pub struct Lab {
     // Fields are dropped in this order: programs and wires first, then namespaces, then the folder.
-    daemons: Vec<Daemon>,
+    wireguards: Mutex<Vec<tunnel::End>>,
     public_wires: Vec<Wire>,
     /// The clients.
     pub clients: Vec<ClientHost>,
@@ -281,10 +281,33 @@ impl Lab {
             .expect("a lab that was built with a public wire")
     }
 
-    /// The user-space WireGuards: those of the nodes of a tunnel first, then the entrance's.
+    /// The process ids of the user-space WireGuards.
     #[must_use]
-    pub fn daemons(&self) -> &[Daemon] {
-        &self.daemons
+    pub fn wireguard_pids(&self) -> Vec<u32> {
+        self.wireguards()
+            .iter()
+            .filter_map(|end| Some(end.daemon.as_ref()?.pid()))
+            .collect()
+    }
+
+    /// Removes the entrance's WireGuard interface that leads to a node, and makes it anew with the
+    /// same name, addresses and keys: it gets another index.
+    ///
+    /// # Panics
+    /// If no WireGuard leads to the node.
+    pub fn recreate_wireguard(&self, node: &Node) -> Result<()> {
+        let mut ends = self.wireguards();
+        let end = ends
+            .iter_mut()
+            .find(|end| end.at_entrance && end.interface == node.entrance_interface);
+        end.expect("a node behind WireGuard")
+            .recreate(&self.entrance)
+    }
+
+    fn wireguards(&self) -> MutexGuard<'_, Vec<tunnel::End>> {
+        self.wireguards
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

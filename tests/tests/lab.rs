@@ -375,11 +375,8 @@ fn nothing_is_left_behind() -> Result<()> {
     run(Command::new("ip").args(["netns", "add", stale]))?;
     let lab = Lab::builder().tunnel(TunnelKind::WireGuard, 1).build()?;
     let (name, folder) = (lab.name().to_owned(), lab.folder().to_path_buf());
-    let pids: Vec<u32> = lab
-        .daemons()
-        .iter()
-        .map(forwarder_tests::process::Daemon::pid)
-        .collect();
+    let pids = lab.wireguard_pids();
+    assert_eq!(pids.len(), 2);
     assert!(Path::new(&format!("/run/netns/{name}-entrance")).exists());
     assert!(!Path::new("/run/netns").join(stale).exists());
     let bpffs = run(Command::new("stat")
@@ -395,6 +392,29 @@ fn nothing_is_left_behind() -> Result<()> {
             .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
     );
     assert!(!run(Command::new("cat").arg("/proc/self/mounts"))?.contains(&name));
+    Ok(())
+}
+
+#[test]
+fn a_recreated_tunnel_works_again() -> Result<()> {
+    let lab = Lab::builder().tunnel(TunnelKind::WireGuard, 1).build()?;
+    let recorder = Recorder::start(&lab.nodes[0].namespace, 80)?;
+    let index = || {
+        lab.entrance
+            .ip_output(&["-o", "link", "show", "dev", "wg0"])
+    };
+    let before = index()?;
+    lab.recreate_wireguard(&lab.nodes[0])?;
+    assert_ne!(
+        before.split(':').next(),
+        index()?.split(':').next(),
+        "another index"
+    );
+    let to = lab.nodes[0].socket(Family::V6, 80);
+    lab.entrance
+        .enter(|| std::net::TcpStream::connect_timeout(&to, Duration::from_secs(10)))?
+        .unwrap();
+    recorder.wait_for("a connection", PATIENCE, |_| true)?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Builds the namespaces, links, addresses and routes of a lab.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{
@@ -66,7 +67,7 @@ pub(super) fn build(plan: &LabBuilder) -> Result<Lab> {
         public_wires.extend(site.public_link(&router, &entrance, interface)?);
     }
     let mut nodes = Vec::new();
-    let mut daemons = Vec::new();
+    let mut running = Vec::new();
     let mut wireguards = 0;
     for (kind, count) in &plan.tunnels {
         let first = nodes.len();
@@ -74,7 +75,7 @@ pub(super) fn build(plan: &LabBuilder) -> Result<Lab> {
             nodes.push(site.node(&entrance, *kind, nodes.len(), wireguards)?);
         }
         if *kind != TunnelKind::Ethernet {
-            daemons.extend(tunnel::connect(
+            running.extend(tunnel::connect(
                 &site.folder,
                 &entrance,
                 &nodes[first..],
@@ -90,7 +91,7 @@ pub(super) fn build(plan: &LabBuilder) -> Result<Lab> {
     }
     let pki = Pki::create(&site.folder)?;
     let lab = Lab {
-        daemons,
+        wireguards: Mutex::new(running),
         public_wires,
         clients,
         router,

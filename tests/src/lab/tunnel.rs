@@ -1,7 +1,7 @@
 //! WireGuard between the entrance and its nodes.
 
 use std::net::UdpSocket;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub fn kernel_has_wireguard() -> Result<bool> {
     Ok(probe.ip("link add wg0 type wireguard").is_ok())
 }
 
-/// Connects the entrance with the nodes of one WireGuard tunnel.
+/// Connects the entrance with the nodes of one WireGuard tunnel; the entrance's end comes last.
 pub(super) fn connect(
     folder: &Path,
     entrance: &Namespace,
@@ -28,14 +28,15 @@ pub(super) fn connect(
     kind: TunnelKind,
     number: u8,
     mtu: u16,
-) -> Result<Vec<Daemon>> {
+) -> Result<Vec<End>> {
     let port = FIRST_PORT + u16::from(number);
     let entrance_key = Key::generate()?;
     let mut entrance_peers = String::new();
-    let mut daemons = Vec::new();
+    let mut ends = Vec::new();
     for node in nodes {
         let key = Key::generate()?;
-        let (v4, v6) = (node.address(Family::V4), node.address(Family::V6));
+        let addresses = Family::BOTH.map(|family| node.address(family).to_string());
+        let [v4, v6] = &addresses;
         entrance_peers.push_str(&format!(
             "[Peer]\nPublicKey = {}\nEndpoint = 172.31.{}.2:{FIRST_PORT}\nAllowedIPs = {v4}/32, {v6}/128\n",
             key.public, node.index
@@ -45,32 +46,36 @@ pub(super) fn connect(
              [Peer]\nPublicKey = {}\nEndpoint = 172.31.{}.1:{port}\nAllowedIPs = 0.0.0.0/0, ::/0\n",
             key.private, entrance_key.public, node.index
         );
+        let stem = folder.join(format!("{}-wg0", node.namespace.name()));
         let end = End {
-            namespace: &node.namespace,
-            interface: "wg0",
-            text,
+            interface: "wg0".to_owned(),
+            at_entrance: false,
+            stem,
+            addresses,
             kind,
-            folder,
             mtu,
+            daemon: None,
         };
-        daemons.extend(end.set_up([v4, v6].map(|ip| ip.to_string()))?);
+        ends.push(end.configured(&text)?.up(&node.namespace)?);
     }
-    let interface = format!("wg{number}");
     let text = format!(
         "[Interface]\nPrivateKey = {}\nListenPort = {port}\n{entrance_peers}",
         entrance_key.private
     );
-    let end = End {
-        namespace: entrance,
-        interface: &interface,
-        text,
-        kind,
-        folder,
-        mtu,
-    };
+    let interface = format!("wg{number}");
+    let stem = folder.join(format!("{}-{interface}", entrance.name()));
     let addresses = Family::BOTH.map(|family| tunnel_address(8 + number, 1, family).to_string());
-    daemons.extend(end.set_up(addresses)?);
-    Ok(daemons)
+    let end = End {
+        interface,
+        at_entrance: true,
+        stem,
+        addresses,
+        kind,
+        mtu,
+        daemon: None,
+    };
+    ends.push(end.configured(&text)?.up(entrance)?);
+    Ok(ends)
 }
 
 /// Sends one datagram to each node, so that the WireGuard handshake is over before a test begins.
@@ -102,59 +107,74 @@ impl Key {
 }
 
 /// One end of a tunnel.
-struct End<'a> {
-    namespace: &'a Namespace,
-    interface: &'a str,
-    text: String,
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) interface: String,
+    pub(super) at_entrance: bool,
+    /// The path of its files, without their endings.
+    stem: PathBuf,
+    addresses: [String; 2],
     kind: TunnelKind,
-    folder: &'a Path,
     mtu: u16,
+    /// The WireGuard in user space, if it is one.
+    pub(super) daemon: Option<Daemon>,
 }
 
-impl End<'_> {
-    fn set_up(self, addresses: [String; 2]) -> Result<Option<Daemon>> {
-        let Self {
-            namespace,
-            interface,
-            kind,
-            folder,
-            mtu,
-            ..
-        } = &self;
-        let file = folder.join(format!("{}-{interface}.conf", namespace.name()));
-        std::fs::write(&file, &self.text).context(|| format!("writing {}", file.display()))?;
-        let (mut wg, daemon) = if *kind == TunnelKind::KernelWireGuard {
+impl End {
+    /// Removes the interface and makes it anew.
+    pub(super) fn recreate(&mut self, namespace: &Namespace) -> Result<()> {
+        if self.daemon.take().is_none() {
+            namespace.ip(&format!("link del {}", self.interface))?;
+        }
+        self.make(namespace)
+    }
+
+    fn configured(self, text: &str) -> Result<Self> {
+        let file = self.stem.with_extension("conf");
+        std::fs::write(&file, text).context(|| format!("writing {}", file.display()))?;
+        Ok(self)
+    }
+
+    fn up(mut self, namespace: &Namespace) -> Result<Self> {
+        self.make(namespace)?;
+        Ok(self)
+    }
+
+    fn make(&mut self, namespace: &Namespace) -> Result<()> {
+        let interface = &self.interface;
+        let mut wg = if self.kind == TunnelKind::KernelWireGuard {
             namespace.ip(&format!("link add {interface} type wireguard"))?;
-            (namespace.command("wg")?, None)
+            namespace.command("wg")?
         } else {
-            let daemon = self.start_daemon()?;
+            let daemon = self.start_daemon(namespace)?;
             // wg finds the daemon through a socket that exists only in the daemon's mount namespace.
             let mut wg = Command::new(command::find("nsenter")?);
             wg.args(["-m", "-n", "-t", &daemon.pid().to_string()])
                 .arg(command::find("wg")?);
-            (wg, Some(daemon))
+            self.daemon = Some(daemon);
+            wg
         };
-        run(wg.args(["setconf", interface]).arg(&file))?;
-        let [v4, v6] = addresses;
+        run(wg
+            .args(["setconf", interface])
+            .arg(self.stem.with_extension("conf")))?;
+        let [v4, v6] = &self.addresses;
         namespace.ip(&format!(
-            "link set {interface} mtu {mtu}\naddr add {v4}/24 dev {interface}\n\
-             addr add {v6}/64 dev {interface} nodad\nlink set {interface} up"
-        ))?;
-        Ok(daemon)
+            "link set {interface} mtu {}\naddr add {v4}/24 dev {interface}\n\
+             addr add {v6}/64 dev {interface} nodad\nlink set {interface} up",
+            self.mtu
+        ))
     }
 
-    fn start_daemon(&self) -> Result<Daemon> {
-        let program = command::find("wireguard-go")?;
-        let mut command = self.namespace.command("sh")?;
+    fn start_daemon(&self, namespace: &Namespace) -> Result<Daemon> {
+        let mut command = namespace.command("sh")?;
         command.args([
             "-c",
             "mount -t tmpfs tmpfs /run && mkdir -p /var/run/wireguard && exec \"$0\" -f \"$1\"",
         ]);
-        command.arg(program).arg(self.interface);
-        let log = self
-            .folder
-            .join(format!("{}-{}.log", self.namespace.name(), self.interface));
-        let daemon = Daemon::start("wireguard-go", command, &log)?;
+        command
+            .arg(command::find("wireguard-go")?)
+            .arg(&self.interface);
+        let daemon = Daemon::start("wireguard-go", command, &self.stem.with_extension("log"))?;
         let socket = format!(
             "/proc/{}/root/run/wireguard/{}.sock",
             daemon.pid(),
