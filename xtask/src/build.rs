@@ -89,6 +89,18 @@ pub fn user_programs(workspace: &Workspace, release: bool) -> Result<()> {
     process::run(&mut cargo)
 }
 
+/// Builds kernel programs and daemon, optimised, and returns the daemon.
+pub fn daemon(workspace: &Workspace) -> Result<PathBuf> {
+    kernel_programs(workspace)?;
+    eprintln!("daemon");
+    process::run(
+        Command::new("cargo")
+            .args(["build", "--release", "--package", "forwarder"])
+            .current_dir(workspace.root()),
+    )?;
+    Ok(workspace.target().join("release/forwarder"))
+}
+
 /// `cargo <verb>` for the crate of the kernel programs.
 ///
 /// `RUSTC_BOOTSTRAP` lets the stable toolchain compile `core` for the BPF target; it reaches

@@ -40,7 +40,7 @@ impl Purpose {
     }
 
     fn needs_lab(self) -> bool {
-        matches!(self, Self::Test | Self::Demo | Self::All)
+        self != Self::Build
     }
 
     fn needs_virtual_machine(self) -> bool {

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
-use crate::{build, debian, deny, privilege, process};
+use crate::{build, debian, deny, privilege, process, vm};
 
 /// The crate with the lab and everything that needs root.
 const LAB_CRATE: &str = "forwarder-tests";
@@ -19,7 +19,7 @@ const LAB_CRATE: &str = "forwarder-tests";
 /// Arguments of `test`.
 #[derive(Args)]
 pub struct Arguments {
-    /// Leave out what takes long: dependency check and lab.
+    /// Leave out what takes long: dependency check, lab and virtual machine.
     #[arg(long)]
     quick: bool,
     /// Go on after a failed stage.
@@ -47,10 +47,12 @@ enum Stage {
     Unit,
     /// Verifier budget, `BPF_PROG_TEST_RUN` tables and namespace tests; root.
     Lab,
+    /// The main job on a distribution kernel.
+    Vm,
 }
 
 impl Stage {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Setup,
         Self::Format,
         Self::Bpf,
@@ -58,10 +60,11 @@ impl Stage {
         Self::Dependencies,
         Self::Unit,
         Self::Lab,
+        Self::Vm,
     ];
 
     fn is_quick(self) -> bool {
-        !matches!(self, Self::Dependencies | Self::Lab)
+        !matches!(self, Self::Dependencies | Self::Lab | Self::Vm)
     }
 
     fn title(self) -> &'static str {
@@ -73,6 +76,7 @@ impl Stage {
             Self::Dependencies => "dependencies",
             Self::Unit => "unit and property tests",
             Self::Lab => "kernel and lab tests (root)",
+            Self::Vm => "virtual machine",
         }
     }
 
@@ -86,6 +90,7 @@ impl Stage {
             Self::Dependencies => deny::check(workspace),
             Self::Unit => unit(workspace),
             Self::Lab => lab(workspace),
+            Self::Vm => vm::run(workspace, &vm::Arguments::default()),
         }
     }
 }

@@ -68,7 +68,7 @@ pub const LAB: &[Tool] = &[
     tool("bpftool", &["bpftool"], "shows loaded programs and maps"),
 ];
 
-/// Programs of the virtual machine: `cargo xtask vm`.
+/// Programs of the virtual machine, `cargo xtask vm`, beside those of the lab that it takes in.
 pub const VIRTUAL_MACHINE: &[Tool] = &[
     Tool {
         arguments: "-L \"$root/usr/share/qemu\" -L \"$root/usr/share/seabios\" -L \"$root/usr/lib/ipxe/qemu\"",
@@ -84,11 +84,6 @@ pub const VIRTUAL_MACHINE: &[Tool] = &[
         &["busybox-static"],
         "the virtual machine's user land",
     ),
-    tool("ip", &["iproute2"], "used in the virtual machine"),
-    tool("tc", &["iproute2"], "used in the virtual machine"),
-    tool("wg", &["wireguard-tools"], "used in the virtual machine"),
-    tool("curl", &["curl"], "used in the virtual machine"),
-    tool("openssl", &["openssl"], "used in the virtual machine"),
 ];
 
 /// nginx's stream module, linked beside the programs so that configurations can name it.

@@ -30,7 +30,9 @@ const MODULES: &[&str] = &[
 ];
 
 /// Programs of `<cache>/bin` that go along.
-const PROGRAMS: &[&str] = &["ip", "tc", "wg", "curl", "openssl"];
+const PROGRAMS: &[&str] = &[
+    "ip", "tc", "wg", "ethtool", "tcpdump", "curl", "openssl", "nginx",
+];
 
 /// Builds the file system: `programs` are further ones by path, and `test` is what `/init` runs.
 pub fn build(
@@ -50,6 +52,8 @@ pub fn build(
     archive.file("test", 0o755, test.as_bytes());
     archive.file("etc/hosts", 0o644, b"127.0.0.1 localhost\n");
     archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n");
+
+    archive.file("etc/group", 0o644, b"root:x:0:\n");
 
     let (busybox, _) = tools::locate(workspace, "busybox")?;
     archive.copy("bin/busybox", &busybox)?;

@@ -11,11 +11,13 @@ mod modules;
 mod qemu;
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::build;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 
@@ -25,7 +27,13 @@ pub struct Arguments {
     /// The kernel series.
     #[arg(long, default_value = DEFAULT_KERNEL)]
     kernel: String,
+    /// Run this shell script in the guest instead of the test.
+    #[arg(long)]
+    script: Option<PathBuf>,
 }
+
+/// The main job, checked in the guest.
+const TEST: &str = include_str!("entrance.sh");
 
 const DEFAULT_KERNEL: &str = "6.1";
 
@@ -36,6 +44,7 @@ impl Default for Arguments {
     fn default() -> Self {
         Self {
             kernel: DEFAULT_KERNEL.to_owned(),
+            script: None,
         }
     }
 }
@@ -44,12 +53,14 @@ impl Default for Arguments {
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     setup::prepare(workspace, Purpose::Vm)?;
     let kernel = kernel::provide(workspace, &arguments.kernel)?;
-    let archive = initramfs::build(
-        workspace,
-        &kernel.modules,
-        &[],
-        include_str!("wireguard.sh"),
-    )?;
+    let forwarder = build::daemon(workspace)?;
+    let test = match &arguments.script {
+        Some(path) => {
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
+        None => TEST.to_owned(),
+    };
+    let archive = initramfs::build(workspace, &kernel.modules, &[forwarder], &test)?;
 
     let folder = workspace.target().join("vm");
     fs::create_dir_all(&folder)?;
