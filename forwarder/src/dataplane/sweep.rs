@@ -9,11 +9,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use aya::maps::IterableMap;
+use aya::maps::{IterableMap, MapData, Queue};
 use forwarder_common::abi::{
     Flow, FlowKey, Hello, ReverseEntry, ReverseKey, client_address, hello_state, map, mark, state,
 };
 use thiserror::Error;
+use tracing::warn;
 
 use super::batch;
 use super::clock::{elapsed_ms, monotonic_ms};
@@ -176,11 +177,7 @@ impl Sweeper {
             }
             if !transparent {
                 let port = u32::from(u16::from_be(seen.source_port_be));
-                // The queue has room for every port there is.
-                state
-                    .source_ports
-                    .push(port, 0)
-                    .writing(map::SOURCE_PORTS)?;
+                give_back(&mut state.source_ports, port, map::SOURCE_PORTS);
             }
         }
         if seen.state != state::SPLICED {
@@ -232,7 +229,7 @@ impl Sweeper {
         {
             return Ok(false);
         }
-        state.hello_free.push(slot, 0).writing(map::HELLO_FREE)?;
+        give_back(&mut state.hello_free, slot, map::HELLO_FREE);
         Ok(true)
     }
 
@@ -268,6 +265,14 @@ impl Sweeper {
         }
         self.suspects = suspects;
         Ok(removed)
+    }
+}
+
+/// The queue has room for everything that was ever taken from it. Should it not, something was given back
+/// twice; that is worth a word, and no reason to leave the other flows unswept.
+fn give_back(queue: &mut Queue<MapData, u32>, item: u32, name: &'static str) {
+    if let Err(error) = queue.push(item, 0) {
+        warn!(map = name, item, %error, "not given back");
     }
 }
 

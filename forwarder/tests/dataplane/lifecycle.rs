@@ -1,0 +1,201 @@
+//! Made, taken over, refused, recovered, removed.
+
+use std::fs;
+use std::path::Path;
+
+use forwarder::dataplane::maps::Tables;
+use forwarder::dataplane::pins::Side;
+use forwarder::dataplane::{DataplaneError, Origin, unload};
+use forwarder_common::abi::Endpoint;
+use forwarder_common::abi::address_v4;
+
+use crate::sandbox::{interfaces, run, sandboxed, survey};
+use crate::{TEXT, follow, open, pins};
+
+fn ifindex(interface: &str) -> u32 {
+    survey(&[]).link(interface).unwrap().ifindex
+}
+
+/// The kernel's ids of the programs attached to the ingress of an interface.
+fn attached(interface: &str) -> Vec<u32> {
+    use aya::programs::tc::{SchedClassifier, TcAttachType};
+    let (_, programs) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress).unwrap();
+    programs.iter().map(|program| program.id()).collect()
+}
+
+#[test]
+fn a_restart_takes_over_without_a_gap() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut first, origin) = open(directory, TEXT).unwrap();
+        assert_eq!(origin, Origin::Fresh);
+        let changes = follow(&mut first, TEXT);
+        assert_eq!((changes.nodes, changes.names, changes.vips), (2, 2, 1));
+        first.publish().unwrap();
+        let before = attached("pub0");
+        assert_eq!((before.len(), attached("tun0").len()), (1, 1));
+
+        drop(first);
+        assert_eq!(
+            attached("pub0"),
+            before,
+            "a daemon that ends leaves its programs"
+        );
+
+        let (mut second, origin) = open(directory, TEXT).unwrap();
+        assert_eq!(origin, Origin::Adopted);
+        assert!(
+            follow(&mut second, TEXT).is_empty(),
+            "the maps hold all of it"
+        );
+        second.publish().unwrap();
+        let after = attached("pub0");
+        assert_eq!(after.len(), 1);
+        assert_ne!(after, before, "the program was replaced");
+    });
+}
+
+#[test]
+fn what_the_packets_meet_is_what_was_configured() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let tables = Tables::open(&pins(directory)).unwrap();
+        let vip = Endpoint::new(address_v4([203, 0, 113, 7]), 443_u16.to_be());
+        let vip = tables.vip_index.get(&vip, 0).unwrap();
+        let vip = tables.vips.get(&vip, 0).unwrap();
+        assert_eq!(vip.mss, 1_380);
+        let (bits, key) = forwarder_common::name::lookup_key(vip.table, "a.b.apps.example.org");
+        let entry = tables
+            .names
+            .get(&aya::maps::lpm_trie::Key::new(bits, key), 0)
+            .unwrap();
+        let path = tables.paths.get(&u32::from(entry.path_base), 0).unwrap();
+        let node = tables.nodes.get(&u32::from(path.node), 0).unwrap();
+        assert_eq!(node.address, address_v4([10, 0, 0, 2]));
+        assert_eq!(node.local, address_v4([10, 0, 0, 1]));
+        assert_eq!((node.ifindex, node.mtu), (ifindex("tun0"), 1_420));
+    });
+}
+
+#[test]
+fn a_tunnel_that_comes_back_is_followed() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let node = || {
+            Tables::open(&pins(directory))
+                .unwrap()
+                .nodes
+                .get(&0, 0)
+                .unwrap()
+        };
+        let old = ifindex("tun0");
+        run("ip link del tun0");
+        follow(&mut dataplane, TEXT);
+        assert_eq!(node().ifindex, 0, "no tunnel, no packet");
+        assert_eq!(pins(directory).pinned_links().unwrap().len(), 1);
+
+        run("ip link add tun0 type veth peer name nod0");
+        run("ip addr add 10.0.0.1/24 dev tun0");
+        run("ip link set tun0 mtu 1300");
+        run("ip link set tun0 up");
+        follow(&mut dataplane, TEXT);
+        let new = ifindex("tun0");
+        assert_ne!(new, old);
+        assert_eq!((node().ifindex, node().mss), (new, 1_260));
+        assert_eq!(attached("tun0").len(), 1);
+        let links: Vec<_> = pins(directory).pinned_links().unwrap();
+        let places: Vec<_> = links
+            .iter()
+            .map(|(side, ifindex, _)| (*side, *ifindex))
+            .collect();
+        assert_eq!(
+            places,
+            [(Side::Public, ifindex("pub0")), (Side::Tunnel, new)]
+        );
+    });
+}
+
+#[test]
+fn another_size_is_refused_with_the_way_out() {
+    sandboxed(|directory| {
+        interfaces();
+        drop(open(directory, TEXT).unwrap());
+        // Nothing was written yet, so this was not a finished start and does not bind anybody.
+        let larger = TEXT.replace("max_flows = 256", "max_flows = 512");
+        let (mut dataplane, origin) = open(directory, &larger).unwrap();
+        assert_eq!(origin, Origin::Fresh);
+        follow(&mut dataplane, &larger);
+        let error = open(directory, TEXT).err().unwrap();
+        assert!(matches!(error, DataplaneError::Sizes(_)));
+        let text = error.to_string();
+        assert!(
+            text.contains("max_flows") && text.contains("forwarder unload"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn unload_leaves_nothing() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        dataplane.publish().unwrap();
+        drop(dataplane);
+        let registry = directory.with_extension("json");
+        let removed = unload::unload(&pins(directory), &registry, &survey(&[])).unwrap();
+        assert_eq!((removed.links, removed.versions), (2, 1));
+        assert!(attached("pub0").is_empty() && attached("tun0").is_empty());
+        assert!(!directory.join("forwarder").exists() && !registry.exists());
+        assert_eq!(unload::open_flows(&pins(directory)), None);
+    });
+}
+
+#[test]
+fn an_interface_that_is_no_longer_configured_is_let_go() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let other = TEXT.replace("\"pub0\"", "\"cli0\"");
+        follow(&mut dataplane, &other);
+        assert!(attached("pub0").is_empty());
+        assert_eq!(attached("cli0").len(), 1);
+        let tables = Tables::open(&pins(directory)).unwrap();
+        assert_eq!(tables.vip_index.keys().count(), 0, "cli0 has no address");
+    });
+}
+
+#[test]
+fn a_lost_registry_is_made_from_the_maps() {
+    sandboxed(|directory| {
+        interfaces();
+        let two = format!(
+            "{TEXT}[[pool]]\nname = \"b\"\nnodes = [\"10.0.0.4:443\"]\n[[route]]\nnames = [\"b.example.org\"]\npool = \"b\"\n"
+        );
+        let (mut dataplane, _) = open(directory, &two).unwrap();
+        follow(&mut dataplane, &two);
+        dataplane.publish().unwrap();
+        drop(dataplane);
+        fs::remove_file(Path::new(&directory.with_extension("json"))).unwrap();
+        // A node is left out, so that numbering from scratch would give its number to another.
+        let less = two.replace("\"10.0.0.2:443\", ", "");
+        let (mut dataplane, origin) = open(directory, &less).unwrap();
+        assert_eq!(origin, Origin::Adopted);
+        follow(&mut dataplane, &less);
+        let tables = Tables::open(&pins(directory)).unwrap();
+        let number = |last| {
+            let key = Endpoint::new(address_v4([10, 0, 0, last]), 443_u16.to_be());
+            tables.node_index.get(&key, 0).ok()
+        };
+        assert_eq!(
+            (number(2), number(3), number(4)),
+            (Some(0), Some(1), Some(2))
+        );
+    });
+}

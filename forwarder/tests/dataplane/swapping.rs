@@ -1,0 +1,145 @@
+//! Another configuration over the same maps: at no moment is a listed name unknown or half a table seen.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use aya::maps::lpm_trie::Key;
+use forwarder::dataplane::maps::Tables;
+use forwarder::dataplane::registry::InUse;
+use forwarder_common::abi::{NameEntry, Vip, address_v4};
+use forwarder_common::name::lookup_key;
+
+use crate::sandbox::{interfaces, sandboxed};
+use crate::{TEXT, follow, open, pins};
+
+fn vip(tables: &Tables) -> Vip {
+    tables.vips.get(&0, 0).unwrap()
+}
+
+fn look_up(tables: &Tables, table: u16, name: &str) -> Option<NameEntry> {
+    let (bits, key) = lookup_key(table, name);
+    tables.names.get(&Key::new(bits, key), 0).ok()
+}
+
+/// Listed names of the given number, generation by generation under different pools.
+fn many(count: usize, generation: usize) -> String {
+    let names: Vec<String> = (0..count)
+        .map(|n| format!("\"n{n}.example.net\""))
+        .collect();
+    let pool = ["k3s", "other"][generation % 2];
+    format!(
+        "{TEXT}[[pool]]\nname = \"other\"\nnodes = [\"10.0.0.9:443\"]\n[[route]]\nnames = [{}, \"g{generation}.example.net\"]\npool = \"{pool}\"\n[[route]]\nnames = [\"both.example.net\"]\npool = \"other\"\n",
+        names.join(", ")
+    )
+}
+
+#[test]
+fn names_change_over_at_once() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, &many(2_000, 0)).unwrap();
+        follow(&mut dataplane, &many(2_000, 0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let looks = Arc::new(AtomicU64::new(0));
+        let reader = watch(directory, stop.clone(), looks.clone());
+        for generation in 1..6 {
+            let text = many(2_000, generation);
+            let changes = follow(&mut dataplane, &text);
+            assert_eq!(changes.names, 2_004);
+            let tables = Tables::open(&pins(directory)).unwrap();
+            let table = vip(&tables).table;
+            let own = format!("g{generation}.example.net");
+            let old = format!("g{}.example.net", generation - 1);
+            assert!(look_up(&tables, table, &own).is_some());
+            assert!(look_up(&tables, table, &old).is_none());
+            assert_eq!(
+                tables.names.keys().count(),
+                2_004,
+                "nothing of the old table is left"
+            );
+            assert!(follow(&mut dataplane, &text).is_empty());
+        }
+        stop.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+        assert!(looks.load(Ordering::Relaxed) > 1_000);
+    });
+}
+
+/// Looks names up like the data path: by whatever table the claimed address says.
+fn watch(
+    directory: &Path,
+    stop: Arc<AtomicBool>,
+    looks: Arc<AtomicU64>,
+) -> std::thread::JoinHandle<()> {
+    let tables = Tables::open(&pins(directory)).unwrap();
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let before = vip(&tables).table;
+            let first = look_up(&tables, before, "n0.example.net");
+            let last = look_up(&tables, before, "n1999.example.net");
+            // Between the two look-ups the table may have been retired; then this look does not count.
+            if vip(&tables).table == before {
+                let pools = [first, last].map(|entry| entry.expect("listed throughout").pool);
+                assert_eq!(pools[0], pools[1], "half of one table and half of another");
+                looks.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    })
+}
+
+#[test]
+fn a_weight_changes_the_table_of_its_pool_only() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let heavier = TEXT.replace(
+            "\"10.0.0.3:443\"",
+            "{ address = \"10.0.0.3:443\", weight = 9 }",
+        );
+        let changes = follow(&mut dataplane, &heavier);
+        assert_eq!(
+            (changes.pools, changes.names, changes.nodes, changes.paths),
+            (1, 0, 0, 0)
+        );
+        let tables = Tables::open(&pins(directory)).unwrap();
+        let pool = tables.pools.get(&0, 0).unwrap();
+        assert_eq!(pool.maglev, 1, "the other of its two tables");
+        let table = tables.maglev.get(&pool.maglev, 0).unwrap();
+        let share = table.ordinals[..1_021]
+            .iter()
+            .filter(|ordinal| **ordinal == 1)
+            .count();
+        assert!((900..940).contains(&share), "{share} of 1021");
+        follow(&mut dataplane, TEXT);
+        assert_eq!(tables.pools.get(&0, 0).unwrap().maglev, 0);
+    });
+}
+
+#[test]
+fn a_node_in_use_keeps_its_number_until_its_flows_end() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let other = TEXT.replace("\"10.0.0.2:443\", ", "");
+        follow(&mut dataplane, &other);
+        let tables = Tables::open(&pins(directory)).unwrap();
+        let known = |last: u8| {
+            let nodes = tables.node_index.keys().map(Result::unwrap);
+            nodes
+                .into_iter()
+                .any(|key| key.address == address_v4([10, 0, 0, last]))
+        };
+        let mut in_use = InUse::default();
+        in_use.paths.insert(0);
+        dataplane.release(&in_use).unwrap();
+        assert!(
+            known(2) && known(3),
+            "path 0 leads to 10.0.0.2 and a flow uses it"
+        );
+        dataplane.release(&InUse::default()).unwrap();
+        assert!(!known(2) && known(3));
+    });
+}

@@ -1,0 +1,201 @@
+//! Flows that went silent, and what they leave.
+
+use std::time::Duration;
+
+use forwarder::dataplane::clock::monotonic_ms;
+use forwarder::dataplane::maps::State;
+use forwarder::dataplane::sweep::{Expiry, Sweeper};
+use forwarder_common::abi::{Flow, FlowKey, ReverseEntry, ReverseKey, address_v4, mark, state};
+
+use crate::sandbox::{interfaces, sandboxed};
+use crate::{TEXT, follow, open, pins};
+
+const IDLE: Duration = Duration::from_secs(7_440);
+
+fn key(port: u16) -> FlowKey {
+    FlowKey {
+        client: address_v4([198, 51, 100, 4]),
+        port_be: port.to_be(),
+        vip: 0,
+    }
+}
+
+fn flow(state: u8, source_port: u16, silent: Duration) -> Flow {
+    let seen_ms = monotonic_ms().wrapping_sub(silent.as_millis() as u32);
+    Flow {
+        client_isn: 1,
+        entrance_isn: 2,
+        delta: 3,
+        name: 1,
+        opened_ms: seen_ms,
+        seen_ms,
+        client_end: 0,
+        node_end: 0,
+        client_acked: 1,
+        node_acked: 1,
+        path: 1,
+        source_port_be: source_port.to_be(),
+        state,
+        node_scale: 7,
+        client_marks: 0,
+        node_marks: 0,
+    }
+}
+
+/// As the programs enter a flow: by its second path, so to node 1.
+fn enter(maps: &mut State, key: FlowKey, flow: Flow) -> ReverseKey {
+    let reverse = ReverseKey {
+        peer: address_v4([10, 0, 0, 1]),
+        port_be: flow.source_port_be,
+        node: 1,
+    };
+    let entry = ReverseEntry {
+        flow: key,
+        public_link: 2,
+    };
+    maps.reverse.insert(reverse, entry, 0).unwrap();
+    maps.flows.insert(key, flow, 0).unwrap();
+    reverse
+}
+
+fn taken(maps: &mut State) -> (u16, u32) {
+    let port = maps.source_ports.pop(0).unwrap();
+    (
+        u16::try_from(port).unwrap(),
+        maps.hello_free.pop(0).unwrap(),
+    )
+}
+
+#[test]
+fn a_silent_flow_goes_with_all_it_had() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let mut maps = State::open(&pins(directory)).unwrap();
+        let (port, slot) = taken(&mut maps);
+        assert_eq!((port, slot), (2_000, 0));
+        let stale = enter(
+            &mut maps,
+            key(1),
+            flow(state::CONNECTING, port, Duration::from_secs(11)),
+        );
+        maps.hello_index.insert(key(1), slot, 0).unwrap();
+        let (port, _) = taken(&mut maps);
+        let fresh = enter(
+            &mut maps,
+            key(2),
+            flow(state::SPLICED, port, Duration::from_secs(11)),
+        );
+
+        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let swept = sweeper.sweep().unwrap();
+        assert_eq!(swept.flows, 1);
+        let why: Vec<_> = swept
+            .expired
+            .iter()
+            .map(|(key, _, why)| (key.port_be, *why))
+            .collect();
+        assert_eq!(why, [(1_u16.to_be(), Expiry::Unanswered)]);
+        assert_eq!(swept.in_use.paths.iter().copied().collect::<Vec<_>>(), [1]);
+
+        assert!(maps.flows.get(&key(1), 0).is_err() && maps.reverse.get(&stale, 0).is_err());
+        assert!(maps.flows.get(&key(2), 0).is_ok() && maps.reverse.get(&fresh, 0).is_ok());
+        assert!(maps.hello_index.get(&key(1), 0).is_err());
+        let ports: Vec<u32> = std::iter::from_fn(|| maps.source_ports.pop(0).ok()).collect();
+        assert_eq!(ports.len(), 99, "one of a hundred is in use");
+        assert_eq!(ports.last(), Some(&2_000), "the freed one is used last");
+        let slots: Vec<u32> = std::iter::from_fn(|| maps.hello_free.pop(0).ok()).collect();
+        assert_eq!((slots.len(), slots.last()), (15, Some(&0)));
+    });
+}
+
+#[test]
+fn marks_shorten_the_patience() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let mut maps = State::open(&pins(directory)).unwrap();
+        let silent = Duration::from_secs(200);
+        let ports: Vec<u16> = (0..4).map(|_| taken(&mut maps).0).collect();
+        let marked = |port, client_marks, node_marks| Flow {
+            client_marks,
+            node_marks,
+            ..flow(state::SPLICED, port, silent)
+        };
+        enter(&mut maps, key(1), marked(ports[0], mark::FIN, mark::FIN));
+        enter(&mut maps, key(2), marked(ports[1], mark::FIN, 0));
+        enter(&mut maps, key(3), marked(ports[2], 0, mark::RESET));
+        enter(&mut maps, key(4), marked(ports[3], 0, 0));
+        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let swept = sweeper.sweep().unwrap();
+        let mut why: Vec<_> = swept
+            .expired
+            .iter()
+            .map(|(key, _, why)| (u16::from_be(key.port_be), *why))
+            .collect();
+        why.sort_by_key(|(port, _)| *port);
+        assert_eq!(why, [(1, Expiry::Closing), (3, Expiry::Reset)]);
+        assert_eq!(swept.flows, 2);
+    });
+}
+
+#[test]
+fn a_reverse_entry_without_flow_goes_at_the_second_look() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let mut maps = State::open(&pins(directory)).unwrap();
+        let lonely = enter(
+            &mut maps,
+            key(1),
+            flow(state::SPLICED, 2_001, Duration::ZERO),
+        );
+        maps.flows.remove(&key(1)).unwrap();
+        let kept = enter(
+            &mut maps,
+            key(2),
+            flow(state::SPLICED, 2_002, Duration::ZERO),
+        );
+        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        assert_eq!(
+            sweeper.sweep().unwrap().orphans,
+            0,
+            "its flow may be on the way"
+        );
+        assert_eq!(sweeper.sweep().unwrap().orphans, 1);
+        assert!(maps.reverse.get(&lonely, 0).is_err() && maps.reverse.get(&kept, 0).is_ok());
+    });
+}
+
+#[test]
+fn a_full_table_is_swept_whole() {
+    sandboxed(|directory| {
+        interfaces();
+        let text = TEXT.replace("2000-2099", "2001-2300");
+        let (mut dataplane, _) = open(directory, &text).unwrap();
+        follow(&mut dataplane, &text);
+        let mut maps = State::open(&pins(directory)).unwrap();
+        for port in 1..=256 {
+            assert_eq!(maps.source_ports.pop(0).unwrap(), u32::from(port) + 2_000);
+            let silent = Duration::from_secs(if port % 2 == 0 { 8_000 } else { 1 });
+            enter(
+                &mut maps,
+                key(port),
+                flow(state::SPLICED, port + 2_000, silent),
+            );
+        }
+        assert!(
+            maps.flows
+                .insert(key(257), flow(state::SPLICED, 1, Duration::ZERO), 0)
+                .is_err(),
+            "never evicts"
+        );
+        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let swept = sweeper.sweep().unwrap();
+        assert_eq!((swept.flows, swept.expired.len()), (128, 128));
+        assert!(swept.expired.iter().all(|(_, _, why)| *why == Expiry::Idle));
+    });
+}
