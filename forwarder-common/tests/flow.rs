@@ -1,6 +1,6 @@
 //! The end of a flow, against a model of two TCP endpoints and an attacker.
 
-use forwarder_common::abi::Flow;
+use forwarder_common::abi::{Flow, mark};
 use forwarder_common::flow::{Outcome, Passing};
 use forwarder_common::tcp::flag::{ACK, FIN, RST};
 use proptest::prelude::*;
@@ -278,6 +278,121 @@ proptest! {
             prop_assert_eq!(still_sending, Some(Outcome::Open), "after {:?}", spoofed);
         }
     }
+}
+
+proptest! {
+    /// Numbers that no endpoint can mean leave the flow as it is.
+    #[test]
+    fn segments_far_from_what_is_expected_change_nothing(
+        from in end(),
+        seq: u32,
+        ack: u32,
+        flags: u8,
+        far in (1u32 << 25)..=u32::MAX - (1 << 25),
+    ) {
+        let before = flow(seq, ack);
+        let (own, other) = match from {
+            End::Client => (before.client_expected(), before.node_expected()),
+            End::Node => (before.node_expected(), before.client_expected()),
+        };
+        let stray = Passing { seq: own.wrapping_add(far), ack: other, flags, payload_len: 1 };
+        let mut after = before;
+        prop_assert_eq!(pass(&mut after, from, &stray), Outcome::Open);
+        prop_assert_eq!(after, before);
+        let odd_ack = Passing { seq: own, ack: other.wrapping_add(far), flags: ACK, payload_len: 1 };
+        prop_assert_eq!(pass(&mut after, from, &odd_ack), Outcome::Open);
+        prop_assert_eq!(after, before);
+    }
+}
+
+#[test]
+fn the_acknowledgement_field_counts_only_with_its_flag() {
+    for from in [End::Client, End::Node] {
+        let mut flow = flow(10, 20);
+        let (seq, ack) = match from {
+            End::Client => (11, 21 + 500),
+            End::Node => (21, 11 + 500),
+        };
+        let silent = Passing {
+            seq,
+            ack,
+            flags: 0,
+            payload_len: 1,
+        };
+        assert_eq!(pass(&mut flow, from, &silent), Outcome::Open);
+        assert_eq!((flow.client_acked, flow.node_acked), (1, 1));
+        let telling = Passing {
+            flags: ACK,
+            ..silent
+        };
+        assert_eq!(pass(&mut flow, from, &telling), Outcome::Open);
+        assert_eq!(flow.client_acked + flow.node_acked, 2 + 500);
+    }
+}
+
+/// An inexact reset leaves a mark, which its sender takes back by going on, and
+/// the other end's next segment says that it saw nothing of a reset.
+#[test]
+fn inexact_resets_are_remembered_until_the_flow_shows_life() {
+    let marks = |flow: &Flow, from| match from {
+        End::Client => (flow.client_marks, flow.node_marks),
+        End::Node => (flow.node_marks, flow.client_marks),
+    };
+    for (from, other) in [(End::Client, End::Node), (End::Node, End::Client)] {
+        let mut flow = flow(10, 20);
+        let (own, others) = match from {
+            End::Client => (11, 21),
+            End::Node => (21, 11),
+        };
+        let reset = Passing {
+            seq: own + 9,
+            ack: 0,
+            flags: RST,
+            payload_len: 0,
+        };
+        assert_eq!(pass(&mut flow, from, &reset), Outcome::Open);
+        assert_eq!(marks(&flow, from), (mark::RESET, 0));
+
+        let alive = Passing {
+            seq: others,
+            ack: own,
+            flags: ACK,
+            payload_len: 3,
+        };
+        assert_eq!(pass(&mut flow, other, &alive), Outcome::Open);
+        assert_eq!(marks(&flow, from), (mark::RESET, mark::ALIVE));
+
+        let goes_on = Passing {
+            seq: own,
+            ack: others,
+            flags: ACK,
+            payload_len: 3,
+        };
+        assert_eq!(pass(&mut flow, from, &goes_on), Outcome::Open);
+        assert_eq!(marks(&flow, from).0 & mark::RESET, 0);
+
+        let fin = Passing {
+            seq: own,
+            ack: others,
+            flags: ACK | FIN,
+            payload_len: 3,
+        };
+        assert_eq!(pass(&mut flow, from, &fin), Outcome::Open);
+        assert_eq!(pass(&mut flow, from, &reset), Outcome::Open);
+        assert_eq!(
+            marks(&flow, from).0 & (mark::FIN | mark::RESET),
+            mark::FIN | mark::RESET
+        );
+    }
+}
+
+#[test]
+fn the_unique_id_is_the_time_and_the_cookie() {
+    let flow = Flow {
+        opened_ms: 0x0102_0304,
+        ..flow(1, 0xa0b0_c0d0)
+    };
+    assert_eq!(flow.unique_id(), 0x0102_0304_a0b0_c0d0);
 }
 
 #[test]
