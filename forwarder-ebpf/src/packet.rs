@@ -11,7 +11,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
-    bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head,
+    bpf_clone_redirect, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head,
     bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use forwarder_common::checksum::Sum;
@@ -180,6 +180,20 @@ impl Packet {
             );
             bpf_l4_csum_replace(self.skb, field, 0, u64::from(segment.fold32()), 0);
         }
+    }
+
+    /// Patches a checksum that no pseudo-header is part of.
+    #[inline(always)]
+    pub fn patch_plain_checksum(&self, field: u32, change: Sum) {
+        // SAFETY: as above.
+        unsafe { bpf_l4_csum_replace(self.skb, field, 0, u64::from(change.fold32()), 0) };
+    }
+
+    /// Patches the IPv4 header checksum at `field`.
+    #[inline(always)]
+    pub fn patch_ip_checksum(&self, field: u32, change: Sum) {
+        // SAFETY: as above.
+        unsafe { bpf_l3_csum_replace(self.skb, field, 0, u64::from(change.fold32()), 0) };
     }
 
     /// Writes headers at `l3` and makes their TCP checksum right. `payload` is the sum of what follows.
