@@ -386,6 +386,46 @@ fn inexact_resets_are_remembered_until_the_flow_shows_life() {
     }
 }
 
+/// Ends are zero until a FIN is seen, and zero is also a sequence number.
+#[test]
+fn half_closed_flow_goes_on_at_sequence_number_zero() {
+    for (closing, mut flow) in [
+        (End::Client, flow(10, u32::MAX)),
+        (End::Node, flow(u32::MAX, 20)),
+    ] {
+        let (own, other_isn) = match closing {
+            End::Client => (11, flow.entrance_isn),
+            End::Node => (21, flow.client_isn),
+        };
+        let open = match closing {
+            End::Client => End::Node,
+            End::Node => End::Client,
+        };
+        assert_eq!(other_isn.wrapping_add(1), 0);
+        let fin = Passing {
+            seq: own,
+            ack: 0,
+            flags: FIN | ACK,
+            payload_len: 0,
+        };
+        assert_eq!(pass(&mut flow, closing, &fin), Outcome::Open);
+        let ack = Passing {
+            seq: 0,
+            ack: own + 1,
+            flags: ACK,
+            payload_len: 0,
+        };
+        assert_eq!(pass(&mut flow, open, &ack), Outcome::Open);
+        let data = Passing {
+            seq: 0,
+            ack: own + 1,
+            flags: ACK,
+            payload_len: 700,
+        };
+        assert_eq!(pass(&mut flow, open, &data), Outcome::Open);
+    }
+}
+
 #[test]
 fn the_unique_id_is_the_time_and_the_cookie() {
     let flow = Flow {
