@@ -43,7 +43,7 @@ impl Unload {
             return Ok(ExitCode::SUCCESS);
         }
         // Held until the end: no daemon starts meanwhile.
-        let _lock = Lock::take(&place.lock()).context("the daemon must be stopped first")?;
+        let lock = Lock::take(&place.lock()).context("the daemon must be stopped first")?;
         if !self.yes && !confirmed(unload::open_flows(&pins))? {
             eprintln!("nothing was removed");
             return Ok(ExitCode::FAILURE);
@@ -55,6 +55,7 @@ impl Unload {
         let network =
             runtime.block_on(async { Surveyor::open()?.survey(std::iter::empty()).await })?;
         let removed = unload::unload(&pins, &place.registry(), &network)?;
+        lock.remove();
         println!(
             "removed {} links, filters of {} interfaces, and the maps under {}",
             removed.links,

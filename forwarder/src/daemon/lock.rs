@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -33,6 +34,7 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    path: PathBuf,
 }
 
 impl Lock {
@@ -42,23 +44,37 @@ impl Lock {
             path: path.to_owned(),
             source,
         };
-        let mut file = open(path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(LockError::Held {
-                    pid: pid(&mut file),
-                });
+        let mut file = loop {
+            let mut file = open(path).map_err(failed)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let pid = pid(&mut file);
+                    return Err(LockError::Held { pid });
+                }
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
+            // A former holder may have removed the file between opening and locking it.
+            if is_at(&file, path) {
+                break file;
+            }
+        };
         let write = |file: &mut File| {
             file.set_len(0)?;
             file.rewind()?;
             writeln!(file, "{}", std::process::id())
         };
         write(&mut file).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self {
+            _file: file,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Lets go of the lock and removes its file.
+    pub fn remove(self) {
+        // Whether it is gone or cannot be removed: an unlocked file means nothing.
+        let _ = fs::remove_file(&self.path);
     }
 
     /// The process id of the holder; `None` if nobody holds it.
@@ -81,6 +97,14 @@ fn open(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .open(path)
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(own), Ok(there)) => same(own, there),
+        _ => false,
+    }
 }
 
 fn pid(file: &mut File) -> String {
@@ -110,6 +134,7 @@ mod tests {
         assert_eq!(Lock::holder(&path), Some(own));
         drop(first);
         assert_eq!(Lock::holder(&path), None);
-        Lock::take(&path).unwrap();
+        Lock::take(&path).unwrap().remove();
+        assert!(!path.exists());
     }
 }
