@@ -218,10 +218,13 @@ abi! {
         pad: u64,
     }
 
-    /// Maglev look-up table of one pool: node ordinals. Only the first `maglev::TABLE_SIZE` are used.
-    2048 struct MaglevTable {
-        /// Ordinals.
-        ordinals: [u16; 1024],
+    /// Maglev look-up tables of one pool, a half for each address family: node ordinals. Only the first
+    /// `maglev::TABLE_SIZE` of a half are used.
+    4096 struct MaglevTable {
+        /// Ordinals of the nodes with an IPv4 address.
+        v4: [u16; 1024],
+        /// Ordinals of the nodes with an IPv6 address.
+        v6: [u16; 1024],
     }
 
     /// A listener, route and node: what one flow's counters are kept under.

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use forwarder_common::abi::Settings;
 use forwarder_common::checksum::Sum;
-use forwarder_common::segment::{Segment, pair};
+use forwarder_common::segment::Segment;
 use forwarder_common::tcp::flag;
 use forwarder_common::token_bucket::Limit;
 use forwarder_common::verdict::DropReason;
@@ -141,9 +141,3 @@ fn reset_allowed(now_ns: u64) -> bool {
 
 /// Drops without a count of its own: the reason was counted already.
 pub const COUNTED: i32 = TC_ACT_SHOT;
-
-/// The ports of a header as one word, for differences.
-#[inline(always)]
-pub const fn ports(source_be: u16, destination_be: u16) -> u32 {
-    pair(source_be, destination_be)
-}

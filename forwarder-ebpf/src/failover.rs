@@ -65,7 +65,7 @@ pub fn next(work: &Work, flow: &mut Flow, hello: &mut Hello, timed_out: bool) ->
         let Some(choice) = node::choose(hello, pool, work.v6 != 0) else {
             return Next::Exhausted;
         };
-        if node::enter(&work.key, &choice, flow.source_port_be, public_link) {
+        if node::enter(&work.key, &choice, flow.source_port_be, public_link).is_ok() {
             flow.path = choice.path as u16;
             return Next::Node(choice);
         }

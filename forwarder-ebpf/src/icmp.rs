@@ -6,8 +6,8 @@
 
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{
-    Address, Endpoint, Flow, FlowKey, Node, Path, ReverseEntry, ReverseKey, V4_MAPPED, client_address, link, stage,
-    state,
+    Address, Endpoint, Flow, FlowKey, Node, Path, ReverseEntry, ReverseKey, V4_MAPPED,
+    client_address, link, stage, state,
 };
 use forwarder_common::checksum::{Stored, Sum};
 use forwarder_common::segment::pair;
@@ -28,7 +28,11 @@ const ICMP: u32 = 8;
 
 /// From an entry point: is it such an error at all?
 #[inline(always)]
-pub fn enter<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet, public: bool) -> i32 {
+pub fn enter<const L3: usize, const V6: bool>(
+    context: &TcContext,
+    packet: Packet,
+    public: bool,
+) -> i32 {
     let data = match (L3 == 0, V6) {
         (true, false) => packet.linear::<28>(),
         (false, false) => packet.linear::<42>(),
@@ -72,7 +76,11 @@ pub fn stage(context: &TcContext) -> i32 {
     };
     // SAFETY: this CPU's.
     let work = unsafe { &*work };
-    if work.v6 == 0 { family::<false>(packet, work) } else { family::<true>(packet, work) }
+    if work.v6 == 0 {
+        family::<false>(packet, work)
+    } else {
+        family::<true>(packet, work)
+    }
 }
 
 /// The ends of a segment, and its sequence number.
@@ -105,7 +113,11 @@ fn family<const V6: bool>(packet: Packet, work: &Work) -> i32 {
     let Some((words, quoted)) = read::<V6>(packet, quote_at) else {
         return PASS;
     };
-    let found = if work.from_node == 0 { towards_node(&quoted) } else { towards_client(packet, &quoted) };
+    let found = if work.from_node == 0 {
+        towards_node(&quoted)
+    } else {
+        towards_client(packet, &quoted)
+    };
     let Some(translation) = found else {
         return PASS;
     };
@@ -129,11 +141,25 @@ fn read<const V6: bool>(packet: Packet, at: u32) -> Option<([u32; 12], Ends)> {
     }
     let (protocol, plain, source, destination, ports, seq_be) = if V6 {
         let [_, second, s0, s1, s2, s3, d0, d1, d2, d3, ports, seq_be] = words;
-        (second.to_ne_bytes()[2], true, [s0, s1, s2, s3], [d0, d1, d2, d3], ports, seq_be)
+        (
+            second.to_ne_bytes()[2],
+            true,
+            [s0, s1, s2, s3],
+            [d0, d1, d2, d3],
+            ports,
+            seq_be,
+        )
     } else {
         let [first, _, third, source, destination, ports, seq_be, ..] = words;
         let plain = first.to_ne_bytes()[0] == 0x45;
-        (third.to_ne_bytes()[1], plain, [0, 0, V4_MAPPED, source], [0, 0, V4_MAPPED, destination], ports, seq_be)
+        (
+            third.to_ne_bytes()[1],
+            plain,
+            [0, 0, V4_MAPPED, source],
+            [0, 0, V4_MAPPED, destination],
+            ports,
+            seq_be,
+        )
     };
     if !plain || protocol != TCP {
         return None;
@@ -153,8 +179,13 @@ fn read<const V6: bool>(packet: Packet, at: u32) -> Option<([u32; 12], Ends)> {
 #[inline(always)]
 fn towards_node(quoted: &Ends) -> Option<Translation> {
     // SAFETY: the number is copied at once.
-    let id = unsafe { VIP_INDEX.get(Endpoint::new(quoted.source, quoted.source_port_be)) }.copied()?;
-    let key = FlowKey { client: quoted.destination, port_be: quoted.destination_port_be, vip: id as u16 };
+    let id =
+        unsafe { VIP_INDEX.get(Endpoint::new(quoted.source, quoted.source_port_be)) }.copied()?;
+    let key = FlowKey {
+        client: quoted.destination,
+        port_be: quoted.destination_port_be,
+        vip: id as u16,
+    };
     // SAFETY: copied at once.
     let flow: Flow = unsafe { FLOWS.get(key) }.copied()?;
     if flow.state == state::CONNECTING {
@@ -166,12 +197,20 @@ fn towards_node(quoted: &Ends) -> Option<Translation> {
     Some(Translation {
         quoted: Ends {
             source: target.address,
-            destination: if transparent { key.client } else { target.local },
+            destination: if transparent {
+                key.client
+            } else {
+                target.local
+            },
             source_port_be: target.port_be,
             destination_port_be: flow.source_port_be,
             seq: quoted.seq.wrapping_sub(flow.delta),
         },
-        source: if transparent { None } else { Some(target.local) },
+        source: if transparent {
+            None
+        } else {
+            Some(target.local)
+        },
         way: Way::Node(target),
     })
 }
@@ -180,12 +219,22 @@ fn towards_node(quoted: &Ends) -> Option<Translation> {
 #[inline(always)]
 fn towards_client(packet: Packet, quoted: &Ends) -> Option<Translation> {
     // SAFETY: the number is copied at once.
-    let number = unsafe { NODE_INDEX.get(Endpoint::new(quoted.destination, quoted.destination_port_be)) }.copied()?;
+    let number = unsafe {
+        NODE_INDEX.get(Endpoint::new(
+            quoted.destination,
+            quoted.destination_port_be,
+        ))
+    }
+    .copied()?;
     let target = NODES.get(number)?;
     if packet.ifindex() != target.ifindex {
         return None;
     }
-    let reverse = ReverseKey { peer: quoted.source, port_be: quoted.source_port_be, node: number as u16 };
+    let reverse = ReverseKey {
+        peer: quoted.source,
+        port_be: quoted.source_port_be,
+        node: number as u16,
+    };
     // SAFETY: copied at once.
     let entry: ReverseEntry = unsafe { REVERSE.get(reverse) }.copied()?;
     let vip = VIPS.get(u32::from(entry.flow.vip))?;
@@ -205,7 +254,11 @@ fn towards_client(packet: Packet, quoted: &Ends) -> Option<Translation> {
 #[inline(always)]
 fn difference<const V6: bool>(old: &Address, new: &Address) -> Sum {
     let ([a, b, c, d], [e, f, g, h]) = (*old, *new);
-    if V6 { Sum::diff(a, e) + Sum::diff(b, f) + Sum::diff(c, g) + Sum::diff(d, h) } else { Sum::diff(d, h) }
+    if V6 {
+        Sum::diff(a, e) + Sum::diff(b, f) + Sum::diff(c, g) + Sum::diff(d, h)
+    } else {
+        Sum::diff(d, h)
+    }
 }
 
 /// Writes the quoted headers, then the outer addresses, and patches the sums.
@@ -220,7 +273,8 @@ fn write<const V6: bool>(
 ) -> bool {
     let new = &to.quoted;
     let ports = pair(new.source_port_be, new.destination_port_be);
-    let addresses = difference::<V6>(&old.source, &new.source) + difference::<V6>(&old.destination, &new.destination);
+    let addresses = difference::<V6>(&old.source, &new.source)
+        + difference::<V6>(&old.destination, &new.destination);
     let mut change = Sum::diff(pair(old.source_port_be, old.destination_port_be), ports)
         + Sum::diff(old.seq.to_be(), new.seq.to_be());
     let mut quote = words;
@@ -261,7 +315,12 @@ fn write<const V6: bool>(
 
 /// Writes the outer addresses; returns what that means for a pseudo-header.
 #[inline(always)]
-fn put_outer<const V6: bool>(packet: Packet, l3: u32, source: Option<Address>, destination: &Address) -> Option<Sum> {
+fn put_outer<const V6: bool>(
+    packet: Packet,
+    l3: u32,
+    source: Option<Address>,
+    destination: &Address,
+) -> Option<Sum> {
     let mut old = [0_u32; 8];
     let (at, length) = if V6 { (l3 + 8, 32) } else { (l3 + 12, 8) };
     // SAFETY: 32 bytes.

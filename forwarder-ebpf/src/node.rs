@@ -38,21 +38,20 @@ pub struct Choice {
 /// The first ordinal of a connection in its pool's table.
 #[inline(always)]
 pub fn first_ordinal(pool: &Pool, client: &Address) -> u32 {
+    let [a, b, c, d] = *client;
     let hash = if pool.balance == balance::RANDOM {
         // SAFETY: no argument.
         unsafe { bpf_get_prandom_u32() }
     } else {
-        // IPv6 by /64: one host changes its address within it at will (RFC 8981).
-        let [a, b, _, d] = *client;
-        let (x, y) = if is_v4(client) { (d, 0) } else { (a, b) };
-        mix(x ^ mix(y ^ 0x9e37_79b9))
+        mix(d ^ mix(c ^ mix(b ^ mix(a))))
     };
     let Some(table) = MAGLEV.get(pool.maglev) else {
         return 0;
     };
+    let half = if is_v4(client) { &table.v4 } else { &table.v6 };
     let index = mask::<0x3ff>(u64::from(hash % TABLE_SIZE as u32)) as usize;
     // SAFETY: 1,024 ordinals.
-    u32::from(unsafe { core::ptr::read_volatile(table.ordinals.as_ptr().add(index)) })
+    u32::from(unsafe { core::ptr::read_volatile(half.as_ptr().add(index)) })
 }
 
 /// An avalanche of 32 bits (the finaliser of MurmurHash3, public domain).
@@ -121,9 +120,26 @@ pub fn reverse_key(
     }
 }
 
-/// Enters the connection under a node; false when another connection of the node has the same ends.
+/// Why a connection could not be entered under a node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum NotEntered {
+    /// Another connection of the node has the same ends.
+    Clash,
+    /// The table is full.
+    Full,
+}
+
+/// What a map says when a key exists already.
+pub const EEXIST: i32 = -17;
+
+/// Enters the connection under a node.
 #[inline(always)]
-pub fn enter(key: &FlowKey, choice: &Choice, source_port_be: u16, public_link: u32) -> bool {
+pub fn enter(
+    key: &FlowKey,
+    choice: &Choice,
+    source_port_be: u16,
+    public_link: u32,
+) -> Result<(), NotEntered> {
     let reverse = reverse_key(
         key,
         choice.number,
@@ -135,9 +151,11 @@ pub fn enter(key: &FlowKey, choice: &Choice, source_port_be: u16, public_link: u
         flow: *key,
         public_link,
     };
-    REVERSE
-        .insert(reverse, entry, u64::from(BPF_NOEXIST))
-        .is_ok()
+    match REVERSE.insert(reverse, entry, u64::from(BPF_NOEXIST)) {
+        Ok(()) => Ok(()),
+        Err(EEXIST) => Err(NotEntered::Clash),
+        Err(_) => Err(NotEntered::Full),
+    }
 }
 
 /// The node-side initial sequence number: the PROXY header comes before the client's first byte, so that

@@ -17,7 +17,7 @@ use forwarder_common::verdict::DropReason;
 use crate::bounds::{forget, mask};
 use crate::buffer::{self, Held};
 use crate::maps::{FLOWS, NAME_KEY, NAMES, POOLS, REVERSE, SOURCE_PORTS};
-use crate::node::{self, Choice};
+use crate::node::{self, Choice, NotEntered};
 use crate::packet::Packet;
 use crate::public::hello::next_held;
 use crate::work::Work;
@@ -138,7 +138,7 @@ fn open(work: &Work, hello: &mut Hello) -> Result<(Choice, u16), DropReason> {
         );
         let _ = REVERSE.remove(reverse);
         give_back(&choice, port_be);
-        return Err(if error == EEXIST {
+        return Err(if error == node::EEXIST {
             DropReason::HelloBusy
         } else {
             DropReason::FlowTableFull
@@ -147,8 +147,6 @@ fn open(work: &Work, hello: &mut Hello) -> Result<(Choice, u16), DropReason> {
     count::add!(LISTENER_STATS, u32::from(work.listener), opened, 1);
     Ok((choice, port_be))
 }
-
-const EEXIST: i32 = -17;
 
 /// Finds a node and a source port that no other connection to it uses.
 #[inline(always)]
@@ -160,22 +158,28 @@ fn claim(
 ) -> Result<(Choice, u16), DropReason> {
     for _ in 0..PORT_TRIES {
         let choice = node::choose(hello, pool, v6).ok_or(DropReason::NoNode)?;
-        if choice.client_address == client_address::TRANSPARENT {
-            if node::enter(&work.key, &choice, work.key.port_be, work.public_link) {
-                return Ok((choice, work.key.port_be));
+        let transparent = choice.client_address == client_address::TRANSPARENT;
+        let port_be = if transparent {
+            work.key.port_be
+        } else {
+            match SOURCE_PORTS.pop() {
+                Ok(Some(port)) => (port as u16).to_be(),
+                _ => return Err(DropReason::SourcePortsExhausted),
             }
+        };
+        match node::enter(&work.key, &choice, port_be, work.public_link) {
+            Ok(()) => return Ok((choice, port_be)),
+            Err(failure) => {
+                give_back(&choice, port_be);
+                if failure == NotEntered::Full {
+                    return Err(DropReason::FlowTableFull);
+                }
+            }
+        }
+        if transparent {
             // The same client port leads to this node through another listener: take another node.
             hello.attempt += 1;
-            continue;
         }
-        let Ok(Some(port)) = SOURCE_PORTS.pop() else {
-            return Err(DropReason::SourcePortsExhausted);
-        };
-        let port_be = (port as u16).to_be();
-        if node::enter(&work.key, &choice, port_be, work.public_link) {
-            return Ok((choice, port_be));
-        }
-        let _ = SOURCE_PORTS.push(port, 0);
     }
     Err(DropReason::SourcePortsExhausted)
 }

@@ -181,19 +181,10 @@ fn pools<'a>(config: &'a Config, registry: &mut Registry) -> Vec<(u16, (&'a Pool
 }
 
 fn pool_plan(pool: &Pool) -> PoolPlan {
-    let mut candidates: Vec<_> = (0_u16..)
-        .zip(&pool.nodes)
-        .map(|(ordinal, node)| {
-            let name = node.address.get_ref().to_string();
-            maglev::Candidate::new(ordinal, name.as_bytes(), u32::from(node.weight))
-        })
-        .collect();
-    let mut shares = [0; maglev::TABLE_SIZE];
-    maglev::build(&mut candidates, &mut shares);
-    let mut table = Box::new(abi::MaglevTable {
-        ordinals: [0; 1024],
+    let table = Box::new(abi::MaglevTable {
+        v4: shares(pool, SocketAddr::is_ipv4),
+        v6: shares(pool, SocketAddr::is_ipv6),
     });
-    table.ordinals[..maglev::TABLE_SIZE].copy_from_slice(&shares);
     PoolPlan {
         value: abi::Pool {
             maglev: 0,
@@ -207,6 +198,23 @@ fn pool_plan(pool: &Pool) -> PoolPlan {
         },
         table,
     }
+}
+
+/// One half of a pool's table: a client meets nodes of its own family only, and weights count among those.
+fn shares(pool: &Pool, of_family: fn(&SocketAddr) -> bool) -> [u16; 1024] {
+    let mut candidates: Vec<_> = (0_u16..)
+        .zip(&pool.nodes)
+        .filter(|(_, node)| of_family(node.address.get_ref()))
+        .map(|(ordinal, node)| {
+            let name = node.address.get_ref().to_string();
+            maglev::Candidate::new(ordinal, name.as_bytes(), u32::from(node.weight))
+        })
+        .collect();
+    let mut ordinals = [0; 1024];
+    let mut table = [0; maglev::TABLE_SIZE];
+    maglev::build(&mut candidates, &mut table);
+    ordinals[..maglev::TABLE_SIZE].copy_from_slice(&table);
+    ordinals
 }
 
 fn client_address(mode: ClientAddress) -> u8 {

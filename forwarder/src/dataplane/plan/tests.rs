@@ -161,11 +161,12 @@ fn weights_become_shares() {
     assert_eq!(pool.value.nodes, 3);
     assert_eq!(pool.value.client_address, abi::client_address::PROXY_V2);
     let share = |ordinal| {
-        let used = &pool.table.ordinals[..maglev::TABLE_SIZE];
+        let used = &pool.table.v4[..maglev::TABLE_SIZE];
         used.iter().filter(|own| **own == ordinal).count() as f64 / maglev::TABLE_SIZE as f64
     };
-    assert!((share(1) - 0.6).abs() < 0.02, "{}", share(1));
-    assert!((share(0) - 0.2).abs() < 0.02, "{}", share(0));
+    assert!((share(1) - 0.75).abs() < 0.02, "{}", share(1));
+    assert!((share(0) - 0.25).abs() < 0.02, "{}", share(0));
+    assert!(pool.table.v6[..maglev::TABLE_SIZE].iter().all(|own| *own == 2));
     assert_eq!(plan.pools[1].1.value.balance, abi::balance::RANDOM);
 }
 
