@@ -157,26 +157,38 @@ fn delete(name: &str) {
 
 /// Removes the namespaces, processes, mounts and folders of labs whose process is gone.
 pub fn remove_stale() {
+    remove(is_stale);
+}
+
+/// Removes the lab with a name, as [`crate::lab::Lab::name`] tells it.
+pub fn remove_lab(lab: &str) {
+    remove(|name| {
+        name == lab
+            || name
+                .strip_prefix(lab)
+                .is_some_and(|rest| rest.starts_with('-'))
+    });
+}
+
+fn remove(doomed: impl Fn(&str) -> bool) {
     for name in file_names(Path::new(FOLDER))
         .into_iter()
-        .filter(|name| is_stale(name))
+        .filter(|name| doomed(name))
     {
-        if let Ok(pids) =
-            command::command("ip").and_then(|mut ip| run(ip.args(["netns", "pids", &name])))
+        let pids = command::command("ip").and_then(|mut ip| run(ip.args(["netns", "pids", &name])));
+        for pid in pids
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
         {
-            for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-                // SAFETY: kill takes plain numbers; the process lives in a namespace that only a
-                // dead lab of ours can have made.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-            }
+            // SAFETY: kill takes plain numbers; the process lives in a namespace that only a lab of
+            // ours can have made.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
         }
         delete(&name);
     }
     let folder = std::env::temp_dir();
-    for name in file_names(&folder)
-        .into_iter()
-        .filter(|name| is_stale(name))
-    {
+    for name in file_names(&folder).into_iter().filter(|name| doomed(name)) {
         remove_folder(&folder.join(name));
     }
 }

@@ -179,12 +179,15 @@ impl RawTcp {
     }
 
     /// Sends data in segments of at most `size` bytes, each once the one before is acknowledged or
-    /// after a little while: the last bytes of a hello are acknowledged by the node alone.
+    /// after a little while. The answer to the last one is left to the caller.
     pub fn send_in_pieces(&mut self, bytes: &[u8], size: usize) -> Result<()> {
-        for piece in bytes.chunks(size) {
+        let mut pieces = bytes.chunks(size).peekable();
+        while let Some(piece) = pieces.next() {
             self.send_data(piece)?;
-            let next = self.next;
-            let _ = self.receive_matching(Duration::from_millis(20), |segment| segment.ack == next);
+            if pieces.peek().is_some() {
+                let next = self.next;
+                self.receive_matching(Duration::from_millis(20), |segment| segment.ack == next)?;
+            }
         }
         Ok(())
     }

@@ -29,7 +29,10 @@ fn transparent_shows_the_client_itself() -> Result<()> {
         assert_eq!(report.server, "node0");
         assert_eq!(report.peer.ip(), site.lab.clients[0].address(family));
         assert_eq!(report.local, site.lab.nodes[0].socket(family, 443));
-        assert_eq!(site.report(family, "one.deep.apps.example.org")?.server, "node1");
+        assert_eq!(
+            site.report(family, "one.deep.apps.example.org")?.server,
+            "node1"
+        );
     }
     Ok(())
 }
