@@ -107,7 +107,7 @@ fn a_weight_changes_the_table_of_its_pool_only() {
         let pool = tables.pools.get(&0, 0).unwrap();
         assert_eq!(pool.maglev, 1, "the other of its two tables");
         let table = tables.maglev.get(&pool.maglev, 0).unwrap();
-        let share = table.ordinals[..1_021]
+        let share = table.v4[..1_021]
             .iter()
             .filter(|ordinal| **ordinal == 1)
             .count();
