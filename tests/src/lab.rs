@@ -5,7 +5,7 @@
 //! | Who | IPv4 | IPv6 |
 //! |---|---|---|
 //! | client *i* | 198.18.*i*.2 | 2001:db8:c*i*::2 |
-//! | client *i*, addresses for hand-made packets | 198.18.*i*.128/25 | 2001:db8:c*i*:1::/64 |
+//! | client *i*, addresses for hand-made packets | 198.18.*i*.128/25 | 2001:db8:c*i*:100::/56, one /64 each |
 //! | entrance, public interface *k* (`eth`*k*) | 203.0.(113+*k*).7 | 2001:db8:*k*::7 |
 //! | entrance, WireGuard tunnel *t* (`wg`*t*) | 10.(8+*t*).0.1 | fd00:8+*t*::1 |
 //! | node *j* there | 10.(8+*t*).0.(2+*j*) | fd00:8+*t*::2+*j* |
@@ -328,11 +328,11 @@ impl ClientHost {
                 0x2001,
                 0xdb8,
                 0xc0 + u16::from(self.index),
+                0x100 + u16::from(number),
+                0,
+                0,
+                0,
                 1,
-                0,
-                0,
-                0,
-                1 + u16::from(number),
             )
             .into(),
         }

@@ -16,7 +16,8 @@
 //!   rustls) and two of our own that tell more than those can;
 //! - [`raw`] is TCP by hand, for the segments that no kernel would send;
 //! - [`hello`] builds ClientHellos, from a browser's to a malicious one;
-//! - [`forwarder`] runs the program under test; [`site`] is a lab with all of that at work.
+//! - [`forwarder`] runs the program under test; [`site`] is a lab with all of that at work;
+//! - [`programs`] runs the kernel programs alone, one packet at a time.
 //!
 //! Everything here needs root: see [`require_root`].
 
@@ -34,6 +35,7 @@ pub mod packet;
 pub mod pattern;
 pub mod pki;
 pub mod process;
+pub mod programs;
 pub mod raw;
 pub mod server;
 pub mod site;

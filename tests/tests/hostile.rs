@@ -5,9 +5,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use forwarder_tests::Result;
+use forwarder_tests::client::Curl;
 use forwarder_tests::hello::Hello;
 use forwarder_tests::lab::Family;
 use forwarder_tests::packet::{Flags, Packet, Segment, ip_header};
+use forwarder_tests::process::wait_until;
 use forwarder_tests::raw::{Injector, PATIENCE, RawTcp, SILENCE, SYN_OPTIONS};
 use forwarder_tests::server::recorder::End;
 use forwarder_tests::site::{ALERT, Site};
@@ -323,13 +325,20 @@ fn with_the_tunnel_gone_nothing_leaves_in_clear_text() -> Result<()> {
                 && (seen.packet.destination == node
                     || seen.packet.tcp().is_some_and(|s| s.payload == b"secret"))
         });
-        site.lab.entrance.ip("link set wg0 up")?;
         // IPv6 addresses go with the link; what the lab set is set again.
         let address = site.lab.nodes[0].entrance_address(Family::V6);
-        let _ = site
-            .lab
-            .entrance
-            .ip(&format!("addr replace {address}/64 dev wg0 nodad"));
+        site.lab.entrance.ip(&format!(
+            "link set wg0 up\naddr replace {address}/64 dev wg0 nodad"
+        ))?;
+        for family in Family::BOTH {
+            wait_until("service again", Duration::from_secs(10), || {
+                let curl = site
+                    .curl(family, "www.example.org", "/")
+                    .map(|curl| curl.limit(Duration::from_secs(2)));
+                curl.and_then(Curl::run)
+                    .is_ok_and(|fetched| fetched.status == 200)
+            })?;
+        }
     }
     Ok(())
 }

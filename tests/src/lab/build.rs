@@ -136,7 +136,7 @@ impl Site<'_> {
         router.ip(&format!(
             "addr add 198.18.{index}.1/24 dev {port}\naddr add {v6_prefix}::1/64 dev {port} nodad\n\
              link set {port} up\nroute add 198.18.{index}.128/25 via {v4}\n\
-             route add {v6_prefix}:1::/64 via {v6}"
+             route add {v6_prefix}:100::/56 via {v6}"
         ))?;
         self.plan.offloads.apply(&namespace, "eth0")?;
         let gateway = hardware_address(router, &port)?;

@@ -1,0 +1,227 @@
+//! Loaded programs, and a packet at a time for them.
+
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapError, ProgramArray};
+use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use forwarder_common::abi::{map, program, stage};
+
+/// Room for the largest packet that comes back.
+const LARGEST: usize = 70_000;
+/// Size of `struct __sk_buff` (Linux `include/uapi/linux/bpf.h`).
+const CONTEXT: usize = 192;
+const CONTEXT_IFINDEX: usize = 40;
+const CONTEXT_GSO_SEGMENTS: usize = 164;
+const CONTEXT_GSO_SIZE: usize = 176;
+
+/// Why the programs cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The object was not built.
+    #[error("cannot read {}: run `cargo xtask build` first", path.display())]
+    Unbuilt {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Maps cannot be made, or the object is damaged.
+    #[error("cannot create the kernel maps")]
+    Object(#[from] Box<EbpfError>),
+    /// The object lacks something.
+    #[error("the kernel programs hold no {name}")]
+    Missing {
+        /// A program or a map.
+        name: String,
+    },
+    /// The verifier refuses a program, or it cannot be run.
+    #[error("the kernel refuses the program {name}")]
+    Program {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: ProgramError,
+    },
+    /// A map cannot be used.
+    #[error("cannot use the map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: MapError,
+    },
+}
+
+/// Where the build puts the kernel programs; `FORWARDER_BPF_OBJECT` names another object.
+#[must_use]
+pub fn object() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if let Some(object) = std::env::var_os("FORWARDER_BPF_OBJECT") {
+        return workspace.join(object);
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    workspace.join(target).join("bpf/forwarder.o")
+}
+
+/// An entry point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Ingress of a public Ethernet interface.
+    PublicL2,
+    /// Ingress of a public interface without link-layer header.
+    PublicL3,
+    /// Ingress of an Ethernet-like tunnel.
+    TunnelL2,
+    /// Ingress of a tunnel without link-layer header.
+    TunnelL3,
+}
+
+impl Entry {
+    /// The program's name.
+    #[must_use]
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::PublicL2 => program::PUBLIC_L2,
+            Self::PublicL3 => program::PUBLIC_L3,
+            Self::TunnelL2 => program::TUNNEL_L2,
+            Self::TunnelL3 => program::TUNNEL_L3,
+        }
+    }
+}
+
+/// What the kernel tells a program beside the packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Context {
+    /// The interface it came in by, of the calling thread's network namespace.
+    pub ifindex: u32,
+    /// How many packets of the wire it stands for; 0 for one.
+    pub gso_segments: u32,
+    /// Their payload.
+    pub gso_size: u32,
+}
+
+/// What a program did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The action.
+    pub action: i32,
+    /// The packet as it then was.
+    pub bytes: Vec<u8>,
+}
+
+/// Verified programs and the maps that belong to them.
+pub struct Kernel {
+    ebpf: Ebpf,
+    // The kernel empties a tail-call table that nobody holds.
+    _stages: ProgramArray<aya::maps::MapData>,
+}
+
+impl Kernel {
+    /// Loads every program; maps that are not in `sizes` keep their default sizes.
+    pub fn load(sizes: &[(&'static str, u32)]) -> Result<Self, KernelError> {
+        let path = object();
+        let object =
+            std::fs::read(&path).map_err(|source| KernelError::Unbuilt { path, source })?;
+        let mut loader = EbpfLoader::new();
+        for (name, size) in sizes {
+            loader.map_max_entries(name, *size);
+        }
+        let mut ebpf = loader.load(&object).map_err(Box::new)?;
+        for (name, program) in ebpf.programs_mut() {
+            let refused = |source| KernelError::Program {
+                name: name.to_owned(),
+                source,
+            };
+            let classifier: &mut SchedClassifier = program.try_into().map_err(refused)?;
+            classifier.load().map_err(refused)?;
+        }
+        let stages = fill_stages(&mut ebpf)?;
+        Ok(Self {
+            ebpf,
+            _stages: stages,
+        })
+    }
+
+    /// Every program with its name.
+    pub fn programs(&self) -> impl Iterator<Item = (&str, &SchedClassifier)> {
+        self.ebpf
+            .programs()
+            .filter_map(|(name, program)| Some((name, program.try_into().ok()?)))
+    }
+
+    /// Takes a map out, to use it under its type.
+    pub fn take_map(&mut self, name: &'static str) -> Result<aya::maps::Map, KernelError> {
+        self.ebpf.take_map(name).ok_or(KernelError::Missing {
+            name: name.to_owned(),
+        })
+    }
+
+    /// Hands a packet to an entry program.
+    pub fn run(
+        &self,
+        entry: Entry,
+        packet: &[u8],
+        context: Context,
+    ) -> Result<Outcome, KernelError> {
+        let name = entry.program();
+        let refused = |source| KernelError::Program {
+            name: name.to_owned(),
+            source,
+        };
+        let program = self.ebpf.program(name).ok_or(KernelError::Missing {
+            name: name.to_owned(),
+        })?;
+        let program: &SchedClassifier = program.try_into().map_err(refused)?;
+        let mut bytes = vec![0; LARGEST];
+        let context = context_bytes(context);
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(packet),
+                data_out: Some(&mut bytes),
+                ctx_in: Some(&context),
+                ..TestRunOptions::default()
+            })
+            .map_err(refused)?;
+        bytes.truncate(usize::try_from(result.data_size_out).unwrap_or_default());
+        Ok(Outcome {
+            action: result.return_value.cast_signed(),
+            bytes,
+        })
+    }
+}
+
+fn fill_stages(ebpf: &mut Ebpf) -> Result<ProgramArray<aya::maps::MapData>, KernelError> {
+    let unusable = |source| KernelError::Map {
+        name: map::STAGES,
+        source,
+    };
+    let stages = ebpf.take_map(map::STAGES).ok_or(KernelError::Missing {
+        name: map::STAGES.to_owned(),
+    })?;
+    let mut stages = ProgramArray::try_from(stages).map_err(unusable)?;
+    for (slot, name) in stage::ALL {
+        let missing = || KernelError::Missing {
+            name: (*name).to_owned(),
+        };
+        let program = ebpf.program(name).ok_or_else(missing)?;
+        let fd = program.fd().map_err(|source| KernelError::Program {
+            name: (*name).to_owned(),
+            source,
+        })?;
+        stages.set(*slot, fd, 0).map_err(unusable)?;
+    }
+    Ok(stages)
+}
+
+fn context_bytes(context: Context) -> [u8; CONTEXT] {
+    let mut bytes = [0; CONTEXT];
+    for (at, value) in [
+        (CONTEXT_IFINDEX, context.ifindex),
+        (CONTEXT_GSO_SEGMENTS, context.gso_segments),
+        (CONTEXT_GSO_SIZE, context.gso_size),
+    ] {
+        bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    bytes
+}
