@@ -18,15 +18,19 @@ pub enum Next {
     Exhausted,
 }
 
-/// The present node once more.
+/// The present node once more; or the next one, if the tunnel to it has gone meanwhile.
 #[inline(always)]
-pub fn same(work: &Work, hello: &mut Hello) -> Next {
+pub fn again(work: &Work, flow: &mut Flow, hello: &mut Hello) -> Next {
     let Some(pool) = POOLS.get(hello.pool) else {
         return Next::Exhausted;
     };
+    let attempt = hello.attempt;
     match node::choose(hello, pool, work.v6 != 0) {
-        Some(choice) => Next::Node(choice),
-        None => Next::Exhausted,
+        Some(choice) if choice.path == u32::from(flow.path) => Next::Node(choice),
+        _ => {
+            hello.attempt = attempt;
+            next(work, flow, hello, true)
+        }
     }
 }
 

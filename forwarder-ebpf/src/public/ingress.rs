@@ -2,6 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{Endpoint, Flow, FlowKey, Vip, link, stage, state};
+use forwarder_common::seq::SeqNumber;
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
 
@@ -91,7 +92,9 @@ fn unacceptable(header: &Header) -> Option<DropReason> {
     None
 }
 
-/// Whether a segment carries bytes that the node may be missing and we keep.
+/// Whether a segment carries anything of what we answer for and the node may still be missing: the hello, or
+/// bytes before it. The node must get those from us: in their place it would take a forged PROXY header or
+/// another hello from the client, if ours were lost on the way.
 #[inline(always)]
 fn overlaps(flow: &Flow, key: &FlowKey, header: &Header) -> bool {
     if header.payload_len == 0 {
@@ -106,7 +109,8 @@ fn overlaps(flow: &Flow, key: &FlowKey, header: &Header) -> bool {
     };
     // SAFETY: one word of a map value that does not change in this state.
     let stored = unsafe { (*hello).stored };
-    header.seq.wrapping_sub(flow.client_isn.wrapping_add(1)) < stored
+    let end = flow.client_isn.wrapping_add(1).wrapping_add(stored);
+    SeqNumber(header.seq).before(SeqNumber(end))
 }
 
 /// Leaves the fast path.

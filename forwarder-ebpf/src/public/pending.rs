@@ -84,7 +84,7 @@ fn connecting(packet: Packet, work: &Work, flow: &mut Flow, held: Held) -> i32 {
     let next = if silent {
         failover::next(work, flow, hello, true)
     } else {
-        failover::same(work, hello)
+        failover::again(work, flow, hello)
     };
     let Next::Node(choice) = next else {
         buffer::release(&work.key, held);
