@@ -1,6 +1,7 @@
 //! Log lines: for people, as JSON, or to the systemd journal.
 
 use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
 
 use thiserror::Error;
 use tracing_subscriber::filter::ParseError;
@@ -45,7 +46,7 @@ impl Format {
     /// What fits the place: the journal if standard error leads there, lines for people on a terminal, JSON
     /// for everything that collects logs.
     pub fn detect() -> Self {
-        if std::env::var_os("JOURNAL_STREAM").is_some() {
+        if is_journal() {
             Self::Journald
         } else if std::io::stderr().is_terminal() {
             let color = std::env::var_os("NO_COLOR").is_none();
@@ -54,6 +55,16 @@ impl Format {
             Self::Json
         }
     }
+}
+
+/// Whether standard error leads to the journal: `JOURNAL_STREAM` names its device and inode, and is also
+/// inherited by processes whose standard error leads elsewhere (systemd.exec(5)).
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let own = std::fs::metadata("/proc/self/fd/2");
+    own.is_ok_and(|own| stream == format!("{}:{}", own.dev(), own.ino()))
 }
 
 /// Libraries that would drown our own lines at `debug`; a filter that names them wins.

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::daemon::lock::Lock;
 use crate::daemon::place::Place;
 use crate::dataplane::counters::sum_paths;
+use crate::dataplane::expired::{Counts, Expired};
 use crate::dataplane::maps::{CounterMaps, MapsError, OfMap, Tables, found};
 use crate::dataplane::pins::{Pins, PinsError};
 use crate::dataplane::registry::{Attachment, Registry, RegistryError};
@@ -109,6 +110,8 @@ pub struct Traffic {
     pub closed: u64,
     /// Flows that ended by a reset.
     pub reset: u64,
+    /// Flows that a node had accepted and that went silent.
+    pub expired: u64,
     /// Flows that no node accepted.
     pub failed: u64,
     /// Packets client → node.
@@ -153,19 +156,44 @@ pub struct NodeStatus {
     pub traffic: Traffic,
 }
 
-impl From<PathStats> for Traffic {
-    fn from(stats: PathStats) -> Self {
-        Self {
+/// What counts flows, by programs and by the sweeper.
+struct Counted {
+    programs: CounterMaps,
+    sweeper: Expired,
+}
+
+impl Counted {
+    /// Sums the paths of which `of(route, node)` holds.
+    fn traffic(
+        &self,
+        registry: &Registry,
+        of: impl Fn(u16, u16) -> bool,
+    ) -> Result<Traffic, MapsError> {
+        let mut records = Vec::new();
+        let mut swept = Counts::default();
+        for block in &registry.blocks {
+            for (path, node) in (block.base..).zip(&block.nodes) {
+                if of(block.route, *node) {
+                    records.push(self.programs.path(path)?);
+                    let counts = self.sweeper.of(path)?;
+                    swept.silent += counts.silent;
+                    swept.unanswered += counts.unanswered;
+                }
+            }
+        }
+        let stats: PathStats = sum_paths(records.iter());
+        Ok(Traffic {
             opened: stats.opened,
             closed: stats.closed,
             reset: stats.reset,
-            failed: stats.failed,
+            expired: swept.silent,
+            failed: stats.failed + swept.unanswered,
             up_packets: stats.up_packets,
             up_bytes: stats.up_bytes,
             down_packets: stats.down_packets,
             down_bytes: stats.down_bytes,
             replays: stats.replays,
-        }
+        })
     }
 }
 
@@ -178,9 +206,13 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         });
     }
     let registry = Registry::load(&place.registry())?.unwrap_or_default();
-    let counters = CounterMaps::open(&pins)?;
+    let counters = Counted {
+        programs: CounterMaps::open(&pins)?,
+        sweeper: Expired::open(&pins)?,
+    };
     let tables = Tables::open(&pins)?;
     let drops = counters
+        .programs
         .drops()?
         .into_iter()
         .filter(|(_, count)| *count > 0);
@@ -204,12 +236,12 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
 fn listeners(
     registry: &Registry,
     tables: &Tables,
-    counters: &CounterMaps,
+    counters: &Counted,
 ) -> Result<Vec<ListenerStatus>, StatusError> {
     let mut all = Vec::new();
     for (number, name) in registry.listeners.iter() {
         let number = number as u16;
-        let stats = counters.listener(number)?;
+        let stats = counters.programs.listener(number)?;
         let mut addresses = Vec::new();
         for (vip, (ip, port)) in registry.vips.iter() {
             let value = found(tables.vips.get(&(vip as u32), 0)).reading("VIPS")?;
@@ -244,13 +276,13 @@ fn display(ip: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(ip, port).to_string()
 }
 
-fn routes(registry: &Registry, counters: &CounterMaps) -> Result<Vec<RouteStatus>, StatusError> {
+fn routes(registry: &Registry, counters: &Counted) -> Result<Vec<RouteStatus>, StatusError> {
     let mut all = Vec::new();
     for (number, route) in registry.routes.iter() {
         all.push(RouteStatus {
             first_name: route.first_name.clone(),
             pool: route.pool.clone(),
-            traffic: traffic(registry, counters, |own, _| usize::from(own) == number)?,
+            traffic: counters.traffic(registry, |own, _| usize::from(own) == number)?,
         });
     }
     Ok(all)
@@ -259,12 +291,12 @@ fn routes(registry: &Registry, counters: &CounterMaps) -> Result<Vec<RouteStatus
 fn nodes(
     registry: &Registry,
     tables: &Tables,
-    counters: &CounterMaps,
+    counters: &Counted,
 ) -> Result<Vec<NodeStatus>, StatusError> {
     let mut all = Vec::new();
     for (number, address) in registry.nodes.iter() {
         let number = number as u16;
-        let stats: NodeStats = counters.node(number)?;
+        let stats: NodeStats = counters.programs.node(number)?;
         let value = found(tables.nodes.get(&u32::from(number), 0)).reading("NODES")?;
         let name = registry.node_names.get(&number);
         all.push(NodeStatus {
@@ -279,25 +311,8 @@ fn nodes(
             accepted: stats.accepted,
             connect_us: stats.connect_us.checked_div(stats.accepted),
             strays: stats.strays,
-            traffic: traffic(registry, counters, |_, own| own == number)?,
+            traffic: counters.traffic(registry, |_, own| own == number)?,
         });
     }
     Ok(all)
-}
-
-/// Sums the paths of which `of(route, node)` holds.
-fn traffic(
-    registry: &Registry,
-    counters: &CounterMaps,
-    of: impl Fn(u16, u16) -> bool,
-) -> Result<Traffic, StatusError> {
-    let mut records = Vec::new();
-    for block in &registry.blocks {
-        for (path, node) in (block.base..).zip(&block.nodes) {
-            if of(block.route, *node) {
-                records.push(counters.path(path)?);
-            }
-        }
-    }
-    Ok(sum_paths(records.iter()).into())
 }

@@ -83,7 +83,7 @@ fn render(status: &Status) -> String {
         ]);
     }
     let mut routes = table(&[
-        "ROUTE", "POOL", "OPENED", "CLOSED", "RESET", "FAILED", "UP", "DOWN",
+        "ROUTE", "POOL", "OPENED", "CLOSED", "RESET", "EXPIRED", "FAILED", "UP", "DOWN",
     ]);
     for own in &status.routes {
         let mut row = vec![own.first_name.clone(), own.pool.clone()];
@@ -128,11 +128,12 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-fn traffic(traffic: &Traffic) -> [String; 6] {
+fn traffic(traffic: &Traffic) -> [String; 7] {
     [
         traffic.opened.to_string(),
         traffic.closed.to_string(),
         traffic.reset.to_string(),
+        traffic.expired.to_string(),
         traffic.failed.to_string(),
         bytes(traffic.up_bytes),
         bytes(traffic.down_bytes),

@@ -23,7 +23,7 @@ use self::timers::sweep_aside;
 use crate::config::Config;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::surroundings::{self, Surroundings};
-use crate::dataplane::events::{Events, EventsError, Kind, Record, client};
+use crate::dataplane::events::{self, Events, EventsError, Kind, Record};
 use crate::dataplane::maps::{MapsError, State};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::sweep::{Sweeper, Swept};
@@ -245,13 +245,10 @@ impl Daemon {
 
     fn swept(&mut self, swept: &Swept) {
         for (key, flow, why) in &swept.expired {
-            let client = client(key);
-            info!(
-                target: "forwarder::flow", event = "closed", %client, reason = why.word(),
-                up_bytes = flow.node_acked.saturating_sub(1),
-                down_bytes = flow.client_acked.saturating_sub(1),
-                "closed"
-            );
+            let event = events::expired(key, flow);
+            let mut record = Record::new(&event, self.dataplane.registry());
+            record.kind = Kind::Closed { reason: why.word() };
+            record.log(&event);
         }
         debug!(
             flows = swept.flows,
@@ -260,10 +257,10 @@ impl Daemon {
             orphans = swept.orphans,
             "swept"
         );
-        if let Err(error) = self.dataplane.release(&swept.in_use) {
+        if let Err(error) = self.dataplane.swept(swept) {
             error!(
                 error = &error as &dyn std::error::Error,
-                "numbers not released"
+                "the sweep is not accounted for"
             );
         }
         self.tell_systemd(&[NotifyState::Status(&format!("{} flows", swept.flows))]);

@@ -4,11 +4,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::{MapData, RingBuf};
-use forwarder_common::abi::{Event, FlowKey, NONE, close_reason, event_kind};
+use forwarder_common::abi::{Event, Flow, FlowKey, NONE, close_reason, event_kind};
 use forwarder_common::verdict::DropReason;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
+use super::clock::{elapsed_ms, monotonic_ms};
 use super::maps::{self, MapsError};
 use super::pins::Pins;
 use super::plan::ip;
@@ -108,9 +109,31 @@ pub enum Kind {
     },
 }
 
-/// The client of a flow.
-pub fn client(flow: &FlowKey) -> SocketAddr {
+fn client(flow: &FlowKey) -> SocketAddr {
     SocketAddr::new(ip(&flow.client), u16::from_be(flow.port_be))
+}
+
+/// The event of a flow that the sweeper ended; programs tell of those that they end.
+pub fn expired(key: &FlowKey, flow: &Flow) -> Event {
+    Event {
+        kind: event_kind::CLOSED,
+        reason: close_reason::IDLE,
+        time_ns: 0,
+        flow: *key,
+        name_id: flow.name,
+        path: u32::from(flow.path),
+        duration: elapsed_ms(flow.opened_ms, monotonic_ms()),
+        hello_ms: 0,
+        name_len: 0,
+        // The SYN counts as one.
+        up_bytes: flow.node_acked.saturating_sub(1),
+        down_bytes: flow.client_acked.saturating_sub(1),
+        hello_segments: 0,
+        syns: 0,
+        unique_id: flow.unique_id(),
+        name: [0; 256],
+        pad: [0; 5],
+    }
 }
 
 impl<'a> Record<'a> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
+use aya::pin::PinError;
 use forwarder_common::abi::{
     Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry, Node,
     NodeStats, Path, PathStats, Pool, ReverseEntry, ReverseKey, Settings, Vip, map,
@@ -24,6 +25,14 @@ pub enum MapsError {
         path: PathBuf,
         /// Why.
         source: MapError,
+    },
+    /// It cannot be pinned.
+    #[error("cannot pin the map {}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: PinError,
     },
     /// It cannot be read.
     #[error("cannot read the map {name}")]

@@ -16,6 +16,7 @@ pub mod batch;
 pub mod clock;
 pub mod counters;
 pub mod events;
+pub mod expired;
 pub mod keys;
 pub mod load;
 pub mod maps;
@@ -37,6 +38,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use self::attach::{AttachError, Hook};
+use self::expired::Expired;
 use self::keys::{KeyRing, KeysError};
 use self::load::{LoadError, Programs};
 use self::maps::{MapsError, OfMap, State, Tables, found};
@@ -44,7 +46,7 @@ use self::pins::{Pins, PinsError, Side};
 use self::plan::PlanError;
 use self::registry::{Attachment, InUse, Registry, RegistryError};
 use self::sizes::{Sizes, SizesError};
-use self::sweep::{SweepError, Sweeper};
+use self::sweep::{SweepError, Sweeper, Swept};
 use self::write::Changes;
 use crate::config::Config;
 use crate::link::{Link, Network};
@@ -81,6 +83,9 @@ pub enum DataplaneError {
     Sweep(#[from] SweepError),
 }
 
+/// Sweeps after a change whose findings say nothing yet about what is no longer in use.
+const SETTLED: u32 = 1;
+
 /// Whether there was something to take over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -99,6 +104,9 @@ pub struct Dataplane {
     keys: KeyRing,
     registry: Registry,
     registry_path: PathBuf,
+    expired: Expired,
+    /// Sweeps that saw nothing but the present plan at work.
+    settled: u32,
     /// What this process has attached or taken over.
     attached: BTreeSet<(Side, u32)>,
 }
@@ -141,6 +149,7 @@ impl Dataplane {
             },
         };
         let dataplane = Self {
+            expired: Expired::open_or_make(&pins, sizes.paths)?,
             pins,
             programs,
             tables,
@@ -148,6 +157,7 @@ impl Dataplane {
             keys: KeyRing::default(),
             registry,
             registry_path: registry_path.to_owned(),
+            settled: 0,
             attached: BTreeSet::new(),
         };
         Ok((dataplane, origin))
@@ -161,6 +171,7 @@ impl Dataplane {
         self.registry = registry;
         // Numbers are on disk before any map holds them.
         self.registry.save(&self.registry_path)?;
+        self.settled = 0;
         let changes = self.tables.apply(&plan, &mut self.registry)?;
         self.registry.save(&self.registry_path)?;
         Ok(changes)
@@ -262,6 +273,20 @@ impl Dataplane {
     /// Renews the cookie key whose turn it is. Says whether there was one.
     pub fn rotate_keys(&mut self) -> Result<bool, DataplaneError> {
         Ok(self.keys.rotate(&mut self.tables)?)
+    }
+
+    /// Counts what the sweeper ended, and gives numbers free that nobody uses any more. The sweep that is
+    /// under way while the maps change may have passed a flow's place before the flow was made by an
+    /// old plan; so numbers are given free by the second sweep after it.
+    pub fn swept(&mut self, swept: &Swept) -> Result<(), DataplaneError> {
+        for (_, flow, why) in &swept.expired {
+            self.expired.count(flow.path, *why)?;
+        }
+        self.settled += 1;
+        if self.settled > SETTLED {
+            self.release(&swept.in_use)?;
+        }
+        Ok(())
     }
 
     /// Gives numbers free that neither the configuration nor a flow uses.

@@ -4,6 +4,7 @@
 //! /sys/fs/bpf/forwarder/         --bpffs
 //! └── v1/                        ABI_VERSION: another layout never meets these maps
 //!     ├── FLOWS, NAMES, …        one for each map of the ABI
+//!     ├── EXPIRED                flows that the sweeper ended, by path
 //!     ├── STAGES                 the tail-call table of the programs that are attached
 //!     └── links/
 //!         ├── public-2           TCX links, by role and interface index
@@ -50,6 +51,9 @@ pub const MAPS: &[&str] = &[
     map::LISTENER_STATS,
     map::EVENTS,
 ];
+
+/// The sweeper's own counters, which no program reads.
+pub const EXPIRED: &str = "EXPIRED";
 
 /// Why the tree cannot be used.
 #[derive(Debug, Error)]
@@ -213,6 +217,7 @@ impl Pins {
         for name in MAPS {
             remove_file(&self.map(name))?;
         }
+        remove_file(&self.map(EXPIRED))?;
         remove_file(&self.stages())?;
         remove_file(&self.stages_new())
     }

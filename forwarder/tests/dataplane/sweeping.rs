@@ -199,3 +199,39 @@ fn a_full_table_is_swept_whole() {
         assert!(swept.expired.iter().all(|(_, _, why)| *why == Expiry::Idle));
     });
 }
+
+#[test]
+fn what_the_sweeper_ends_is_counted() {
+    use forwarder::dataplane::expired::{Counts, Expired};
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let mut maps = State::open(&pins(directory)).unwrap();
+        for (number, state) in [
+            (1, state::CONNECTING),
+            (2, state::SPLICED),
+            (3, state::SPLICED),
+        ] {
+            let (port, _) = taken(&mut maps);
+            enter(&mut maps, key(number), flow(state, port, IDLE * 2));
+        }
+        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        dataplane.swept(&sweeper.sweep().unwrap()).unwrap();
+        let expected = Counts {
+            unanswered: 1,
+            silent: 2,
+        };
+        assert_eq!(
+            Expired::open(&pins(directory)).unwrap().of(1).unwrap(),
+            expected
+        );
+        drop(dataplane);
+        open(directory, TEXT).unwrap();
+        assert_eq!(
+            Expired::open(&pins(directory)).unwrap().of(1).unwrap(),
+            expected,
+            "a restart keeps them"
+        );
+    });
+}

@@ -166,7 +166,11 @@ fn weights_become_shares() {
     };
     assert!((share(1) - 0.75).abs() < 0.02, "{}", share(1));
     assert!((share(0) - 0.25).abs() < 0.02, "{}", share(0));
-    assert!(pool.table.v6[..maglev::TABLE_SIZE].iter().all(|own| *own == 2));
+    assert!(
+        pool.table.v6[..maglev::TABLE_SIZE]
+            .iter()
+            .all(|own| *own == 2)
+    );
     assert_eq!(plan.pools[1].1.value.balance, abi::balance::RANDOM);
 }
 
