@@ -309,9 +309,13 @@ impl RawTcp {
         let Some(packet) = Packet::parse(&self.buffer[..arrival.length], arrival.unfinished) else {
             return Ok(());
         };
-        let ours = packet
-            .tcp()
-            .is_some_and(|s| s.source == self.remote && s.destination == self.local);
+        let ours = match &packet.content {
+            Content::Tcp(segment) => {
+                segment.source == self.remote && segment.destination == self.local
+            }
+            Content::Icmp { .. } => packet.destination == self.local.ip(),
+            Content::Other(_) => false,
+        };
         if ours {
             if packet.checksums == Checksums::Bad {
                 self.bad_checksums += 1;

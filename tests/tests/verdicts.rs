@@ -2,6 +2,7 @@
 //! packet in the tunnel; and how a refusal looks to the client.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use forwarder_tests::Result;
 use forwarder_tests::hello::Hello;
@@ -47,7 +48,7 @@ fn send(raw: &mut RawTcp, bytes: &[u8]) -> Result<Vec<Segment>> {
     let mut answers = Vec::new();
     for piece in bytes.chunks(1_300) {
         raw.send_data(piece)?;
-        answers.extend(raw.drain(std::time::Duration::from_millis(15))?);
+        answers.extend(raw.drain(Duration::from_millis(15))?);
         if answers
             .iter()
             .any(|segment| segment.flags.has(Flags::RST) || segment.flags.has(Flags::FIN))
@@ -91,7 +92,14 @@ fn what_is_refused_gets_an_alert_and_nothing_reaches_the_tunnel() -> Result<()> 
             let mut raw = site.raw(family, ALERT)?;
             raw.connect()?;
             let mut answers = send(&mut raw, &case.bytes)?;
-            answers.extend(raw.drain(SILENCE)?);
+            let over = answers
+                .iter()
+                .any(|segment| segment.flags.has(Flags::RST) || segment.flags.has(Flags::FIN));
+            answers.extend(raw.drain(if over {
+                Duration::from_millis(30)
+            } else {
+                SILENCE
+            })?);
             let context = || format!("{family:?}, {}: {answers:?}", case.title);
             let told: Vec<u8> = answers
                 .iter()
@@ -186,7 +194,7 @@ fn real_clients_understand_the_refusals() -> Result<()> {
                 site.entrance(family, port),
                 "/",
             )?;
-            let fetched = curl.limit(std::time::Duration::from_secs(2)).run()?;
+            let fetched = curl.limit(Duration::from_secs(2)).run()?;
             assert!(
                 exits.contains(&fetched.exit),
                 "port {port}, {family:?}: {fetched:?}"

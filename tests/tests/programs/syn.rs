@@ -1,0 +1,290 @@
+//! A SYN is answered with a cookie, and nothing is kept.
+
+use forwarder_common::abi::{Address, is_v4};
+use forwarder_common::cookie::{self, CookieOptions, Tuple};
+use forwarder_common::segment::pair;
+use forwarder_tests::packet::{Flags, Segment};
+use forwarder_tests::programs::bench::{Bench, COOKIE_KEYS, Refusal, Shape, address};
+use forwarder_tests::programs::client::{Client, LINUX};
+
+/// `CLOCK_MONOTONIC`, which `bpf_ktime_get_ns` reads.
+fn now_ns() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a local.
+    assert_eq!(
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) },
+        0
+    );
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+fn words(address: Address) -> [u64; 2] {
+    let [a, b, c, d] = address.map(u64::from);
+    [a << 32 | b, c << 32 | d]
+}
+
+/// That the pure code takes it for a cookie of this connection, minted within the last two epochs.
+fn assert_cookie(client: &Client, cookie: u32) {
+    let tuple = Tuple {
+        client: words(address(client.address.ip())),
+        local: words(address(client.vip.ip())),
+        ports: pair(client.address.port().to_be(), client.vip.port().to_be()).into(),
+    };
+    let epoch = cookie::epoch(now_ns());
+    let valid = [epoch, epoch.wrapping_sub(1)].into_iter().any(|epoch| {
+        let key = COOKIE_KEYS[cookie::key_slot(epoch) as usize];
+        cookie::verify(key, &tuple, client.isn, cookie, epoch)
+    });
+    assert!(valid, "{cookie:08x} for {client:?}");
+}
+
+/// Options of a SYN, what the cookie must say of them, and the options of the answer.
+struct Case {
+    title: &'static str,
+    offered: &'static [u8],
+    known: CookieOptions,
+    answered: &'static [u8],
+}
+
+const NOTHING: CookieOptions = CookieOptions {
+    mss_index: 0,
+    window_scale: 15,
+    sack: false,
+};
+
+/// In place of the answer's MSS.
+const M: u8 = 0xee;
+
+fn cases() -> Vec<Case> {
+    let case = |title, offered, mss_index, window_scale, sack, answered| Case {
+        title,
+        offered,
+        known: CookieOptions {
+            mss_index,
+            window_scale,
+            sack,
+        },
+        answered,
+    };
+    const MSS: &[u8] = &[2, 4, M, M];
+    const SACK: &[u8] = &[2, 4, M, M, 1, 1, 4, 2];
+    const SCALE: &[u8] = &[2, 4, M, M, 1, 3, 3, 7];
+    const BOTH: &[u8] = &[2, 4, M, M, 1, 1, 4, 2, 1, 3, 3, 7];
+    vec![
+        case("Linux", &LINUX, 7, 7, true, BOTH),
+        case(
+            "Windows",
+            &[2, 4, 5, 180, 1, 3, 3, 8, 1, 1, 4, 2],
+            7,
+            8,
+            true,
+            BOTH,
+        ),
+        case(
+            "macOS",
+            &[
+                2, 4, 5, 180, 1, 3, 3, 6, 1, 1, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 4, 2, 0, 0,
+            ],
+            7,
+            6,
+            true,
+            BOTH,
+        ),
+        case("none", &[], 0, 15, false, MSS),
+        case("MSS alone", &[2, 4, 5, 180], 7, 15, false, MSS),
+        case("MSS 536", &[2, 4, 2, 24], 0, 15, false, MSS),
+        case("MSS 1379", &[2, 4, 5, 99], 4, 15, false, MSS),
+        case("MSS 0 counts as none", &[2, 4, 0, 0], 0, 15, false, MSS),
+        case("MSS 65535", &[2, 4, 255, 255], 7, 15, false, MSS),
+        case("no MSS, SACK", &[4, 2, 0, 0], 0, 15, true, SACK),
+        case(
+            "MSS and SACK",
+            &[2, 4, 5, 180, 4, 2, 0, 0],
+            7,
+            15,
+            true,
+            SACK,
+        ),
+        case(
+            "MSS and scale",
+            &[2, 4, 5, 180, 1, 3, 3, 0],
+            7,
+            0,
+            false,
+            SCALE,
+        ),
+        case("scale 14", &[3, 3, 14, 0], 0, 14, false, SCALE),
+        case(
+            "scale 200 counts as 14",
+            &[3, 3, 200, 0],
+            0,
+            14,
+            false,
+            SCALE,
+        ),
+        case(
+            "MSS twice: the last",
+            &[2, 4, 2, 24, 2, 4, 5, 180],
+            7,
+            15,
+            false,
+            MSS,
+        ),
+        case(
+            "end of list, then more",
+            &[0, 4, 2, 2, 2, 4, 5, 180],
+            0,
+            15,
+            false,
+            MSS,
+        ),
+        case(
+            "MSS of a wrong length",
+            &[2, 3, 5, 3, 3, 7, 0, 0],
+            0,
+            7,
+            false,
+            SCALE,
+        ),
+        case(
+            "scale of a wrong length",
+            &[3, 4, 7, 7, 4, 2, 0, 0],
+            0,
+            15,
+            true,
+            SACK,
+        ),
+        case("length 0", &[4, 0, 2, 4, 5, 180, 0, 0], 0, 15, false, MSS),
+        case("length 1", &[8, 1, 4, 2], 0, 15, false, MSS),
+        case("length beyond the end", &[4, 2, 2, 40], 0, 15, true, SACK),
+        case("MSS cut off", &[1, 1, 2, 4], 0, 15, false, MSS),
+        case("a kind at the very end", &[1, 1, 1, 2], 0, 15, false, MSS),
+        case("only padding", &[1; 40], 0, 15, false, MSS),
+        case(
+            "the last three of forty bytes",
+            &[
+                1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 7,
+            ],
+            0,
+            7,
+            false,
+            SCALE,
+        ),
+        case(
+            "fast open and an unknown option",
+            &[34, 2, 253, 4, 0xf9, 0x89, 2, 4, 5, 180, 4, 2],
+            7,
+            15,
+            true,
+            SACK,
+        ),
+        case(
+            "a signature (RFC 2385)",
+            &[
+                19, 18, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 3, 3, 7, 0, 0, 0,
+            ],
+            0,
+            7,
+            false,
+            SCALE,
+        ),
+    ]
+}
+
+fn expected(bench: &Bench, client: &Client, cookie: u32, case: &Case) -> Segment {
+    let mut answer = Segment::new(client.vip, client.address, Flags::SYN_ACK);
+    answer.seq = cookie;
+    answer.ack = client.isn.wrapping_add(1);
+    answer.window = 16_384;
+    answer.options = case.answered.to_vec();
+    let mss: u16 = if bench.shape.v6 { 1_360 } else { 1_380 };
+    answer.options[2..4].copy_from_slice(&mss.to_be_bytes());
+    answer
+}
+
+#[test]
+fn every_option_block_gets_its_cookie() {
+    let mut bench = Bench::new();
+    for shape in Shape::all() {
+        bench.reshape(shape);
+        for case in cases() {
+            let client = Client::new(&mut bench, Refusal::Alert);
+            let syn = client.syn(case.offered);
+            let seen = bench.from_client(&syn);
+            let cookie = seen.segment().seq;
+            assert_cookie(&client, cookie);
+            assert_eq!(
+                CookieOptions::of_cookie(cookie),
+                case.known,
+                "{}",
+                case.title
+            );
+            seen.expect(&expected(&bench, &client, cookie, &case), &[]);
+            let (asked, answered) = (syn.to_bytes().len(), seen.bytes.unwrap().len());
+            assert!(
+                answered <= asked + 4,
+                "{}: {answered} for {asked}",
+                case.title
+            );
+        }
+    }
+    assert_eq!(bench.maps.flows.keys().count(), 0);
+    assert_eq!(bench.maps.hello_index.keys().count(), 0);
+    let stats = bench.maps.listener_stats(0);
+    let seen = 8 * cases().len() as u64;
+    assert_eq!(
+        stats[..4],
+        [seen, seen, 0, 0],
+        "SYNs, cookies, valid, invalid"
+    );
+    assert_eq!(stats[10], seen, "packets");
+}
+
+/// Address family and ports make a cookie, and the SYN's own number does.
+#[test]
+fn a_cookie_is_of_one_connection() {
+    let mut bench = Bench::new();
+    let client = Client::connect(&mut bench, Refusal::Alert);
+    assert!(is_v4(&address(client.address.ip())));
+    let again = bench.from_client(&client.syn(&LINUX)).segment().seq;
+    assert_cookie(&client, again);
+    let mut other = client.clone();
+    other.isn = other.isn.wrapping_add(1);
+    let seq = bench.from_client(&other.syn(&LINUX)).segment().seq;
+    assert_cookie(&other, seq);
+    assert_ne!(seq, client.cookie);
+    let next = Client::connect(&mut bench, Refusal::Alert);
+    assert_ne!(next.cookie & !0xff, client.cookie & !0xff);
+}
+
+#[test]
+fn congestion_flags_and_data_of_a_syn_are_ignored() {
+    let mut bench = Bench::new();
+    for v6 in [false, true] {
+        bench.reshape(Shape {
+            v6,
+            ..Shape::COMMON
+        });
+        for (flags, data) in [
+            (Flags::SYN.with(Flags::ECE).with(Flags::CWR), &b""[..]),
+            (Flags::SYN.with(Flags::PSH).with(Flags::URG), b""),
+            (Flags::SYN, b"early"),
+            (Flags::SYN, &[7; 1_300]),
+        ] {
+            let client = Client::new(&mut bench, Refusal::Alert);
+            let mut syn = client.syn(&LINUX);
+            syn.flags = flags;
+            syn.payload = data.to_vec();
+            let seen = bench.from_client(&syn);
+            let cookie = seen.segment().seq;
+            assert_cookie(&client, cookie);
+            seen.expect(&expected(&bench, &client, cookie, &cases()[0]), &[]);
+        }
+    }
+    assert_eq!(cases()[0].title, "Linux");
+    assert_ne!(cases()[0].known, NOTHING);
+}
