@@ -116,6 +116,10 @@ pub fn bpf_cargo(workspace: &Workspace, verb: &str) -> Command {
         "debuginfo=2".into(),
         "-C".into(),
         "link-arg=--btf".into(),
+        // Left on, it turns every small memset into a call of a BPF function, and kernels that
+        // refuse those beside tail calls are among those we run on.
+        "-C".into(),
+        "link-arg=--disable-expand-memcpy-in-order".into(),
         "-C".into(),
         linker,
     ];
