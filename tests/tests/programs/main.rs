@@ -6,3 +6,4 @@
 mod before_hello;
 mod budget;
 mod syn;
+mod verdicts;
