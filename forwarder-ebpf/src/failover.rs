@@ -64,10 +64,20 @@ pub fn next(work: &Work, flow: &mut Flow, hello: &mut Hello, timed_out: bool) ->
         }
     }
     hello.node_syns = 0;
+    hello.attempt = hello.attempt.wrapping_add(1);
     for _ in 0..CLASHES {
-        hello.attempt = hello.attempt.wrapping_add(1);
-        let Some(choice) = node::choose(hello, pool, work.v6 != 0) else {
-            return Next::Exhausted;
+        let choice = match node::choose(hello, pool, work.v6 != 0) {
+            Some(choice) => choice,
+            // All were silent, which loss alone can do: begin again, until the client or the sweeper gives
+            // up. A node that refused has been asked, and says so again at once.
+            None if timed_out => {
+                hello.attempt = 0;
+                match node::choose(hello, pool, work.v6 != 0) {
+                    Some(choice) => choice,
+                    None => return Next::Exhausted,
+                }
+            }
+            None => return Next::Exhausted,
         };
         if node::enter(&work.key, &choice, flow.source_port_be, public_link).is_ok() {
             flow.path = choice.path as u16;
@@ -77,6 +87,7 @@ pub fn next(work: &Work, flow: &mut Flow, hello: &mut Hello, timed_out: bool) ->
             // The port is ours alone: only an entry that was left behind can be in the way.
             return Next::Exhausted;
         }
+        hello.attempt = hello.attempt.wrapping_add(1);
     }
     Next::Exhausted
 }
