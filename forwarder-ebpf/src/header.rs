@@ -9,7 +9,6 @@ use crate::packet::{Ipv4, Ipv6, Packet, Tcp};
 const TCP: u8 = 6;
 const ICMP_V4: u8 = 1;
 const ICMP_V6: u8 = 58;
-const FRAGMENT_V6: u8 = 44;
 /// More fragments, or an offset.
 const FRAGMENT_V4: u16 = 0x3fff;
 const OFFSET_V4: u16 = 0x1fff;
@@ -123,7 +122,6 @@ fn read_v6<const L3: usize>(packet: Packet) -> Kind {
     if ip.next != TCP {
         // A fragment names its port behind another header; the stack never joins it to a socket of a
         // claimed port, because the rest of the connection does not reach the stack.
-        let _ = FRAGMENT_V6;
         return Kind::Other;
     }
     let Some(data) = (if L3 == 0 {

@@ -15,7 +15,7 @@ use forwarder_common::verdict::DropReason;
 
 use crate::bounds::mask;
 use crate::maps::{MAGLEV, NODES, PATHS, REVERSE};
-use crate::packet::{ETHERNET, Packet};
+use crate::packet::Packet;
 use crate::work::Work;
 use crate::{clock, count};
 
@@ -248,5 +248,3 @@ pub fn send_to_client(packet: Packet, public_link: u32, has_ethernet: bool) -> i
     }
     packet.redirect_neighbour(public_link)
 }
-
-const _: () = assert!(ETHERNET == 14);

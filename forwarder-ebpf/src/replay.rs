@@ -252,4 +252,4 @@ unsafe fn sum_of(work: &mut Work, data: *mut u8, length: u32) -> Sum {
     sum
 }
 
-const _: () = assert!(SEGMENT as usize <= PIECES as usize * CHUNK && SEGMENT % 4 == 0);
+const _: () = assert!(SEGMENT as usize <= PIECES as usize * CHUNK && SEGMENT.is_multiple_of(4));

@@ -37,10 +37,24 @@ pub fn stage(context: &TcContext) -> i32 {
 #[inline(always)]
 fn family<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     match buffer::find(&work.key) {
+        Ok(held) if is_another(work, held) => {
+            buffer::release(&work.key, held);
+            unknown::<V6>(context, packet, work)
+        }
         Ok(held) => known::<V6>(context, packet, work, held),
         Err(Missing::Busy) => count::drop(DropReason::HelloBusy),
         Err(Missing::Absent) => unknown::<V6>(context, packet, work),
     }
+}
+
+/// Whether a client that forgot the connection in the buffer has begun another from the same port: its
+/// segment then acknowledges another good cookie.
+#[inline(always)]
+fn is_another(work: &Work, held: Held) -> bool {
+    // SAFETY: held.
+    let known = unsafe { (*held.hello).entrance_isn };
+    let (isn, cookie) = (work.seq.wrapping_sub(1), work.ack.wrapping_sub(1));
+    cookie != known && work.has(flag::ACK) && cookies::verify(work, isn, cookie, clock::now_ns())
 }
 
 /// No byte of this connection was kept so far.
