@@ -227,6 +227,26 @@ fn every_single_packet_of_the_beginning_may_be_lost() -> Result<()> {
 }
 
 #[test]
+fn a_pool_of_one_node_is_tried_as_long_as_the_client_waits() -> Result<()> {
+    let (site, _turn) = site();
+    for family in Family::BOTH {
+        let mut lost = 0;
+        site.lab.nodes[0]
+            .wire()
+            .set_rule(move |way, packet| match packet.tcp() {
+                Some(segment) if way == Way::In && segment.flags.has(Flags::SYN) && lost < 3 => {
+                    lost += 1;
+                    Fate::Lose
+                }
+                _ => Fate::Pass,
+            });
+        assert_eq!(site.report(family, "www.example.org")?.server, "node0");
+        site.lab.nodes[0].wire().mend();
+    }
+    Ok(())
+}
+
+#[test]
 fn duplicates_of_every_packet_do_no_harm() -> Result<()> {
     let (site, _turn) = site();
     set_faults(
