@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::lpm_trie::Key;
 use forwarder_common::abi::{
-    Address, Endpoint, FlowKey, MaglevTable, NameEntry, Node, Path, Pool, Settings, Vip,
-    address_v4, address_v6, balance, client_address, events, link, map, on_refuse,
+    Address, Endpoint, Flow, FlowKey, Hello, MaglevTable, NameEntry, Node, Path, Pool, Settings,
+    Vip, address_v4, address_v6, balance, client_address, events, link, map, on_refuse,
 };
 use forwarder_common::name::Pattern;
 use forwarder_common::verdict::{DropReason, REASONS};
@@ -403,6 +403,23 @@ impl Bench {
         }
     }
 
+    /// The buffer that a connection's hello is kept in, and its number.
+    #[must_use]
+    pub fn hello(&self, client: SocketAddr, refusal: Refusal) -> Option<(u32, Box<Hello>)> {
+        let slot = self
+            .maps
+            .hello_index
+            .get(&self.flow_key(client, refusal), 0)
+            .ok()?;
+        Some((slot, Box::new(self.maps.hellos.get(&slot, 0).ok()?)))
+    }
+
+    /// The flow of a connection.
+    #[must_use]
+    pub fn flow(&self, client: SocketAddr, refusal: Refusal) -> Option<Flow> {
+        self.maps.flows.get(&self.flow_key(client, refusal), 0).ok()
+    }
+
     /// Hands the public side a segment.
     #[track_caller]
     pub fn from_client(&mut self, segment: &Segment) -> Seen {
@@ -470,6 +487,10 @@ impl Bench {
             .iter()
             .map(|frame| {
                 let bytes = self.strip(frame, own, self.shape.tunnel);
+                if self.shape.tunnel == Link::L2 {
+                    // Nobody resolves a copy's neighbour: it must be there already.
+                    assert_eq!(frame[..6], THEIRS, "addressed to the node");
+                }
                 sound(&bytes);
                 bytes
             })

@@ -5,5 +5,6 @@
 
 mod before_hello;
 mod budget;
+mod hello;
 mod syn;
 mod verdicts;

@@ -1,0 +1,353 @@
+//! A hello in pieces: what is kept, what is acknowledged, and which bytes win.
+
+use forwarder_common::abi::{HELLO_CAP, HELLO_PREFIX, hello_state};
+use forwarder_common::verdict::DropReason::{self, Absorbed, BadChecksum, OutOfOrder};
+use forwarder_tests::hello::Hello;
+use forwarder_tests::packet::{Flags, Segment};
+use forwarder_tests::programs::bench::{Bench, Mode, Refusal, Shape};
+use forwarder_tests::programs::client::{Client, LINUX};
+
+fn each_shape(mut test: impl FnMut(&mut Bench)) {
+    let mut bench = Bench::new();
+    for shape in Shape::all() {
+        bench.reshape(shape);
+        test(&mut bench);
+    }
+}
+
+fn hello() -> Vec<u8> {
+    Hello::browser(Mode::Transparent.name(), 5)
+        .name_last()
+        .record()
+}
+
+/// What is kept of a client's stream.
+fn kept(bench: &Bench, client: &Client) -> Vec<u8> {
+    let (_, hello) = bench
+        .hello(client.address, client.refusal)
+        .expect("a buffer");
+    assert_eq!(hello.users, 0, "nobody holds it between two packets");
+    hello.bytes[HELLO_PREFIX..][..hello.stored as usize].to_vec()
+}
+
+/// The acknowledgement of `stored` bytes of a hello.
+fn acknowledgement(client: &Client, stored: usize) -> Segment {
+    let room = (HELLO_CAP - stored) >> 7;
+    client.answer(Flags::ACK, 0, stored as u32, room as u16)
+}
+
+#[track_caller]
+fn assert_opened(bench: &Bench, client: &Client, syn: &Segment, bytes: &[u8]) {
+    assert_eq!((syn.flags, syn.seq), (Flags::SYN, client.isn));
+    assert_eq!(kept(bench, client), bytes);
+    let (_, hello) = bench.hello(client.address, client.refusal).unwrap();
+    assert_eq!(hello.state, hello_state::ROUTED);
+    assert!(bench.flow(client.address, client.refusal).is_some());
+}
+
+#[test]
+fn in_two_segments() {
+    each_shape(|bench| {
+        let bytes = hello();
+        for at in [1, 5, 44, 700, 1_360, bytes.len() - 1] {
+            let client = Client::connect(bench, Refusal::Alert);
+            let seen = client.send(bench, 0, &bytes[..at]);
+            seen.expect(&acknowledgement(&client, at), &[]);
+            assert_eq!(kept(bench, &client), bytes[..at]);
+            let seen = client.send(bench, at as u32, &bytes[at..]);
+            assert_opened(bench, &client, &seen.segment(), &bytes);
+        }
+    });
+}
+
+#[test]
+fn byte_by_byte() {
+    for v6 in [false, true] {
+        let mut bench = Bench::new();
+        bench.reshape(Shape {
+            v6,
+            ..Shape::COMMON
+        });
+        let bytes = Hello::small(Mode::Transparent.name()).record();
+        let client = Client::connect(&mut bench, Refusal::Reset);
+        for (at, byte) in bytes.iter().enumerate() {
+            let seen = client.send(&mut bench, at as u32, &[*byte]);
+            if at + 1 < bytes.len() {
+                seen.expect(&acknowledgement(&client, at + 1), &[]);
+            } else {
+                assert_opened(&bench, &client, &seen.segment(), &bytes);
+            }
+        }
+        let stats = bench.maps.listener_stats(1);
+        let count = bytes.len() as u64;
+        assert_eq!(stats[..3], [1, 1, 1], "SYNs, cookies sent, cookies checked");
+        assert_eq!(
+            stats[4..7],
+            [1, count, count],
+            "hellos, their bytes, their segments"
+        );
+        assert_eq!(stats[8..11], [1, 0, count + 1], "opened, refused, packets");
+    }
+}
+
+/// The acknowledged window is what the client's own scale makes of the room that is left.
+#[test]
+fn windows_of_clients_without_a_scale() {
+    each_shape(|bench| {
+        let client = Client::connect_with(bench, Refusal::Alert, &[2, 4, 5, 180]);
+        let bytes = hello();
+        let seen = client.send(bench, 0, &bytes[..100]);
+        let room = (HELLO_CAP - 100) as u16;
+        seen.expect(&client.answer(Flags::ACK, 0, 100, room), &[]);
+    });
+}
+
+#[test]
+fn out_of_order() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let client = Client::connect(bench, Refusal::Alert);
+        // Before the first byte there is nothing to answer from.
+        client.send(bench, 600, &bytes[600..]).dropped(OutOfOrder);
+        let first = client.send(bench, 0, &bytes[..300]);
+        first.expect(&acknowledgement(&client, 300), &[]);
+        // From then on a gap is answered at once, so that the client resends early.
+        let ahead = client.send(bench, 600, &bytes[600..]);
+        ahead.expect(&acknowledgement(&client, 300), &[OutOfOrder]);
+        assert_eq!(kept(bench, &client), bytes[..300]);
+        let middle = client.send(bench, 300, &bytes[300..600]);
+        middle.expect(&acknowledgement(&client, 600), &[]);
+        let seen = client.send(bench, 600, &bytes[600..]);
+        assert_opened(bench, &client, &seen.segment(), &bytes);
+    });
+}
+
+#[test]
+fn twice() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let client = Client::connect(bench, Refusal::Alert);
+        client.send(bench, 0, &bytes[..500]);
+        for (at, end) in [(0, 500), (0, 100), (400, 500)] {
+            let again = client.send(bench, at as u32, &bytes[at..end]);
+            again.expect(&acknowledgement(&client, 500), &[Absorbed]);
+        }
+        assert_eq!(kept(bench, &client), bytes[..500]);
+    });
+}
+
+/// First bytes win: what was read once cannot be replaced by what is sent later.
+#[test]
+fn overlapping_with_other_bytes() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let client = Client::connect(bench, Refusal::Alert);
+        client.send(bench, 0, &bytes[..500]);
+        client.send(bench, 100, &[0xaa; 400]);
+        let mut piece = vec![0xbb; 250];
+        piece.extend(&bytes[500..900]);
+        let seen = client.send(bench, 250, &piece);
+        seen.expect(&acknowledgement(&client, 900), &[]);
+        assert_eq!(kept(bench, &client), bytes[..900]);
+        let mut whole = vec![0xcc; 900];
+        whole.extend(&bytes[900..]);
+        let seen = client.send(bench, 0, &whole);
+        assert_opened(bench, &client, &seen.segment(), &bytes);
+    });
+}
+
+/// A segment from before the first byte, as a keep-alive probe is, changes nothing.
+#[test]
+fn before_the_first_byte() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let client = Client::connect(bench, Refusal::Alert);
+        client.send(bench, 0, &bytes[..500]);
+        let probe = client.segment(Flags::ACK, u32::MAX, b"x");
+        let seen = bench.from_client(&probe);
+        seen.expect(&acknowledgement(&client, 500), &[Absorbed]);
+        // Straddling the first byte: the part behind it counts.
+        let mut piece = vec![0xdd];
+        piece.extend(&bytes[..600]);
+        let seen = bench.from_client(&client.segment(Flags::ACK, u32::MAX, &piece));
+        seen.expect(&acknowledgement(&client, 600), &[]);
+        assert_eq!(kept(bench, &client), bytes[..600]);
+    });
+}
+
+/// Changes the TCP checksum field.
+fn with_checksum(bench: &Bench, segment: &Segment, change: impl FnOnce(u16) -> u16) -> Vec<u8> {
+    let at = if bench.shape.v6 { 56 } else { 36 };
+    let mut bytes = segment.to_bytes();
+    let old = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    bytes[at..at + 2].copy_from_slice(&change(old).to_be_bytes());
+    bytes
+}
+
+/// A stored segment goes on under a fresh checksum, so a broken one must not be stored.
+#[test]
+fn with_a_broken_checksum() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let client = Client::connect(bench, Refusal::Alert);
+        let first = client.segment(Flags::PSH_ACK, 0, &bytes[..500]);
+        for change in [1, 0x100, 0x8000] {
+            let broken = with_checksum(bench, &first, |sum| sum ^ change);
+            bench.public_packet(&broken).dropped(BadChecksum);
+        }
+        let mut flipped = first.to_bytes();
+        *flipped.last_mut().unwrap() ^= 4;
+        bench.public_packet(&flipped).dropped(BadChecksum);
+        assert!(
+            bench.hello(client.address, Refusal::Alert).is_none(),
+            "no buffer was kept"
+        );
+        bench
+            .from_client(&first)
+            .expect(&acknowledgement(&client, 500), &[]);
+        let second = client.segment(Flags::PSH_ACK, 500, &bytes[500..]);
+        bench
+            .public_packet(&with_checksum(bench, &second, |sum| !sum))
+            .dropped(BadChecksum);
+        assert_eq!(kept(bench, &client), bytes[..500]);
+        let seen = bench.from_client(&second);
+        assert_opened(bench, &client, &seen.segment(), &bytes);
+    });
+}
+
+/// What a device or GRO has checked already holds only the pseudo-header's sum.
+#[test]
+fn with_a_checksum_that_is_still_to_be_finished() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let client = Client::connect(bench, Refusal::Alert);
+        let segment = client.segment(Flags::PSH_ACK, 0, &bytes[..333]);
+        let packet = segment.to_bytes();
+        let ip = if bench.shape.v6 { 40 } else { 20 };
+        let length = (packet.len() - ip) as u16;
+        let addresses = if bench.shape.v6 {
+            &packet[8..40]
+        } else {
+            &packet[12..20]
+        };
+        let sum = forwarder_common::checksum::Sum::of_bytes(addresses)
+            .add_u16_raw(6_u16.to_be())
+            .add_u16_raw(length.to_be());
+        let unfinished = with_checksum(bench, &segment, |_| u16::from_be(sum.fold16()));
+        let seen = bench.public_packet(&unfinished);
+        seen.expect(&acknowledgement(&client, 333), &[]);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let client = Client::connect(bench, Refusal::Alert);
+        client.send(bench, 0, &bytes[..500]);
+        let (_, before) = bench.maps.free();
+        // A FIN behind bytes that are missing waits for them.
+        let early = client.segment(Flags::FIN_ACK, 600, &[]);
+        bench.from_client(&early).dropped(Absorbed);
+        let fin = client.segment(Flags::FIN_ACK, 500, &[]);
+        let answer = client.answer(Flags::FIN_ACK, 0, 501, 0);
+        bench.from_client(&fin).expect(&answer, &[Absorbed]);
+        assert!(bench.hello(client.address, Refusal::Alert).is_none());
+        assert_eq!(bench.maps.free().1.len(), before.len() + 1);
+    });
+}
+
+/// Only the exact number ends it (RFC 5961 3.2); and it is not answered.
+#[test]
+fn a_reset_in_the_middle() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let client = Client::connect(bench, Refusal::Alert);
+        client.send(bench, 0, &bytes[..500]);
+        for at in [0, 499, 501, 60_000] {
+            bench
+                .from_client(&client.segment(Flags::RST, at, &[]))
+                .dropped(Absorbed);
+            assert_eq!(kept(bench, &client).len(), 500);
+        }
+        bench
+            .from_client(&client.segment(Flags::RST, 500, &[]))
+            .dropped(Absorbed);
+        assert!(bench.hello(client.address, Refusal::Alert).is_none());
+    });
+}
+
+#[test]
+fn another_acknowledgement_number_in_the_middle() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let mut client = Client::connect(bench, Refusal::Alert);
+        client.send(bench, 0, &bytes[..500]);
+        client.forge();
+        client.send(bench, 500, &bytes[500..]).dropped(Absorbed);
+        assert_eq!(kept(bench, &client), bytes[..500]);
+    });
+}
+
+/// A client that forgot a connection may use its port again at once.
+#[test]
+fn another_connection_from_the_same_port() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let unlisted = Hello::browser("other.example.org", 6).name_last().record();
+        for (abandoned, sent) in [(&bytes, 500), (&unlisted, unlisted.len())] {
+            let mut client = Client::connect(bench, Refusal::Alert);
+            for piece in abandoned[..sent].chunks(1_000).scan(0, |at, piece| {
+                let start = *at;
+                *at += piece.len();
+                Some((start, piece))
+            }) {
+                client.send(bench, piece.0 as u32, piece.1);
+            }
+            assert!(bench.hello(client.address, Refusal::Alert).is_some());
+            client.isn = client.isn.wrapping_add(0x4000_0000);
+            client.cookie = bench.from_client(&client.syn(&LINUX)).segment().seq;
+            let seen = client.send(bench, 0, &bytes[..700]);
+            seen.expect(&acknowledgement(&client, 700), &[]);
+            let seen = client.send(bench, 700, &bytes[700..]);
+            assert_opened(bench, &client, &seen.segment(), &bytes);
+        }
+    });
+}
+
+/// The other processor holds the buffer: this packet goes, and comes again.
+#[test]
+fn held_by_another_processor() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let client = Client::connect(bench, Refusal::Alert);
+        client.send(bench, 0, &bytes[..500]);
+        let (slot, mut hello) = bench.hello(client.address, Refusal::Alert).unwrap();
+        hello.users = 1;
+        bench.maps.hellos.set(slot, *hello, 0).unwrap();
+        let rest = client.segment(Flags::PSH_ACK, 500, &bytes[500..]);
+        bench.from_client(&rest).dropped(DropReason::HelloBusy);
+        hello.users = 0;
+        bench.maps.hellos.set(slot, *hello, 0).unwrap();
+        let seen = bench.from_client(&rest);
+        assert_opened(bench, &client, &seen.segment(), &bytes);
+    });
+}
+
+/// Options of data segments, timestamps or SACK, are no part of the stream.
+#[test]
+fn segments_with_options() {
+    each_shape(|bench| {
+        let bytes = hello();
+        let client = Client::connect(bench, Refusal::Alert);
+        let mut first = client.segment(Flags::PSH_ACK, 0, &bytes[..777]);
+        first.options = vec![1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+        bench
+            .from_client(&first)
+            .expect(&acknowledgement(&client, 777), &[]);
+        let mut second = client.segment(Flags::PSH_ACK.with(Flags::CWR), 777, &bytes[777..]);
+        second.options = vec![1; 40];
+        let seen = bench.from_client(&second);
+        assert_opened(bench, &client, &seen.segment(), &bytes);
+    });
+}
