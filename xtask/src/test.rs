@@ -3,10 +3,11 @@
 //! One stage is one function. Stages that need root build as the caller and only run the built
 //! programs as root. The last line counts stages; each test runner prints its own counts before.
 
+use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::setup::{self, Purpose};
@@ -16,10 +17,14 @@ use crate::{build, debian, deny, privilege, process, vm};
 /// The crate with the lab and everything that needs root.
 const LAB_CRATE: &str = "forwarder-tests";
 
+/// The daemon's crate, whose integration tests need no root but for one.
+const DAEMON: &str = "forwarder";
+const LOADING_TESTS: &str = "dataplane";
+
 /// Arguments of `test`.
 #[derive(Args)]
 pub struct Arguments {
-    /// Leave out what takes long: dependency check, lab and virtual machine.
+    /// Leave out what takes long: dependency check, everything with root, virtual machine.
     #[arg(long)]
     quick: bool,
     /// Go on after a failed stage.
@@ -45,26 +50,32 @@ enum Stage {
     Dependencies,
     /// Unit, property and documentation tests; no root.
     Unit,
-    /// Verifier budget, `BPF_PROG_TEST_RUN` tables and namespace tests; root.
+    /// Verifier budget, and the daemon's side of loading and pinning; root.
+    Kernel,
+    /// `BPF_PROG_TEST_RUN` tables and namespace tests; root.
     Lab,
     /// The main job on a distribution kernel.
     Vm,
 }
 
 impl Stage {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Setup,
         Self::Format,
         Self::Bpf,
         Self::Lint,
         Self::Dependencies,
         Self::Unit,
+        Self::Kernel,
         Self::Lab,
         Self::Vm,
     ];
 
     fn is_quick(self) -> bool {
-        !matches!(self, Self::Dependencies | Self::Lab | Self::Vm)
+        !matches!(
+            self,
+            Self::Dependencies | Self::Kernel | Self::Lab | Self::Vm
+        )
     }
 
     fn title(self) -> &'static str {
@@ -75,7 +86,8 @@ impl Stage {
             Self::Lint => "clippy",
             Self::Dependencies => "dependencies",
             Self::Unit => "unit and property tests",
-            Self::Lab => "kernel and lab tests (root)",
+            Self::Kernel => "loading and verifier (root)",
+            Self::Lab => "program tables and lab (root)",
             Self::Vm => "virtual machine",
         }
     }
@@ -89,6 +101,7 @@ impl Stage {
             Self::Lint => lint(workspace),
             Self::Dependencies => deny::check(workspace),
             Self::Unit => unit(workspace),
+            Self::Kernel => kernel(workspace),
             Self::Lab => lab(workspace),
             Self::Vm => vm::run(workspace, &vm::Arguments::default()),
         }
@@ -179,16 +192,45 @@ fn lint(workspace: &Workspace) -> Result<()> {
     )
 }
 
+/// Two runs, because one test program of the daemon loads programs and so belongs to [`kernel`].
 fn unit(workspace: &Workspace) -> Result<()> {
-    let crates = ["--workspace", "--exclude", LAB_CRATE];
+    let crates = ["--workspace", "--exclude", LAB_CRATE, "--exclude", DAEMON];
+    process::run(test_runner(workspace).args(crates))?;
+
+    let mut daemon = test_runner(workspace);
+    daemon.args(["--package", DAEMON, "--lib", "--bins"]);
+    for program in test_programs(workspace, DAEMON)? {
+        if program != LOADING_TESTS {
+            daemon.args(["--test", &program]);
+        }
+    }
+    process::run(&mut daemon)?;
+
+    process::run(
+        Command::new("cargo")
+            .args(["test", "--doc", "--workspace", "--exclude", LAB_CRATE])
+            .current_dir(workspace.root()),
+    )
+}
+
+fn kernel(workspace: &Workspace) -> Result<()> {
+    privilege::ask("loading kernel programs")?;
     let mut tests = test_runner(workspace);
-    process::run(tests.args(crates))?;
-    let mut documentation = Command::new("cargo");
-    documentation
-        .args(["test", "--doc"])
-        .args(crates)
+    tests.args(["--package", DAEMON, "--test", LOADING_TESTS]);
+    process::run(as_root(&mut tests))?;
+
+    let mut budget = Command::new("cargo");
+    budget
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            LAB_CRATE,
+            "--bin",
+            "verifier-budget",
+        ])
         .current_dir(workspace.root());
-    process::run(&mut documentation)
+    process::run(as_root(&mut budget))
 }
 
 /// Everything in the lab's crate, one test at a time: they measure, and the machine is one.
@@ -202,10 +244,33 @@ fn lab(workspace: &Workspace) -> Result<()> {
     } else {
         tests.args(["--", "--test-threads", "1"]);
     }
-    if let Some(runner) = privilege::runner() {
-        tests.env(runner_variable(), runner);
+    process::run(as_root(&mut tests))
+}
+
+/// Lets Cargo build as the caller and start what it built as root.
+fn as_root(cargo: &mut Command) -> &mut Command {
+    match privilege::runner() {
+        Some(runner) => cargo.env(runner_variable(), runner),
+        None => cargo,
     }
-    process::run(&mut tests)
+}
+
+/// The names of a crate's integration tests.
+fn test_programs(workspace: &Workspace, package: &str) -> Result<Vec<String>> {
+    let folder = workspace.root().join(package).join("tests");
+    let mut names = Vec::new();
+    for entry in
+        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
+        let path = entry?.path();
+        let is_program =
+            path.join("main.rs").exists() || path.extension().is_some_and(|it| it == "rs");
+        if let Some(name) = path.file_stem().filter(|_| is_program) {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// `cargo nextest run` where it is installed, `cargo test` elsewhere.
