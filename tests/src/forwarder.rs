@@ -166,7 +166,9 @@ impl<'a> Forwarder<'a> {
             .arg("--config")
             .arg(&self.config)
             .arg("--bpffs")
-            .arg(&self.bpffs);
+            .arg(&self.bpffs)
+            .arg("--run-dir")
+            .arg(self.lab.folder().join("run"));
         Ok(command)
     }
 }
