@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -62,25 +62,11 @@ struct Record {
 impl Capture {
     /// Starts to record an interface of a namespace; packets that pass after this returns are seen.
     pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let socket = namespace.enter(|| LinkSocket::open(interface, Layer::Network))??;
         let shared = Arc::new(Shared::default());
-        let (ready, opened) = mpsc::channel();
-        let (worker, name) = (Arc::clone(&shared), interface.to_owned());
-        namespace.spawn("capture", move || {
-            match LinkSocket::open(&name, Layer::Network) {
-                Ok(socket) => {
-                    let _ = ready.send(Ok(()));
-                    worker.record(&socket);
-                }
-                Err(error) => drop(ready.send(Err(error))),
-            }
-        })?;
+        let worker = Arc::clone(&shared);
+        namespace.spawn("capture", move || worker.record(&socket))?;
         let place = format!("{interface} of {}", namespace.name());
-        opened.recv().unwrap_or_else(|_| {
-            Err(Error::Unintelligible {
-                what: format!("the capture on {place}"),
-                text: "its thread ended".to_owned(),
-            })
-        })?;
         Ok(Self { place, shared })
     }
 

@@ -3,111 +3,15 @@
 //! Checksums are computed here over the raw bytes (RFC 1071), independently of the code under test:
 //! WireGuard marks what it decrypts as verified, so a node's kernel does not notice broken ones.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod checksum;
+mod segment;
 
-use etherparse::{
-    IpNumber, Ipv4Header, Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TransportSlice,
-};
+use std::net::{IpAddr, SocketAddr};
 
-/// The TCP flag bits of RFC 9293, section 3.1.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Flags(pub u8);
+use etherparse::{IpNumber, Ipv4Header, Ipv6Header, NetSlice, SlicedPacket, TransportSlice};
 
-impl Flags {
-    /// No more data from the sender.
-    pub const FIN: Self = Self(0x01);
-    /// Synchronise sequence numbers.
-    pub const SYN: Self = Self(0x02);
-    /// Reset the connection.
-    pub const RST: Self = Self(0x04);
-    /// Push.
-    pub const PSH: Self = Self(0x08);
-    /// The acknowledgement number counts.
-    pub const ACK: Self = Self(0x10);
-    /// The urgent pointer counts.
-    pub const URG: Self = Self(0x20);
-    /// ECN echo.
-    pub const ECE: Self = Self(0x40);
-    /// Congestion window reduced.
-    pub const CWR: Self = Self(0x80);
-    /// SYN and ACK.
-    pub const SYN_ACK: Self = Self(0x12);
-    /// FIN and ACK.
-    pub const FIN_ACK: Self = Self(0x11);
-    /// RST and ACK.
-    pub const RST_ACK: Self = Self(0x14);
-    /// PSH and ACK.
-    pub const PSH_ACK: Self = Self(0x18);
-
-    /// Whether all the bits of `other` are set.
-    #[must_use]
-    pub fn has(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Both sets of bits.
-    #[must_use]
-    pub fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-impl fmt::Debug for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = ["F", "S", "R", "P", "A", "U", "E", "C"];
-        names
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| self.0 >> bit & 1 == 1)
-            .try_for_each(|(_, name)| f.write_str(name))
-    }
-}
-
-/// One TCP segment with its addresses.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// Who sent it.
-    pub source: SocketAddr,
-    /// Whom it is for.
-    pub destination: SocketAddr,
-    /// TTL or hop limit.
-    pub hop_limit: u8,
-    /// Sequence number.
-    pub seq: u32,
-    /// Acknowledgement number.
-    pub ack: u32,
-    /// Flags.
-    pub flags: Flags,
-    /// Window, unscaled.
-    pub window: u16,
-    /// Options as they stand in the header, padding included.
-    pub options: Vec<u8>,
-    /// Data.
-    pub payload: Vec<u8>,
-}
-
-impl fmt::Debug for Segment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} > {} [{:?}] seq {} ack {} win {} ttl {} len {}",
-            self.source,
-            self.destination,
-            self.flags,
-            self.seq,
-            self.ack,
-            self.window,
-            self.hop_limit,
-            self.payload.len()
-        )?;
-        if self.options.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " options {:02x?}", self.options)
-        }
-    }
-}
+use checksum::{fold, pseudo_sum, sum};
+pub use segment::{Flags, Segment};
 
 /// What the checksums of a packet say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +71,7 @@ impl Packet {
     pub fn parse(bytes: &[u8], unfinished: bool) -> Option<Self> {
         let sliced = SlicedPacket::from_ip(bytes).ok()?;
         let (source, destination, hop_limit, header_sum_good): (IpAddr, IpAddr, u8, bool) =
-            match sliced.net? {
+            match sliced.net.as_ref()? {
                 NetSlice::Ipv4(v4) => {
                     let header = v4.header();
                     (
@@ -188,7 +92,6 @@ impl Packet {
                 }
                 NetSlice::Arp(_) => return None,
             };
-        let sliced = SlicedPacket::from_ip(bytes).ok()?;
         let payload = sliced.net.as_ref()?.ip_payload_ref()?.clone();
         let fragment = payload.fragmented;
         let pseudo = pseudo_sum(
@@ -197,7 +100,7 @@ impl Packet {
             payload.ip_number.0,
             payload.payload.len(),
         );
-        let body_sum_good = match sliced.transport {
+        let body_sum_good = match &sliced.transport {
             Some(TransportSlice::Icmpv4(_)) => fold(sum(0, payload.payload)) == 0xffff,
             Some(_) => fold(sum(pseudo, payload.payload)) == 0xffff,
             None => true,
@@ -208,7 +111,7 @@ impl Packet {
             (true, false, true) => Checksums::Good,
             (true, false, false) => Checksums::Bad,
         };
-        let content = match sliced.transport {
+        let content = match &sliced.transport {
             Some(TransportSlice::Tcp(tcp)) => Content::Tcp(Segment {
                 source: SocketAddr::new(source, tcp.source_port()),
                 destination: SocketAddr::new(destination, tcp.destination_port()),
@@ -250,122 +153,6 @@ impl Packet {
             Content::Tcp(segment) => Some(segment),
             Content::Icmp { .. } | Content::Other(_) => None,
         }
-    }
-}
-
-impl Segment {
-    /// A segment without options or data.
-    #[must_use]
-    pub fn new(source: SocketAddr, destination: SocketAddr, flags: Flags) -> Self {
-        Self {
-            source,
-            destination,
-            hop_limit: 64,
-            seq: 0,
-            ack: 0,
-            flags,
-            window: 64_240,
-            options: Vec::new(),
-            payload: Vec::new(),
-        }
-    }
-
-    /// The maximum segment size option, if there is one.
-    #[must_use]
-    pub fn mss(&self) -> Option<u16> {
-        self.option(2)
-            .and_then(|value| value.try_into().ok())
-            .map(u16::from_be_bytes)
-    }
-
-    /// The window scale option, if there is one.
-    #[must_use]
-    pub fn window_scale(&self) -> Option<u8> {
-        self.option(3).and_then(|value| value.first().copied())
-    }
-
-    /// Whether the segment permits selective acknowledgements.
-    #[must_use]
-    pub fn sack_permitted(&self) -> bool {
-        self.option(4).is_some()
-    }
-
-    /// The blocks of a SACK option.
-    #[must_use]
-    pub fn sack_blocks(&self) -> Vec<(u32, u32)> {
-        let word = |bytes: &[u8]| bytes.try_into().map(u32::from_be_bytes).unwrap_or_default();
-        self.option(5)
-            .unwrap_or_default()
-            .chunks_exact(8)
-            .map(|block| (word(&block[..4]), word(&block[4..])))
-            .collect()
-    }
-
-    /// The value of the first option of a kind.
-    #[must_use]
-    pub fn option(&self, wanted: u8) -> Option<&[u8]> {
-        let mut rest = self.options.as_slice();
-        loop {
-            match *rest {
-                [0, ..] | [] | [_] => return None,
-                [1, ref after @ ..] => rest = after,
-                [kind, length, ..] => {
-                    let length = usize::from(length);
-                    let value = rest.get(2..length)?;
-                    if kind == wanted {
-                        return Some(value);
-                    }
-                    rest = rest.get(length..)?;
-                }
-            }
-        }
-    }
-
-    /// Where the sequence numbers of this segment end: data plus one each for SYN and FIN.
-    #[must_use]
-    pub fn end(&self) -> u32 {
-        let length = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
-        let flags = u32::from(self.flags.has(Flags::SYN)) + u32::from(self.flags.has(Flags::FIN));
-        self.seq.wrapping_add(length).wrapping_add(flags)
-    }
-
-    /// The IP packet, with right checksums.
-    ///
-    /// # Panics
-    /// If the two addresses are of different families, or the parts do not fit into a packet.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut tcp = TcpHeader::new(
-            self.source.port(),
-            self.destination.port(),
-            self.seq,
-            self.window,
-        );
-        tcp.acknowledgment_number = self.ack;
-        tcp.fin = self.flags.has(Flags::FIN);
-        tcp.syn = self.flags.has(Flags::SYN);
-        tcp.rst = self.flags.has(Flags::RST);
-        tcp.psh = self.flags.has(Flags::PSH);
-        tcp.ack = self.flags.has(Flags::ACK);
-        tcp.urg = self.flags.has(Flags::URG);
-        tcp.ece = self.flags.has(Flags::ECE);
-        tcp.cwr = self.flags.has(Flags::CWR);
-        tcp.set_options_raw(&self.options)
-            .expect("at most 40 bytes of TCP options");
-        let length = tcp.header_len() + self.payload.len();
-        let sum = pseudo_sum(self.source.ip(), self.destination.ip(), 6, length);
-        let sum = self::sum(self::sum(sum, &tcp.to_bytes()), &self.payload);
-        tcp.checksum = !fold(sum);
-        let mut packet = ip_header(
-            self.source.ip(),
-            self.destination.ip(),
-            6,
-            self.hop_limit,
-            length,
-        );
-        packet.extend_from_slice(&tcp.to_bytes());
-        packet.extend_from_slice(&self.payload);
-        packet
     }
 }
 
@@ -430,29 +217,6 @@ pub fn packet_too_big(router: IpAddr, about: &[u8], mtu: u32) -> Vec<u8> {
     let mut packet = ip_header(router, original.source, protocol, 64, icmp.len());
     packet.extend_from_slice(&icmp);
     packet
-}
-
-fn pseudo_sum(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> u64 {
-    let addresses = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => sum(0, &Ipv4Addr::octets(&ip)),
-        IpAddr::V6(ip) => sum(0, &Ipv6Addr::octets(&ip)),
-    };
-    addresses(source) + addresses(destination) + u64::from(protocol) + length as u64
-}
-
-fn sum(start: u64, bytes: &[u8]) -> u64 {
-    let (pairs, odd) = bytes.as_chunks::<2>();
-    let last = odd.first().map_or(0, |byte| u64::from(*byte) << 8);
-    pairs.iter().fold(start + last, |sum, pair| {
-        sum + u64::from(u16::from_be_bytes(*pair))
-    })
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Endless bytes that both ends can make by themselves: what is sent can be checked without being
 //! stored, and a byte in the wrong place is found.
 
+use std::io::{self, Write};
+
 /// A repeatable stream of bytes (SplitMix64 over a counter).
 #[derive(Clone, Debug)]
 pub struct Pattern {
@@ -30,11 +32,9 @@ impl Pattern {
     }
 }
 
-/// The SHA-256 of the first `length` bytes of a seed's stream, in hexadecimal.
-#[must_use]
-pub fn digest(seed: u64, length: u64) -> String {
+/// Writes the first `length` bytes of a seed's stream.
+pub fn write(seed: u64, length: u64, to: &mut impl Write) -> io::Result<()> {
     let mut pattern = Pattern::new(seed);
-    let mut hash = Hash::default();
     let mut buffer = vec![0; 64 << 10];
     let mut rest = length;
     while rest > 0 {
@@ -42,15 +42,35 @@ pub fn digest(seed: u64, length: u64) -> String {
             .unwrap_or(usize::MAX)
             .min(buffer.len());
         pattern.fill(&mut buffer[..now]);
-        hash.add(&buffer[..now]);
+        to.write_all(&buffer[..now])?;
         rest -= now as u64;
     }
+    to.flush()
+}
+
+/// The SHA-256 of the first `length` bytes of a seed's stream, in hexadecimal.
+#[must_use]
+pub fn digest(seed: u64, length: u64) -> String {
+    let mut hash = Hash::default();
+    // Hashing cannot fail.
+    let _ = write(seed, length, &mut hash);
     hash.finish()
 }
 
 /// A running SHA-256.
 #[derive(Clone, Debug, Default)]
 pub struct Hash(sha2::Sha256);
+
+impl Write for Hash {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.add(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl Hash {
     /// Adds bytes.

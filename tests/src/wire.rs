@@ -10,10 +10,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Result};
 use crate::link_socket::{LARGEST, Layer, LinkSocket};
 use crate::netns::Namespace;
 use crate::packet::Packet;
@@ -100,29 +100,14 @@ impl Wire {
     /// Joins two interfaces of a namespace, `near` on the clients' side.
     pub fn join(namespace: &Namespace, near: &str, far: &str, seed: u64) -> Result<Self> {
         let shared = Arc::new(Shared::default());
+        let open = |name: &str| namespace.enter(|| LinkSocket::open(name, Layer::Frame))?;
         for (way, from, to) in [(Way::In, near, far), (Way::Out, far, near)] {
-            let (worker, from, to) = (Arc::clone(&shared), from.to_owned(), to.to_owned());
-            let (ready, opened) = mpsc::channel();
+            let (from, to) = (open(from)?, open(to)?);
+            from.ignore_outgoing()
+                .context(|| "leaving out what the wire itself sends".to_owned())?;
+            let worker = Arc::clone(&shared);
             let mut dice = Dice(seed ^ (way as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            namespace.spawn("wire", move || {
-                let open = |name: &str| LinkSocket::open(name, Layer::Frame);
-                match open(&from).and_then(|from| Ok((from, open(&to)?))) {
-                    Ok((from, to)) => {
-                        let _ = ready.send(from.ignore_outgoing().map_err(|source| Error::Io {
-                            what: "leaving out what the wire itself sends".to_owned(),
-                            source,
-                        }));
-                        worker.carry(way, &from, &to, &mut dice);
-                    }
-                    Err(error) => drop(ready.send(Err(error))),
-                }
-            })?;
-            opened.recv().unwrap_or_else(|_| {
-                Err(Error::Unintelligible {
-                    what: "the faulty wire".to_owned(),
-                    text: "its thread ended".to_owned(),
-                })
-            })?;
+            namespace.spawn("wire", move || worker.carry(way, &from, &to, &mut dice))?;
         }
         Ok(Self { shared })
     }

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::error::{Context, Result};
 use crate::netns::Namespace;
-use crate::pattern::{Hash, Pattern};
+use crate::pattern::{self, Hash};
 use crate::pki::Pki;
 use crate::server::web::{Report, Upload};
 
@@ -172,7 +172,7 @@ impl TlsClient {
                 self.name
             );
             self.stream.write_all(head.as_bytes())?;
-            self.send_pattern(seed, length)?;
+            pattern::write(seed, length, &mut self.stream)?;
             let body = self.answer()?;
             serde_json::from_slice(&body).map_err(io::Error::other)
         };
@@ -184,7 +184,7 @@ impl TlsClient {
         let mut job = || {
             let head = format!("PUT /until-close HTTP/1.1\r\nHost: {}\r\n\r\n", self.name);
             self.stream.write_all(head.as_bytes())?;
-            self.send_pattern(seed, length)?;
+            pattern::write(seed, length, &mut self.stream)?;
             self.stream.conn.send_close_notify();
             self.stream.flush()?;
             self.stream.sock.shutdown(Shutdown::Write)?;
@@ -212,19 +212,6 @@ impl TlsClient {
             self.answer_into(take)
         };
         job().context(|| format!("fetching {path}"))
-    }
-
-    fn send_pattern(&mut self, seed: u64, length: u64) -> io::Result<()> {
-        let (mut pattern, mut rest, mut buffer) = (Pattern::new(seed), length, vec![0; 64 << 10]);
-        while rest > 0 {
-            let now = usize::try_from(rest)
-                .unwrap_or(usize::MAX)
-                .min(buffer.len());
-            pattern.fill(&mut buffer[..now]);
-            self.stream.write_all(&buffer[..now])?;
-            rest -= now as u64;
-        }
-        self.stream.flush()
     }
 
     fn answer(&mut self) -> io::Result<Vec<u8>> {

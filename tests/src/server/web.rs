@@ -25,7 +25,7 @@ use super::proxy_header::ProxyHeader;
 use super::{Listening, listen_everywhere, plain};
 use crate::error::Result;
 use crate::netns::Namespace;
-use crate::pattern::{Hash, Pattern};
+use crate::pattern::{self, Hash};
 use crate::pki::Pki;
 
 /// The seed of the bytes that `/bytes/N` gives.
@@ -371,17 +371,7 @@ fn send_json(stream: &mut Stream, value: &impl Serialize) -> io::Result<()> {
 fn send_pattern(stream: &mut Stream, length: u64) -> io::Result<()> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
     stream.get_mut().write_all(head.as_bytes())?;
-    let (mut pattern, mut rest, mut buffer) =
-        (Pattern::new(DOWNLOAD_SEED), length, vec![0; 64 << 10]);
-    while rest > 0 {
-        let now = usize::try_from(rest)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        pattern.fill(&mut buffer[..now]);
-        stream.get_mut().write_all(&buffer[..now])?;
-        rest -= now as u64;
-    }
-    stream.get_mut().flush()
+    pattern::write(DOWNLOAD_SEED, length, stream.get_mut())
 }
 
 /// Closes a connection with a reset instead of a FIN (`SO_LINGER` of zero, then close).

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use forwarder_tests::command::find_own;
+use forwarder_tests::error::Context;
 use forwarder_tests::forwarder::{Forwarder, program};
 use forwarder_tests::lab::{Family, Lab, Node, TunnelKind, kernel_has_wireguard};
 use forwarder_tests::process::Daemon;
 use forwarder_tests::server::haproxy::Haproxy;
 use forwarder_tests::server::nginx::Nginx;
 use forwarder_tests::site::{pool, route};
-use forwarder_tests::{Result, process};
+use forwarder_tests::{Result, pattern, process};
 use serde_json::json;
 
 use crate::report::Report;
@@ -143,23 +144,9 @@ fn serve(lab: &Lab, node: &Node, name: &str) -> Result<Daemon> {
 
 /// A file of so many bytes that do not compress, and its SHA-256.
 pub fn random_file(path: &Path, length: u64) -> Result<String> {
-    use forwarder_tests::error::Context;
-    use forwarder_tests::pattern::{Pattern, digest};
-    use std::io::Write;
     let seed = u64::from(std::process::id());
-    let write = || {
-        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-        let (mut pattern, mut rest, mut buffer) = (Pattern::new(seed), length, vec![0; 64 << 10]);
-        while rest > 0 {
-            let now = usize::try_from(rest)
-                .unwrap_or(usize::MAX)
-                .min(buffer.len());
-            pattern.fill(&mut buffer[..now]);
-            file.write_all(&buffer[..now])?;
-            rest -= now as u64;
-        }
-        file.flush()
-    };
-    write().context(|| format!("writing {}", path.display()))?;
-    Ok(digest(seed, length))
+    std::fs::File::create(path)
+        .and_then(|file| pattern::write(seed, length, &mut std::io::BufWriter::new(file)))
+        .context(|| format!("writing {}", path.display()))?;
+    Ok(pattern::digest(seed, length))
 }
