@@ -251,7 +251,7 @@ abi! {
         local: Address,
         /// Its port, network order.
         port_be: u16,
-        /// MSS of the path to it: tunnel MTU − 40 (IPv4) or − 60 (IPv6).
+        /// MSS of the path to it: the MTU of tunnel or public interface, less 40 (IPv4) or 60 (IPv6).
         mss: u16,
         /// Interface that leads to it; 0 while there is none.
         ifindex: u32,
@@ -316,7 +316,7 @@ abi! {
         client_acked: u64,
         /// [tunnel] Bytes of the client's that the node has acknowledged; low half + `client_isn` = its ACK.
         node_acked: u64,
-        /// [tunnel, once] Index of [`map::PATHS`]; before the node answers, the first choice.
+        /// [under the hello's lock] Index of [`map::PATHS`]: the node that was asked last, and answered.
         path: u16,
         /// [public, once] Source port towards the node, network order.
         source_port_be: u16,

@@ -330,15 +330,25 @@ fn node_values(config: &Config, network: &Network, registry: &Registry) -> Vec<(
         .iter()
         .map(|name| name.get_ref().as_str())
         .collect();
+    let public = config.entrance.public.iter();
+    let widest = public
+        .filter_map(|name| network.link(name.get_ref()))
+        .map(|link| link.mtu)
+        .min()
+        .unwrap_or(u32::MAX);
     let nodes = registry.nodes.iter();
     nodes
-        .map(|(number, address)| (narrow(number), node_value(*address, &tunnels, network)))
+        .map(|(number, address)| {
+            let value = node_value(*address, &tunnels, widest, network);
+            (narrow(number), value)
+        })
         .collect()
 }
 
 /// A node without a tunnel gets interface 0: packets to it are dropped rather than sent in the clear by
-/// the public interface.
-fn node_value(node: SocketAddr, tunnels: &[&str], network: &Network) -> abi::Node {
+/// the public interface. Segments of `widest`, the smallest MTU of the public interfaces, must fit both
+/// ways: there is no router between the two that could tell an end.
+fn node_value(node: SocketAddr, tunnels: &[&str], widest: u32, network: &Network) -> abi::Node {
     let ip = node.ip();
     let egress = network.egress.get(&ip).filter(|egress| !egress.local);
     let way = egress.and_then(|egress| {
@@ -363,7 +373,7 @@ fn node_value(node: SocketAddr, tunnels: &[&str], network: &Network) -> abi::Nod
             .source
             .filter(|source| source.is_ipv4() == ip.is_ipv4());
         value.local = source.map_or([0; 4], address);
-        value.mss = mss(mtu, ip);
+        value.mss = mss(mtu.min(widest), ip);
         value.ifindex = link.ifindex;
         value.mtu = mtu;
         value.link = match link.kind {

@@ -104,6 +104,15 @@ fn nodes_know_their_tunnel() {
 }
 
 #[test]
+fn a_narrow_public_interface_bounds_segments_too() {
+    let mut narrow = network();
+    narrow.links[0].mtu = 1_400;
+    let plan = planned(TEXT, &narrow, &mut Registry::default());
+    assert_eq!(plan.nodes[0].1.mss, 1_360, "by eth0, not wg0");
+    assert_eq!(plan.nodes[1].1.mss, 1_330, "by vx0 still");
+}
+
+#[test]
 fn no_packet_goes_to_a_node_outside_a_tunnel() {
     let plan = planned(TEXT, &network(), &mut Registry::default());
     assert_eq!(plan.nodes[3].1.ifindex, 0, "routed by eth0");
