@@ -42,6 +42,7 @@ pub mod site;
 pub mod wire;
 
 mod link_socket;
+mod socket;
 
 pub use error::{Error, Result};
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use crate::error::{Context, Result};
+use crate::socket::set_option;
 
 /// A received packet may be a 64 KB super-packet.
 pub(crate) const LARGEST: usize = 66_000;
@@ -215,22 +216,7 @@ impl LinkSocket {
     }
 
     fn option<T>(&self, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
-        let length = size_of::<T>() as libc::socklen_t;
-        // SAFETY: the pointer and the length are those of `value`.
-        let result = unsafe {
-            libc::setsockopt(
-                self.fd(),
-                level,
-                name,
-                std::ptr::from_ref(value).cast(),
-                length,
-            )
-        };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        set_option(self.fd(), level, name, value)
     }
 
     fn address(&self, protocol: u16, neighbour: Option<[u8; 6]>) -> libc::sockaddr_ll {

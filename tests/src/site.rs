@@ -14,6 +14,8 @@
 //! Every name holds on the listeners `https` (443, refuses by alert), `reset` (444) and `drop` (445).
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::capture::Capture;
@@ -171,6 +173,39 @@ impl Site {
         let node = &self.lab.nodes[node];
         Capture::start(&node.namespace, &node.interface)
     }
+}
+
+/// Runs an attempt so many times on some threads, and fails with all that went wrong.
+///
+/// # Panics
+/// If an attempt failed.
+pub fn crowd(total: usize, threads: usize, attempt: impl Fn(usize) -> Result<()> + Sync) {
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= total {
+                        return;
+                    }
+                    if let Err(error) = attempt(number) {
+                        let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                        failures.push(format!("{number}: {error:?}"));
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    assert!(
+        failures.is_empty(),
+        "{} of {total} failed:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
 }
 
 /// The configuration of a site, without `[entrance]`.

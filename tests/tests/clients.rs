@@ -1,8 +1,6 @@
 //! Clients that nobody here wrote, through the forwarder; and many of them at once.
 
-use std::sync::Mutex;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use forwarder_tests::Result;
 use forwarder_tests::client::programs::{has_java, java, openssl, python};
@@ -10,7 +8,7 @@ use forwarder_tests::client::tls::{Crypto, TlsClient, config};
 use forwarder_tests::lab::{Family, Lab, TunnelKind};
 use forwarder_tests::pattern;
 use forwarder_tests::server::web::{DOWNLOAD_SEED, Report};
-use forwarder_tests::site::{ALERT, Site};
+use forwarder_tests::site::{ALERT, Site, crowd};
 
 const NAMES: [&str; 3] = [
     "www.example.org",
@@ -97,49 +95,18 @@ fn a_crowd_gets_what_it_asked_for() -> Result<()> {
     let site = Site::build(Lab::builder().clients(2).tunnel(TunnelKind::Ethernet, 2));
     let size = 50_000;
     let expected = pattern::digest(DOWNLOAD_SEED, size);
-    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let total = 1_000;
-    std::thread::scope(|scope| {
-        for _ in 0..16 {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= total {
-                        return;
-                    }
-                    let (family, name) = (Family::BOTH[number % 2], NAMES[number / 2 % 3]);
-                    let crypto = [Crypto::Classic, Crypto::PostQuantum][number / 6 % 2];
-                    let client = &site.lab.clients[number / 12 % 2].namespace;
-                    let attempt = || -> Result<()> {
-                        let config = config(&site.lab.pki, crypto, &[])?;
-                        let mut tls = TlsClient::connect(
-                            client,
-                            &config,
-                            name,
-                            site.entrance(family, ALERT),
-                        )?;
-                        assert_eq!(
-                            tls.download(&format!("/bytes/{size}"))?,
-                            (size, expected.clone())
-                        );
-                        Ok(())
-                    };
-                    if let Err(error) = attempt() {
-                        failures
-                            .lock()
-                            .unwrap()
-                            .push(format!("{number} {name} {family:?}: {error:?}"));
-                    }
-                }
-            });
-        }
+    crowd(1_000, 16, |number| {
+        let (family, name) = (Family::BOTH[number % 2], NAMES[number / 2 % 3]);
+        let crypto = [Crypto::Classic, Crypto::PostQuantum][number / 6 % 2];
+        let client = &site.lab.clients[number / 12 % 2].namespace;
+        let config = config(&site.lab.pki, crypto, &[])?;
+        let mut tls = TlsClient::connect(client, &config, name, site.entrance(family, ALERT))?;
+        assert_eq!(
+            tls.download(&format!("/bytes/{size}"))?,
+            (size, expected.clone()),
+            "{name} by {family:?}"
+        );
+        Ok(())
     });
-    let failures = failures.into_inner().unwrap();
-    assert!(
-        failures.is_empty(),
-        "{} of {total} failed:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
     Ok(())
 }

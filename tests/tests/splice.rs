@@ -270,29 +270,13 @@ fn keep_alive_probes_are_answered_by_the_other_side() -> Result<()> {
             "{answer:?}"
         );
         // The node's probe: the kernel sends it after a second.
-        keep_alive(node.socket());
+        node.keep_alive(Duration::from_secs(1))?;
         let before = raw.expected.wrapping_sub(1);
         let probe = raw.expect("the node's probe", |segment| segment.seq == before)?;
         assert_eq!(probe.ack, raw.next);
         raw.send(&raw.segment(Flags::ACK))?;
     }
     Ok(())
-}
-
-fn keep_alive(socket: &std::net::TcpStream) {
-    use std::os::fd::AsRawFd;
-    for (level, name) in [
-        (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
-        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
-        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
-    ] {
-        let one = 1_i32;
-        // SAFETY: the value is an int, as all three options want it, and outlives the call.
-        let result = unsafe {
-            libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const one).cast(), 4)
-        };
-        assert_eq!(result, 0);
-    }
 }
 
 #[test]

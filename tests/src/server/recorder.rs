@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Listening, plain};
 use crate::error::{Context, Error, Result};
 use crate::netns::Namespace;
+use crate::socket;
 
 /// How a connection of the recorder ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +50,12 @@ impl Connection {
 
     /// Resets the connection.
     pub fn reset(&self) -> Result<()> {
-        super::web::close_with_reset(&self.socket).context(|| format!("resetting {}", self.peer))
+        socket::close_with_reset(&self.socket).context(|| format!("resetting {}", self.peer))
     }
 
-    /// The socket, for whatever else a test wants of it.
-    #[must_use]
-    pub fn socket(&self) -> &TcpStream {
-        &self.socket
+    /// Sends keep-alive probes from now on.
+    pub fn keep_alive(&self, after: Duration) -> Result<()> {
+        socket::keep_alive(&self.socket, after).context(|| format!("probing {}", self.peer))
     }
 }
 

@@ -14,7 +14,6 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use crate::error::Result;
 use crate::netns::Namespace;
 use crate::pattern::{self, Hash};
 use crate::pki::Pki;
+use crate::socket;
 
 /// The seed of the bytes that `/bytes/N` gives.
 pub const DOWNLOAD_SEED: u64 = 1;
@@ -199,7 +199,7 @@ impl Service {
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_nodelay(true)?;
         if let Some(after) = self.options.keep_alive {
-            set_keep_alive(&socket, after)?;
+            socket::keep_alive(&socket, after)?;
         }
         let (peer, local) = (plain(socket.peer_addr()?), plain(socket.local_addr()?));
         let proxy = self
@@ -327,7 +327,7 @@ fn answer(stream: &mut Stream, request: &Request, report: &Report) -> io::Result
     } else if let Some(length) = number("/bytes/") {
         send_pattern(stream, length)?;
     } else if request.path == "/reset" {
-        close_with_reset(&stream.get_ref().sock)?;
+        socket::close_with_reset(&stream.get_ref().sock)?;
         return Ok(false);
     } else {
         if let Some(pause) = number("/sleep/") {
@@ -372,55 +372,4 @@ fn send_pattern(stream: &mut Stream, length: u64) -> io::Result<()> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
     stream.get_mut().write_all(head.as_bytes())?;
     pattern::write(DOWNLOAD_SEED, length, stream.get_mut())
-}
-
-/// Closes a connection with a reset instead of a FIN (`SO_LINGER` of zero, then close).
-pub(super) fn close_with_reset(socket: &TcpStream) -> io::Result<()> {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
-    // Disconnecting (AF_UNSPEC) resets at once, whoever else still holds the socket.
-    // SAFETY: all-zero is a valid sockaddr, of family AF_UNSPEC.
-    let nobody: libc::sockaddr = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer and the length are those of a local.
-    let result = unsafe {
-        libc::connect(
-            socket.as_raw_fd(),
-            &raw const nobody,
-            size_of_val(&nobody) as libc::socklen_t,
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
-}
-
-fn set_keep_alive(socket: &TcpStream, after: Duration) -> io::Result<()> {
-    let seconds = i32::try_from(after.as_secs().max(1)).unwrap_or(i32::MAX);
-    set_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1_i32)?;
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, &seconds)?;
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, &seconds)
-}
-
-fn set_option<T>(socket: &TcpStream, level: i32, name: i32, value: &T) -> io::Result<()> {
-    let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the pointer and the length are those of `value`, which the option's type matches.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            std::ptr::from_ref(value).cast(),
-            length,
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }
