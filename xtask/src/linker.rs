@@ -27,12 +27,8 @@ pub fn provide(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
     let folder = folder(workspace);
     let program = program(workspace);
     let stamp = folder.join("built-for");
-    let built_for = format!(
-        "bpf-linker {VERSION}\n{}{}\n",
-        toolchain.version,
-        folder.display()
-    );
-    if fs::read_to_string(&stamp).is_ok_and(|it| it == built_for) && program.exists() {
+    let built_for = format!("bpf-linker {VERSION}\n{}", toolchain.version);
+    if fs::read_to_string(&stamp).is_ok_and(|it| it == built_for) && starts(&program).is_ok() {
         eprintln!("  bpf-linker {VERSION} is in {}", workspace.shown(&folder));
         return Ok(());
     }
@@ -42,10 +38,6 @@ pub fn provide(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
         workspace.shown(&folder),
         toolchain.llvm_major
     );
-    if folder.exists() {
-        fs::remove_dir_all(&folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
     let prefix = folder.join("llvm");
     link_llvm(&toolchain.llvm_library()?, &prefix.join("lib"))?;
     let build = folder.join("build");
@@ -54,7 +46,14 @@ pub fn provide(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
         "bpf-linker",
         "building bpf-linker",
         Command::new("cargo")
-            .args(["install", "bpf-linker", "--version", VERSION, "--locked"])
+            .args([
+                "install",
+                "bpf-linker",
+                "--version",
+                VERSION,
+                "--locked",
+                "--force",
+            ])
             .args(["--no-default-features", "--features"])
             .arg(format!("llvm-{}", toolchain.llvm_major))
             .arg("--root")
@@ -64,10 +63,14 @@ pub fn provide(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
             .env("CARGO_TARGET_DIR", &build)
             .env_remove("RUSTFLAGS"),
     )?;
-    process::output(Command::new(&program).arg("--version"))
-        .context("bpf-linker was built but does not start")?;
+    starts(&program).context("bpf-linker was built but does not start")?;
     fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))?;
     fs::write(&stamp, built_for).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// Whether it finds its LLVM, which it does not after the cache or the toolchain was moved.
+fn starts(program: &Path) -> Result<()> {
+    process::output(Command::new(program).arg("--version")).map(|_| ())
 }
 
 fn folder(workspace: &Workspace) -> PathBuf {
@@ -81,7 +84,11 @@ fn link_llvm(library: &Path, folder: &Path) -> Result<()> {
         .file_name()
         .context("the LLVM library has no name")?;
     for name in [Path::new("libLLVM.so"), Path::new(own_name)] {
-        symlink(library, folder.join(name))
+        let link = folder.join(name);
+        if link.symlink_metadata().is_ok() {
+            fs::remove_file(&link)?;
+        }
+        symlink(library, &link)
             .with_context(|| format!("cannot link {} in {}", name.display(), folder.display()))?;
     }
     Ok(())
