@@ -28,7 +28,9 @@ pub fn provide(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
     let program = program(workspace);
     let stamp = folder.join("built-for");
     let built_for = format!("bpf-linker {VERSION}\n{}", toolchain.version);
-    if fs::read_to_string(&stamp).is_ok_and(|it| it == built_for) && starts(&program).is_ok() {
+    if fs::read_to_string(&stamp).is_ok_and(|it| it.starts_with(&built_for))
+        && starts(&program).is_ok()
+    {
         eprintln!("  bpf-linker {VERSION} is in {}", workspace.shown(&folder));
         return Ok(());
     }
