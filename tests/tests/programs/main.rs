@@ -1,10 +1,18 @@
 //! The kernel programs, packet by packet: what goes in, the verdict, what comes out, what is counted.
 //!
 //! Every answer is compared byte for byte, IP and TCP checksums included. Where a redirect leads is for
-//! the tests with real interfaces to see: a test run tells only that there is one.
+//! the tests with real interfaces to see: a test run tells only that there is one. Nor can a test run
+//! hand in a packet whose checksum the device has yet to finish (`CHECKSUM_PARTIAL`).
 
+mod answer;
 mod before_hello;
 mod budget;
+mod ends;
+mod foreign;
+mod fuzz;
 mod hello;
+mod icmp;
+mod open;
+mod splice;
 mod syn;
 mod verdicts;

@@ -1,0 +1,212 @@
+//! How a flow ends: FIN both ways, an exact reset, and what is left of it.
+
+use forwarder_common::abi::{close_reason, event_kind, mark};
+use forwarder_common::verdict::DropReason::{self, UnknownFlow};
+use forwarder_tests::packet::Flags;
+use forwarder_tests::programs::bench::{Bench, Mode, Refusal, Shape};
+use forwarder_tests::programs::client::{Client, Opened};
+
+fn each_flow(mut test: impl FnMut(&mut Bench, &Opened)) {
+    let mut bench = Bench::new();
+    for shape in Shape::all() {
+        bench.reshape(shape);
+        for mode in Mode::ALL {
+            println!("{shape:?} {mode:?}");
+            let opened = Client::open(&mut bench, mode);
+            opened.splice(&mut bench);
+            bench.maps.events();
+            test(&mut bench, &opened);
+        }
+    }
+}
+
+fn lives(bench: &Bench, opened: &Opened) -> bool {
+    bench.flow(opened.client.address, Refusal::Alert).is_some()
+}
+
+/// That nothing of a flow is left, and that this was told.
+#[track_caller]
+fn assert_ended(bench: &mut Bench, opened: &Opened, reason: u32, up: u64, down: u64) {
+    assert!(!lives(bench, opened));
+    assert_eq!(bench.maps.reverse.keys().count(), 0);
+    let (ports, buffers) = bench.maps.free();
+    assert_eq!((ports.len(), buffers.len()), (1_024, 256));
+    if opened.mode != Mode::Transparent {
+        assert_eq!(
+            ports.last(),
+            Some(&u32::from(opened.syn.source.port())),
+            "used again last"
+        );
+    }
+    let [event] = bench.maps.events()[..] else {
+        panic!("one event")
+    };
+    assert_eq!((event.kind, event.reason), (event_kind::CLOSED, reason));
+    assert_eq!(
+        event.flow,
+        bench.flow_key(opened.client.address, Refusal::Alert)
+    );
+    assert_eq!((event.up_bytes, event.down_bytes), (up, down));
+    assert_eq!(event.path, opened.mode.path_base() + bench.node_number(0));
+    // What comes afterwards is of no flow.
+    let late = opened.from_client(Flags::ACK, 9, 9, &[]);
+    let seen = bench.from_client(&late);
+    assert!(
+        matches!(seen.reasons[..], [UnknownFlow | DropReason::Absorbed]),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn the_client_closes_first() {
+    each_flow(|bench, opened| {
+        let hello = opened.hello.len() as u64;
+        let path = opened.mode.path_base() + bench.node_number(0);
+        let closed = bench.maps.path_stats(path)[5];
+        bench.from_client(&opened.from_client(Flags::PSH_ACK, 0, 0, b"request"));
+        bench.from_node(&opened.from_node(Flags::PSH_ACK, 0, 7, b"answer"));
+        bench.from_client(&opened.from_client(Flags::FIN_ACK, 7, 6, &[]));
+        assert!(lives(bench, opened), "half closed");
+        bench.from_node(&opened.from_node(Flags::PSH_ACK, 6, 8, b"more"));
+        bench.from_node(&opened.from_node(Flags::FIN_ACK, 10, 8, &[]));
+        assert!(
+            lives(bench, opened),
+            "the node does not know yet that its FIN arrived"
+        );
+        let last = bench.from_client(&opened.from_client(Flags::ACK, 8, 11, &[]));
+        assert_eq!(
+            last.segment().destination,
+            opened.syn.destination,
+            "the last one passes"
+        );
+        assert_ended(bench, opened, close_reason::FINISHED, hello + 7, 10);
+        assert_eq!(bench.maps.path_stats(path)[5], closed + 1);
+    });
+}
+
+#[test]
+fn the_node_closes_first() {
+    each_flow(|bench, opened| {
+        let hello = opened.hello.len() as u64;
+        bench.from_node(&opened.from_node(Flags::FIN_ACK.with(Flags::PSH), 0, 0, b"bye"));
+        bench.from_client(&opened.from_client(Flags::ACK, 0, 4, &[]));
+        bench.from_client(&opened.from_client(Flags::PSH_ACK, 0, 4, b"still here"));
+        bench.from_node(&opened.from_node(Flags::ACK, 4, 10, &[]));
+        assert!(lives(bench, opened));
+        bench.from_client(&opened.from_client(Flags::FIN_ACK, 10, 4, &[]));
+        assert!(lives(bench, opened));
+        let last = bench.from_node(&opened.from_node(Flags::ACK, 4, 11, &[]));
+        assert_eq!(last.segment().destination, opened.client.address);
+        assert_ended(bench, opened, close_reason::FINISHED, hello + 10, 3);
+    });
+}
+
+/// FINs that cross, and one that comes twice.
+#[test]
+fn both_close_at_once() {
+    each_flow(|bench, opened| {
+        let hello = opened.hello.len() as u64;
+        bench.from_client(&opened.from_client(Flags::FIN_ACK, 0, 0, &[]));
+        bench.from_node(&opened.from_node(Flags::FIN_ACK, 0, 0, &[]));
+        bench.from_client(&opened.from_client(Flags::FIN_ACK, 0, 0, &[]));
+        bench.from_node(&opened.from_node(Flags::ACK, 1, 1, &[]));
+        assert!(lives(bench, opened));
+        bench.from_client(&opened.from_client(Flags::ACK, 1, 1, &[]));
+        assert_ended(bench, opened, close_reason::FINISHED, hello, 0);
+    });
+}
+
+/// A reset with exactly the number the receiver expects ends the flow (RFC 5961 3.2).
+#[test]
+fn an_exact_reset_of_the_client() {
+    each_flow(|bench, opened| {
+        let hello = opened.hello.len() as u64;
+        let path = opened.mode.path_base() + bench.node_number(0);
+        let resets = bench.maps.path_stats(path)[6];
+        let mut reset = opened.from_client(Flags::RST, 0, 0, &[]);
+        reset.ack = 0;
+        let seen = bench.from_client(&reset).segment();
+        assert_eq!((seen.flags, seen.seq, seen.ack), (Flags::RST, reset.seq, 0));
+        assert_eq!(seen.destination, opened.syn.destination);
+        assert_ended(bench, opened, close_reason::CLIENT_RESET, hello, 0);
+        assert_eq!(bench.maps.path_stats(path)[6], resets + 1);
+    });
+}
+
+#[test]
+fn an_exact_reset_of_the_node() {
+    each_flow(|bench, opened| {
+        let hello = opened.hello.len() as u64;
+        bench.from_node(&opened.from_node(Flags::PSH_ACK, 0, 0, b"half"));
+        bench.from_client(&opened.from_client(Flags::ACK, 0, 4, &[]));
+        let reset = opened.from_node(Flags::RST_ACK, 4, 0, &[]);
+        let seen = bench.from_node(&reset).segment();
+        assert_eq!(
+            (seen.flags, seen.destination),
+            (Flags::RST_ACK, opened.client.address)
+        );
+        assert_eq!(seen.seq, opened.client.cookie.wrapping_add(5));
+        assert_ended(bench, opened, close_reason::NODE_RESET, hello, 4);
+    });
+}
+
+/// Any other reset passes and leaves a mark; whoever goes on talking takes it away.
+#[test]
+fn a_guessed_reset_ends_nothing() {
+    each_flow(|bench, opened| {
+        for at in [1, 500, 0_u32.wrapping_sub(1)] {
+            let seen = bench.from_client(&opened.from_client(Flags::RST, at, 0, &[]));
+            assert_eq!(seen.segment().destination, opened.syn.destination);
+            let seen = bench.from_node(&opened.from_node(Flags::RST, at, 0, &[]));
+            assert_eq!(seen.segment().destination, opened.client.address);
+        }
+        let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
+        assert_eq!(
+            (flow.client_marks, flow.node_marks),
+            (mark::RESET, mark::RESET)
+        );
+        bench.from_node(&opened.from_node(Flags::ACK, 0, 0, &[]));
+        bench.from_client(&opened.from_client(Flags::ACK, 0, 0, &[]));
+        let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
+        assert_eq!((flow.client_marks | flow.node_marks) & mark::RESET, 0);
+        // And far from what is expected not even that.
+        bench.from_client(&opened.from_client(Flags::RST, 1 << 30, 0, &[]));
+        let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
+        assert_eq!(flow.client_marks & mark::RESET, 0);
+        assert!(bench.maps.events().is_empty());
+    });
+}
+
+/// An acknowledgement of what was never sent does not close the other half.
+#[test]
+fn guessed_ends() {
+    each_flow(|bench, opened| {
+        bench.from_client(&opened.from_client(Flags::FIN_ACK, 100, 0, &[]));
+        bench.from_node(&opened.from_node(Flags::FIN_ACK, 200, 0, &[]));
+        bench.from_client(&opened.from_client(Flags::ACK, 0, 500, &[]));
+        assert!(lives(bench, opened));
+        bench.from_node(&opened.from_node(Flags::ACK, 0, 1, &[]));
+        assert!(lives(bench, opened));
+        assert!(bench.maps.events().is_empty());
+    });
+}
+
+/// A node that resets while it is owed the hello takes its buffer with it.
+#[test]
+fn a_reset_right_after_the_handshake() {
+    let mut bench = Bench::new();
+    for shape in Shape::all() {
+        bench.reshape(shape);
+        for mode in Mode::ALL {
+            let opened = Client::open(&mut bench, mode);
+            opened.accept(&mut bench);
+            bench.maps.events();
+            let reset = opened.from_node(Flags::RST, 0, 0, &[]);
+            let seen = bench.from_node(&reset).segment();
+            assert_eq!(seen.destination, opened.client.address);
+            assert!(!lives(&bench, &opened));
+            assert!(bench.hello(opened.client.address, Refusal::Alert).is_none());
+            assert_eq!(bench.maps.free().1.len(), 256);
+        }
+    }
+}
