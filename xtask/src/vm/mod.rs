@@ -38,7 +38,7 @@ const TEST: &str = include_str!("entrance.sh");
 const DEFAULT_KERNEL: &str = "6.1";
 
 /// Emulated, a guest takes ten times as long as a real machine.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(400);
 
 impl Default for Arguments {
     fn default() -> Self {
