@@ -5,6 +5,7 @@
 //! - [`dataplane`]: programs, maps, and what is attached where.
 //! - [`daemon`]: keeps the last in step with the first two.
 //! - [`status`]: what all of it amounts to, read from the maps.
+//! - [`metrics`]: the same for Prometheus.
 //! - [`logging`]: log lines.
 //! - [`object`]: the kernel programs.
 
@@ -13,5 +14,6 @@ pub mod daemon;
 pub mod dataplane;
 pub mod link;
 pub mod logging;
+pub mod metrics;
 pub mod object;
 pub mod status;

@@ -14,7 +14,7 @@ fn read(path: &str) -> String {
 /// Section title and key of every key there is.
 fn keys() -> BTreeSet<(String, String)> {
     let mut keys = BTreeSet::new();
-    let mut tables: Vec<_> = ["entrance", "listener", "pool", "route"]
+    let mut tables: Vec<_> = ["entrance", "metrics", "listener", "pool", "route"]
         .iter()
         .map(|name| schema::root().below(name).unwrap())
         .collect();
@@ -148,4 +148,15 @@ fn plain(config: &config::Config) -> String {
         rest = rest[at..].split_once(',').map_or("", |(_, after)| after);
     }
     out + rest
+}
+
+/// `UPDATE=1 cargo test -p forwarder --test documentation` writes it anew.
+#[test]
+fn the_metric_reference_is_what_the_code_says() {
+    let page = forwarder::metrics::reference::page();
+    if std::env::var_os("UPDATE").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        fs::write(path, &page).unwrap();
+    }
+    assert_eq!(read("docs/metrics.md"), page, "run the test with UPDATE=1");
 }

@@ -17,6 +17,8 @@ use serde_spanned::Spanned;
 pub struct Config {
     /// This machine.
     pub entrance: Entrance,
+    /// Where metrics are served, if at all.
+    pub metrics: Option<SocketAddr>,
     /// Where clients connect, in the order of the file.
     pub listeners: Vec<Listener>,
     /// What serves them, in the order of the file.

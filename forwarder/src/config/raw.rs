@@ -21,6 +21,8 @@ pub type List<T> = Option<Spanned<Vec<T>>>;
 pub struct RawConfig {
     /// `[entrance]`
     pub entrance: Option<Spanned<RawEntrance>>,
+    /// `[metrics]`
+    pub metrics: Option<Spanned<RawMetrics>>,
     /// `[[listener]]`
     pub listener: Vec<Spanned<RawListener>>,
     /// `[[pool]]`
@@ -49,6 +51,14 @@ pub struct RawEntrance {
     pub idle_timeout: Option<Text>,
     /// Resets a second in answer to packets of unknown flows.
     pub rst_rate: Option<Number>,
+}
+
+/// `[metrics]`: what the machine says about itself.
+#[derive(Debug, Default, Derive)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawMetrics {
+    /// Address and port of the metrics page.
+    pub listen: Option<Text>,
 }
 
 /// `[[listener]]`: addresses and a port that clients connect to.

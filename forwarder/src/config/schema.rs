@@ -2,7 +2,9 @@
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-use super::raw::{RawConfig, RawEntrance, RawListener, RawNodeTable, RawPool, RawRoute};
+use super::raw::{
+    RawConfig, RawEntrance, RawListener, RawMetrics, RawNodeTable, RawPool, RawRoute,
+};
 
 /// The keys of one table and the tables below them.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,7 @@ pub fn root() -> Table {
         keys: keys_of::<RawConfig>(),
         tables: &[
             ("entrance", || leaf("[entrance]", keys_of::<RawEntrance>())),
+            ("metrics", || leaf("[metrics]", keys_of::<RawMetrics>())),
             ("listener", || {
                 leaf("[[listener]]", keys_of::<RawListener>())
             }),
@@ -102,7 +105,10 @@ mod tests {
     #[test]
     fn keys_come_from_the_serde_types() {
         let root = root();
-        assert_eq!(root.keys, ["entrance", "listener", "pool", "route"]);
+        assert_eq!(
+            root.keys,
+            ["entrance", "metrics", "listener", "pool", "route"]
+        );
         let pool = root.below("pool").unwrap();
         assert_eq!(pool.keys, ["name", "client_address", "balance", "nodes"]);
         let node = pool.below("nodes").unwrap();

@@ -8,6 +8,7 @@ pub mod place;
 mod refusals;
 mod timers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -31,6 +32,8 @@ use crate::dataplane::{Dataplane, DataplaneError, Origin, plan};
 use crate::link::Network;
 use crate::link::survey::{SurveyError, Surveyor};
 use crate::link::watch::Watch;
+use crate::metrics::pulse::Pulse;
+use crate::metrics::server::Server;
 
 /// How often silent flows are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -77,6 +80,8 @@ pub struct Daemon {
     /// Absent while a sweep is under way.
     sweeper: Option<Sweeper>,
     missing: Vec<String>,
+    pulse: Arc<Pulse>,
+    metrics: Server,
     /// Held for as long as the daemon runs.
     _lock: Lock,
 }
@@ -93,6 +98,7 @@ impl Daemon {
         let events = Events::open(dataplane.pins())?;
         let state = State::open(dataplane.pins())?;
         let sweeper = Sweeper::new(state, config.entrance.idle_timeout);
+        let pulse = Arc::new(Pulse::default());
         let mut daemon = Self {
             config,
             dataplane,
@@ -103,11 +109,15 @@ impl Daemon {
             refusals: Refusals::default(),
             sweeper: Some(sweeper),
             missing: Vec::new(),
+            metrics: Server::new(place.clone(), pulse.clone()),
+            pulse,
             _lock: lock,
         };
         daemon.dataplane.rotate_keys()?;
         daemon.follow_network(true).await?;
         daemon.dataplane.publish()?;
+        daemon.pulse.in_step(&daemon.missing);
+        daemon.metrics.listen(daemon.config.metrics);
         info!(
             bpffs = %place.bpffs().display(),
             listeners = daemon.config.listeners.len(),
@@ -151,6 +161,7 @@ impl Daemon {
                     }
                 }
                 _ = sweep.tick() => {
+                    self.pulse.beat();
                     if let Some(sweeper) = self.sweeper.take() {
                         sweep_aside(sweeper, swept_to.clone());
                     }
@@ -184,11 +195,15 @@ impl Daemon {
     /// Looks at the network and brings the kernel side in step. What fails is tried again at the next
     /// change or within a minute.
     async fn keep_up(&mut self) {
-        if let Err(error) = self.follow_network(false).await {
-            error!(
-                error = &error as &dyn std::error::Error,
-                "the data plane is not in step with the network"
-            );
+        match self.follow_network(false).await {
+            Ok(()) => self.pulse.in_step(&self.missing),
+            Err(error) => {
+                self.pulse.out_of_step(&error);
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "the data plane is not in step with the network"
+                );
+            }
         }
     }
 

@@ -123,6 +123,11 @@ pub fn sum_paths<'a>(records: impl Iterator<Item = &'a PathStats>) -> PathStats 
     Sum::sum(records)
 }
 
+/// Sums counters of several nodes.
+pub fn sum_nodes<'a>(records: impl Iterator<Item = &'a NodeStats>) -> NodeStats {
+    Sum::sum(records)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

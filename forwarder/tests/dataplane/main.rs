@@ -1,6 +1,7 @@
 //! The kernel side for real: programs loaded, maps written, flows swept, everything taken over and removed.
 
 mod lifecycle;
+mod metrics;
 mod sandbox;
 mod swapping;
 mod sweeping;

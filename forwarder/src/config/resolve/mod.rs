@@ -5,6 +5,7 @@
 
 mod entrance;
 mod listener;
+mod metrics;
 mod pool;
 mod route;
 mod value;
@@ -56,6 +57,7 @@ pub fn resolve(shape: &Shape) -> (Option<Config>, Vec<Diagnostic>) {
         findings: Vec::new(),
     };
     let entrance = entrance::resolve(&mut context);
+    let metrics = metrics::resolve(&mut context);
     let listeners = listener::resolve(&mut context);
     let pools = pool::resolve(&mut context);
     let routes = route::resolve(&mut context, &listeners, &pools);
@@ -68,6 +70,7 @@ pub fn resolve(shape: &Shape) -> (Option<Config>, Vec<Diagnostic>) {
     let config = entrance.and_then(|entrance| {
         Some(Config {
             entrance,
+            metrics: metrics?,
             listeners: listeners.into_iter().collect::<Option<_>>()?,
             pools: pools.into_iter().collect::<Option<_>>()?,
             routes: routes.into_iter().collect::<Option<_>>()?,

@@ -1,0 +1,238 @@
+//! Every metric: its name, unit, type, labels and what it means. `docs/metrics.md` is made of this list.
+//!
+//! Names follow Prometheus' rules: base units, the unit in the name, `_total` on counters (both are added
+//! where a metric is written). Labels are words of the configuration or of enumerations, never anything a
+//! client sent.
+
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+/// What is counted or measured.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name without unit and suffix.
+    name: &'static str,
+    unit: Option<Unit>,
+    kind: MetricType,
+    labels: &'static [&'static str],
+    help: &'static str,
+    /// Heading in the documentation.
+    section: &'static str,
+}
+
+impl Metric {
+    /// Its name without unit and suffix, as the encoder wants it.
+    pub fn base(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its unit.
+    pub fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
+    }
+
+    /// Its type.
+    pub fn kind(&self) -> MetricType {
+        self.kind
+    }
+
+    /// Its labels, in the order in which values are given.
+    pub fn labels(&self) -> &'static [&'static str] {
+        self.labels
+    }
+
+    /// What it means.
+    pub fn help(&self) -> &'static str {
+        self.help
+    }
+
+    /// Heading in the documentation.
+    pub fn section(&self) -> &'static str {
+        self.section
+    }
+
+    /// Its name as it is scraped; a histogram's has `_bucket`, `_sum` and `_count` added.
+    pub fn name(&self) -> String {
+        let mut name = self.name.to_owned();
+        if let Some(unit) = &self.unit {
+            name.push('_');
+            name.push_str(unit.as_str());
+        }
+        match self.kind {
+            MetricType::Counter => name.push_str("_total"),
+            MetricType::Info => name.push_str("_info"),
+            _ => {}
+        }
+        name
+    }
+}
+
+/// Labels of what is counted by path.
+const PATH: &[&str] = &["listener", "route", "pool", "node"];
+
+macro_rules! metrics {
+    ($($section:literal { $($constant:ident: $kind:ident $name:literal $([$unit:ident])? ($labels:expr) $help:literal;)+ })+) => {
+        $($(
+            #[doc = $help]
+            pub static $constant: Metric = Metric {
+                name: $name,
+                unit: metrics!(@unit $($unit)?),
+                kind: MetricType::$kind,
+                labels: $labels,
+                help: $help,
+                section: $section,
+            };
+        )+)+
+
+        /// All of them, in the order in which they are written.
+        pub static ALL: &[&Metric] = &[$($(&$constant,)+)+];
+    };
+    (@unit) => { None };
+    (@unit $unit:ident) => { Some(Unit::$unit) };
+}
+
+metrics! {
+    "Connections" {
+        CONNECTIONS_OPENED: Counter "forwarder_connections_opened" (PATH)
+            "Connections that a node accepted.";
+        CONNECTIONS_ENDED: Counter "forwarder_connections_ended" (&["listener", "route", "pool", "node", "result"])
+            "Connections that ended. Result: `finished` (FIN both ways), `reset`, `idle` (silent for longer than `idle_timeout`), `failed` (no node accepted it; it was never opened).";
+        FLOWS: Gauge "forwarder_flows" (&["listener", "route", "pool", "node", "state"])
+            "Entries of the flow table. State: `connecting` (the node has not answered), `replaying` (it has not acknowledged the hello), `spliced`.";
+        TRAFFIC_BYTES: Counter "forwarder_traffic" [Bytes] (&["listener", "route", "pool", "node", "direction"])
+            "Bytes forwarded, of whole packets from the IP header on. Direction: `up` (client to node), `down`.";
+        TRAFFIC_PACKETS: Counter "forwarder_traffic_packets" (&["listener", "route", "pool", "node", "direction"])
+            "Packets forwarded, as the data path sees them: one may be a train of segments that the kernel merged. Direction: `up` (client to node), `down`.";
+        REPLAYS: Counter "forwarder_hello_replays" (PATH)
+            "Times a hello or a part of it was sent to the node again.";
+    }
+    "Before the connection" {
+        LISTENER_SYNS: Counter "forwarder_listener_syns" (&["listener"])
+            "SYNs from clients.";
+        COOKIES_SENT: Counter "forwarder_cookies_sent" (&["listener"])
+            "SYN cookies sent.";
+        COOKIES_CHECKED: Counter "forwarder_cookies_checked" (&["listener", "result"])
+            "First data of connections not known yet. Result: `accepted` (it carried a valid cookie), `failed`.";
+        HELLOS: Counter "forwarder_hellos" (&["listener"])
+            "ClientHellos read to the end.";
+        HELLO_BYTES: Counter "forwarder_hello" [Bytes] (&["listener"])
+            "Bytes of the ClientHellos read to the end.";
+        HELLO_SEGMENTS: Counter "forwarder_hello_segments" (&["listener"])
+            "TCP segments in which the ClientHellos read to the end came.";
+        HELLO_SECONDS: Counter "forwarder_hello_duration" [Seconds] (&["listener"])
+            "Time from first to last segment of the ClientHellos read to the end, summed.";
+        LISTENER_ROUTED: Counter "forwarder_listener_routed" (&["listener"])
+            "Connections whose name is listed and for which a node was chosen.";
+        LISTENER_REFUSED: Counter "forwarder_listener_refused" (&["listener"])
+            "Connections refused.";
+        LISTENER_PACKETS: Counter "forwarder_listener_packets" (&["listener"])
+            "Packets from clients to the listener's addresses and port, forwarded or not.";
+        LISTENER_BYTES: Counter "forwarder_listener" [Bytes] (&["listener"])
+            "Bytes of the packets from clients to the listener's addresses and port, forwarded or not.";
+    }
+    "Refusals and drops" {
+        REFUSALS: Counter "forwarder_refusals" (&["reason"])
+            "Connections that were not forwarded, by reason.";
+        PACKETS_DROPPED: Counter "forwarder_packets_dropped" (&["reason"])
+            "Packets that were not forwarded, by reason. Some belong to any healthy handshake, like `absorbed`.";
+    }
+    "Nodes" {
+        NODE_REACHABLE: Gauge "forwarder_node_reachable" (&["node"])
+            "Whether the way to the node leads through a tunnel that is up: 1 or 0. It says nothing about the node itself.";
+        NODE_MTU: Gauge "forwarder_node_mtu" [Bytes] (&["node"])
+            "MTU of the way to the node; 0 while there is none.";
+        NODE_SYNS: Counter "forwarder_node_syns" (&["node"])
+            "SYNs sent to the node.";
+        NODE_SYN_TIMEOUTS: Counter "forwarder_node_syn_timeouts" (&["node"])
+            "SYNs that the node left unanswered so that another was tried.";
+        NODE_SYN_RESETS: Counter "forwarder_node_syn_resets" (&["node"])
+            "SYNs that the node answered with a reset.";
+        NODE_CONNECT: Histogram "forwarder_node_connect_duration" [Seconds] (&["node"])
+            "Time from the SYN to the node's answer, of the connections it accepted.";
+        NODE_STRAYS: Counter "forwarder_node_strays" (&["node"])
+            "Segments from the node that belonged to no connection of its own.";
+    }
+    "Kernel side" {
+        ATTACHED: Gauge "forwarder_attached" (&["interface", "side"])
+            "1 for each interface that programs are attached to. Side: `public`, `tunnel`.";
+        MAP_ENTRIES: Gauge "forwarder_map_entries" (&["map"])
+            "Entries in use, of maps that can become full. `SOURCE_PORTS`: ports that connections use.";
+        MAP_CAPACITY: Gauge "forwarder_map_capacity" (&["map"])
+            "Entries that fit into the map.";
+        MAP_MEMORY: Gauge "forwarder_map_memory" [Bytes] (&["map"])
+            "Memory the kernel accounts to the map.";
+    }
+    "Daemon" {
+        BUILD: Info "forwarder_build" (&["version", "abi"])
+            "Version of the daemon, and of the layout of the maps.";
+        READY: Gauge "forwarder_ready" (&[])
+            "Whether `/readyz` answers 200: 1 or 0.";
+        SCRAPE_SECONDS: Gauge "forwarder_scrape_duration" [Seconds] (&[])
+            "Time it took to read the maps for this page.";
+        PROCESS_START: Gauge "process_start_time" [Seconds] (&[])
+            "Start of the daemon, seconds since 1970. The counters above are older: they live in the kernel and outlive the daemon.";
+        PROCESS_CPU: Counter "process_cpu" [Seconds] (&[])
+            "Processor time of the daemon. The data path's is not in it.";
+        PROCESS_RSS: Gauge "process_resident_memory" [Bytes] (&[])
+            "Resident memory of the daemon.";
+        PROCESS_FDS: Gauge "process_open_fds" (&[])
+            "Open file descriptors of the daemon.";
+        PROCESS_MAX_FDS: Gauge "process_max_fds" (&[])
+            "File descriptors the daemon may open.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules() {
+        let mut names = BTreeSet::new();
+        for metric in ALL {
+            let name = metric.name();
+            assert!(names.insert(name.clone()), "{name} stands twice");
+            let mut letters = name.bytes();
+            assert!(
+                letters.all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{name}"
+            );
+            let prefixed = name.starts_with("forwarder_") || name.starts_with("process_");
+            assert!(prefixed, "{name}");
+            // The suffix is added, and no other unit than a base unit is written into a name.
+            for word in [
+                "_total", "_info", "_bytes", "_seconds", "_ms", "_us", "_count", "_sum",
+            ] {
+                assert!(!metric.base().ends_with(word), "{name}");
+            }
+            assert!(metric.help().ends_with('.'), "{name}");
+            assert!(!metric.help().contains('\n'), "{name}");
+        }
+    }
+
+    #[test]
+    fn labels_are_words_of_configuration_and_code() {
+        let known = [
+            "listener",
+            "route",
+            "pool",
+            "node",
+            "result",
+            "state",
+            "direction",
+            "reason",
+            "interface",
+            "side",
+            "map",
+            "version",
+            "abi",
+        ];
+        for metric in ALL {
+            for label in metric.labels() {
+                assert!(known.contains(label), "{} of {}", label, metric.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether the daemon does its work, and whether the kernel side is as it should be: what `/healthz` and
+//! `/readyz` answer.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The daemon's loop has something to do every 10 seconds. Silent for so long, it hangs.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// Shared by the daemon's loop, which feels it, and the metrics page, which tells it.
+#[derive(Debug)]
+pub struct Pulse {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    beat: Instant,
+    problem: Option<String>,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                beat: Instant::now(),
+                problem: Some(String::from("not started yet")),
+            }),
+        }
+    }
+}
+
+impl Pulse {
+    /// The daemon's loop came round.
+    pub fn beat(&self) {
+        self.with(|inner| inner.beat = Instant::now());
+    }
+
+    /// The kernel side is in step with the network, but for these interfaces, which do not exist.
+    pub fn in_step(&self, missing: &[String]) {
+        let problem = match missing {
+            [] => None,
+            missing => Some(format!("no such interface: {}", missing.join(", "))),
+        };
+        self.with(|inner| inner.problem = problem);
+    }
+
+    /// The kernel side could not be brought in step.
+    pub fn out_of_step(&self, why: &dyn std::error::Error) {
+        self.with(|inner| inner.problem = Some(format!("not in step with the network: {why}")));
+    }
+
+    /// Whether the loop comes round.
+    pub fn is_alive(&self) -> bool {
+        self.with(|inner| inner.beat.elapsed() < STALLED)
+    }
+
+    /// Why the entrance is not ready; `None` if it is.
+    pub fn problem(&self) -> Option<String> {
+        if !self.is_alive() {
+            return Some(String::from("the daemon hangs"));
+        }
+        self.with(|inner| inner.problem.clone())
+    }
+
+    fn with<T>(&self, use_it: impl FnOnce(&mut Inner) -> T) -> T {
+        // Nothing can be left half done by a panic in here.
+        use_it(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_means_in_step_and_alive() {
+        let pulse = Pulse::default();
+        assert_eq!(pulse.problem().as_deref(), Some("not started yet"));
+        pulse.in_step(&[]);
+        assert_eq!(pulse.problem(), None);
+        pulse.in_step(&[String::from("wg0")]);
+        assert_eq!(pulse.problem().as_deref(), Some("no such interface: wg0"));
+        pulse.out_of_step(&std::fmt::Error);
+        assert!(pulse.problem().unwrap().starts_with("not in step"));
+        pulse.in_step(&[]);
+        pulse.with(|inner| inner.beat -= STALLED);
+        assert!(!pulse.is_alive());
+        assert_eq!(pulse.problem().as_deref(), Some("the daemon hangs"));
+        pulse.beat();
+        assert_eq!(pulse.problem(), None);
+    }
+}
