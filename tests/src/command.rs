@@ -14,7 +14,10 @@ const QUOTED: usize = 4_000;
 #[must_use]
 pub fn cache() -> PathBuf {
     std::env::var_os("FORWARDER_LAB_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/bin"),
+        || {
+            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+            workspace.unwrap_or(Path::new(".")).join(".cache/bin")
+        },
         PathBuf::from,
     )
 }

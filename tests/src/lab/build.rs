@@ -262,19 +262,15 @@ impl Site<'_> {
         veth(near, near_interface, &wire, "near")?;
         veth(far, far_interface, &wire, "far")?;
         wire.ip("link set near up\nlink set far up")?;
-        // Whole segments with finished checksums on the wire; merging on arrival is still possible.
-        let offloads = Offloads {
+        // Whole segments with finished checksums on the wire, whatever the ends make of them.
+        let ends = Offloads {
             receive_merge: self.plan.offloads.receive_merge,
             ..Offloads::NONE
         };
-        for (namespace, interface) in [
-            (near, near_interface),
-            (far, far_interface),
-            (&wire, "near"),
-            (&wire, "far"),
-        ] {
-            offloads.apply(namespace, interface)?;
-        }
+        ends.apply(near, near_interface)?;
+        ends.apply(far, far_interface)?;
+        Offloads::NONE.apply(&wire, "near")?;
+        Offloads::NONE.apply(&wire, "far")?;
         let seed = self.plan.seed.wrapping_add(number as u64);
         let joined = Wire::join(&wire, "near", "far", seed)?;
         self.wire_namespaces.push(wire);

@@ -228,8 +228,7 @@ fn post_quantum(scene: &Scene, report: &mut Report) -> Result<()> {
             && body.starts_with("nginx|");
         report.check_with(
             &format!(
-                "lab-client {} www.example.org /whoami   (rustls, X25519MLKEM768)",
-                entrance(lab, family)
+                "rustls with X25519MLKEM768: GET https://www.example.org/whoami by {family:?}"
             ),
             &format!("200; a hello of {size} bytes in segments of {segments:?}"),
             ok,
