@@ -11,7 +11,7 @@ use forwarder_common::verdict::DropReason;
 use crate::count;
 use crate::maps::{RESETS, SETTINGS};
 use crate::packet::{ETHERNET, Packet};
-use crate::work::Work;
+use crate::work::{Reply, Work};
 
 /// TLS alert, fatal, unrecognized_name (RFC 6066 3), in a record of TLS 1.2; padded to words.
 const ALERT: [u8; 8] = [21, 3, 3, 0, 2, 2, 112, 0];
@@ -89,23 +89,39 @@ fn finish(packet: Packet, work: &Work) -> i32 {
     packet.redirect(packet.ifindex())
 }
 
-/// Answers a segment that belongs to nothing with a reset, as far as the rate limit allows, and never a
-/// reset with a reset (RFC 9293 3.10.7.1).
+/// Sends `work.reply`. Returns the action.
 #[inline(always)]
-pub fn reset_unknown<const V6: bool>(packet: Packet, work: &Work, now_ns: u64) -> i32 {
+pub fn reply<const V6: bool>(packet: Packet, work: &Work) -> i32 {
+    let Reply {
+        flags,
+        seq,
+        ack,
+        window,
+    } = work.reply;
+    send::<V6>(
+        packet,
+        work,
+        &segment(work, flags as u8, seq, ack, window as u16),
+    )
+}
+
+/// Makes the reply to a segment that belongs to nothing a reset, as far as the rate limit allows, and never
+/// to a reset (RFC 9293 3.10.7.1).
+#[inline(always)]
+pub fn reset_unknown(work: &mut Work, now_ns: u64) -> Result<(), DropReason> {
     if work.has(flag::RST) {
-        return count::drop(DropReason::Absorbed);
+        return Err(DropReason::Absorbed);
     }
     if !reset_allowed(now_ns) {
-        return count::drop(DropReason::ResetRateLimited);
+        return Err(DropReason::ResetRateLimited);
     }
     count::reason(DropReason::UnknownFlow);
-    let reset = if work.has(flag::ACK) {
-        segment(work, flag::RST, work.ack, 0, 0)
+    work.reply = if work.has(flag::ACK) {
+        Reply::new(flag::RST, work.ack, 0)
     } else {
-        segment(work, flag::RST | flag::ACK, 0, end(work), 0)
+        Reply::new(flag::RST | flag::ACK, 0, end(work))
     };
-    send::<V6>(packet, work, &reset)
+    Ok(())
 }
 
 /// The sequence number behind this segment.

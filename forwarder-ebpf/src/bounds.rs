@@ -48,6 +48,16 @@ pub fn forget<T>(value: *mut T) {
     unsafe { asm!("{0} = {0}", inout(reg) value => _, options(nostack, preserves_flags)) };
 }
 
+/// The same number, of which LLVM no longer knows what it is, though the verifier does. A loop whose counter
+/// goes through this is not unrolled.
+#[inline(always)]
+pub fn opaque(value: u32) -> u32 {
+    let mut value = u64::from(value);
+    // SAFETY: a move to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+    value as u32
+}
+
 /// Atomically adds to a counter in a map. Kernels before 5.12 have no form that returns the old value.
 ///
 /// # Safety

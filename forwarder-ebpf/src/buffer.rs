@@ -85,8 +85,8 @@ pub fn find(key: &FlowKey) -> Result<Held, Missing> {
 
 /// The buffer that an earlier stage of this packet holds.
 #[inline(always)]
-pub fn held(slot: u32) -> Option<*mut Hello> {
-    HELLOS.get_ptr_mut(slot)
+pub fn held(slot: u32) -> Option<Held> {
+    HELLOS.get_ptr_mut(slot).map(|hello| Held { slot, hello })
 }
 
 /// A fresh buffer for a connection that has none, held and entered under its key.

@@ -3,6 +3,7 @@
 use forwarder_common::cookie::{self, CookieOptions, Tuple};
 use forwarder_common::segment::pair;
 
+use crate::bounds::opaque;
 use crate::maps::COOKIE_KEYS;
 use crate::work::Work;
 
@@ -40,30 +41,48 @@ pub fn mint(work: &Work, options: CookieOptions, now_ns: u64) -> Option<u32> {
     ))
 }
 
-/// Whether `cookie` answered a SYN of this connection with this sequence number, in this epoch or the last.
+/// Epochs in which a cookie is accepted: the present one and the last.
+const EPOCHS: u32 = 2;
+
+/// Whether `cookie` answered a SYN of this connection with this sequence number.
 #[inline(always)]
 pub fn verify(work: &Work, client_isn: u32, cookie: u32, now_ns: u64) -> bool {
     let tuple = tuple(work);
-    let mut epoch = cookie::epoch(now_ns);
-    for _ in 0..2 {
+    let present = cookie::epoch(now_ns);
+    let mut age = 0;
+    while age < EPOCHS {
+        let epoch = present.wrapping_sub(age);
         if key(epoch).is_some_and(|key| cookie::verify(key, &tuple, client_isn, cookie, epoch)) {
             return true;
         }
-        epoch = epoch.wrapping_sub(1);
+        age = opaque(age) + 1;
     }
     false
 }
 
-/// Whether `cookie` was ours for this connection, with whatever sequence number.
+/// Whether the segment acknowledges a cookie that was ours for this connection, with whatever sequence
+/// number, and then as many sequence numbers of ours as `further` lists.
 #[inline(always)]
-pub fn matches(work: &Work, cookie: u32, now_ns: u64) -> bool {
+pub fn acknowledged<const N: usize>(work: &Work, further: [u32; N], now_ns: u64) -> bool {
     let tuple = tuple(work);
-    let mut epoch = cookie::epoch(now_ns);
-    for _ in 0..2 {
-        if key(epoch).is_some_and(|key| cookie::tuple_matches(key, &tuple, cookie, epoch)) {
-            return true;
+    let present = cookie::epoch(now_ns);
+    let mut case = 0;
+    while case < N as u32 {
+        let mut cookie = work.ack.wrapping_sub(1);
+        for (i, further) in further.into_iter().enumerate() {
+            if case == i as u32 {
+                cookie = cookie.wrapping_sub(further);
+            }
         }
-        epoch = epoch.wrapping_sub(1);
+        let mut age = 0;
+        while age < EPOCHS {
+            let epoch = present.wrapping_sub(age);
+            if key(epoch).is_some_and(|key| cookie::tuple_matches(key, &tuple, cookie, epoch)) {
+                return true;
+            }
+            age = opaque(age) + 1;
+        }
+        case = opaque(case) + 1;
     }
     false
 }

@@ -62,12 +62,7 @@ impl Header {
 
 #[inline(always)]
 fn read_v4<const L3: usize>(packet: Packet) -> Kind {
-    // The bound is L3 + 20 + 20; const generics cannot add yet.
-    let Some(data) = (if L3 == 0 {
-        packet.linear::<20>()
-    } else {
-        packet.linear::<34>()
-    }) else {
+    let Some(data) = packet.linear(L3 + 20) else {
         return Kind::Other;
     };
     // SAFETY: L3 + 20 bytes were compared with data_end.
@@ -82,11 +77,7 @@ fn read_v4<const L3: usize>(packet: Packet) -> Kind {
     if ip.protocol != TCP {
         return Kind::Other;
     }
-    let Some(data) = (if L3 == 0 {
-        packet.linear::<40>()
-    } else {
-        packet.linear::<54>()
-    }) else {
+    let Some(data) = packet.linear(L3 + 40) else {
         return Kind::Other;
     };
     // SAFETY: L3 + 40 bytes were compared with data_end.
@@ -107,11 +98,7 @@ fn read_v4<const L3: usize>(packet: Packet) -> Kind {
 
 #[inline(always)]
 fn read_v6<const L3: usize>(packet: Packet) -> Kind {
-    let Some(data) = (if L3 == 0 {
-        packet.linear::<40>()
-    } else {
-        packet.linear::<54>()
-    }) else {
+    let Some(data) = packet.linear(L3 + 40) else {
         return Kind::Other;
     };
     // SAFETY: L3 + 40 bytes were compared with data_end.
@@ -124,11 +111,7 @@ fn read_v6<const L3: usize>(packet: Packet) -> Kind {
         // claimed port, because the rest of the connection does not reach the stack.
         return Kind::Other;
     }
-    let Some(data) = (if L3 == 0 {
-        packet.linear::<60>()
-    } else {
-        packet.linear::<74>()
-    }) else {
+    let Some(data) = packet.linear(L3 + 60) else {
         return Kind::Other;
     };
     // SAFETY: L3 + 60 bytes were compared with data_end.

@@ -6,8 +6,7 @@
 
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{
-    Address, Endpoint, Flow, FlowKey, Node, Path, ReverseEntry, ReverseKey, V4_MAPPED,
-    client_address, link, stage, state,
+    Address, Endpoint, FlowKey, ReverseKey, V4_MAPPED, client_address, link, stage, state,
 };
 use forwarder_common::checksum::{Stored, Sum};
 use forwarder_common::segment::pair;
@@ -33,13 +32,7 @@ pub fn enter<const L3: usize, const V6: bool>(
     packet: Packet,
     public: bool,
 ) -> i32 {
-    let data = match (L3 == 0, V6) {
-        (true, false) => packet.linear::<28>(),
-        (false, false) => packet.linear::<42>(),
-        (true, true) => packet.linear::<48>(),
-        (false, true) => packet.linear::<62>(),
-    };
-    let Some(data) = data else {
+    let Some(data) = packet.linear(L3 + if V6 { 48 } else { 28 }) else {
         return PASS;
     };
     // SAFETY: link-layer, IP and ICMP header were compared with data_end.
@@ -52,14 +45,12 @@ pub fn enter<const L3: usize, const V6: bool>(
     } else {
         version_length == 0x45 && kind == UNREACHABLE && code == FRAGMENTATION_NEEDED
     };
-    let Some(work) = Work::here() else {
+    let Some(work) = crate::maps::work() else {
         return PASS;
     };
     if !ours {
         return PASS;
     }
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
     work.l3 = L3 as u32;
     work.v6 = u32::from(V6);
     work.from_node = u32::from(!public);
@@ -69,13 +60,7 @@ pub fn enter<const L3: usize, const V6: bool>(
 
 /// The stage.
 #[inline(always)]
-pub fn stage(context: &TcContext) -> i32 {
-    let packet = Packet::new(context.skb.skb);
-    let Some(work) = Work::here() else {
-        return PASS;
-    };
-    // SAFETY: this CPU's.
-    let work = unsafe { &*work };
+pub fn stage(_context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     if work.v6 == 0 {
         family::<false>(packet, work)
     } else {
@@ -93,41 +78,29 @@ struct Ends {
     seq: u32,
 }
 
-/// What the error is turned into.
-struct Translation {
-    /// The quoted segment as the receiver of the error sent it.
-    quoted: Ends,
-    /// Source of the error: `None` keeps the router's.
-    source: Option<Address>,
-    way: Way,
-}
-
-enum Way {
-    Node(&'static Node),
-    Client(u32),
-}
-
 #[inline(always)]
 fn family<const V6: bool>(packet: Packet, work: &Work) -> i32 {
     let quote_at = work.l3 + ICMP + if V6 { 40 } else { 20 };
     let Some((words, quoted)) = read::<V6>(packet, quote_at) else {
         return PASS;
     };
-    let found = if work.from_node == 0 {
-        towards_node(&quoted)
+    let quote = Quote {
+        at: quote_at,
+        words,
+        ends: quoted,
+    };
+    if work.from_node == 0 {
+        towards_node::<V6>(packet, work, &quote)
     } else {
-        towards_client(packet, &quoted)
-    };
-    let Some(translation) = found else {
-        return PASS;
-    };
-    if !write::<V6>(packet, work.l3, quote_at, words, &quoted, &translation) {
-        return count::drop(DropReason::KernelRefused);
+        towards_client::<V6>(packet, work, &quote)
     }
-    match translation.way {
-        Way::Node(target) => node::send_to(packet, target, work.l3 != 0),
-        Way::Client(public_link) => node::send_to_client(packet, public_link, work.l3 != 0),
-    }
+}
+
+/// The quoted headers, and where they stand.
+struct Quote {
+    at: u32,
+    words: [u32; 12],
+    ends: Ends,
 }
 
 /// The quoted IP header and the first eight bytes of the quoted segment.
@@ -177,58 +150,74 @@ fn read<const V6: bool>(packet: Packet, at: u32) -> Option<([u32; 12], Ends)> {
 
 /// Says a router on the way to the client: the quoted segment is one we sent in a node's place.
 #[inline(always)]
-fn towards_node(quoted: &Ends) -> Option<Translation> {
+fn towards_node<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) -> i32 {
+    let quoted = &quote.ends;
     // SAFETY: the number is copied at once.
-    let id =
-        unsafe { VIP_INDEX.get(Endpoint::new(quoted.source, quoted.source_port_be)) }.copied()?;
+    let Some(id) =
+        (unsafe { VIP_INDEX.get(Endpoint::new(quoted.source, quoted.source_port_be)) }).copied()
+    else {
+        return PASS;
+    };
     let key = FlowKey {
         client: quoted.destination,
         port_be: quoted.destination_port_be,
         vip: id as u16,
     };
-    // SAFETY: copied at once.
-    let flow: Flow = unsafe { FLOWS.get(key) }.copied()?;
+    let Some(flow) = FLOWS.get_ptr(key) else {
+        return PASS;
+    };
+    // SAFETY: a map value; what is read does not change once the state says so.
+    let flow = unsafe { &*flow };
     if flow.state == state::CONNECTING {
-        return None;
+        return PASS;
     }
-    let path: Path = PATHS.get(u32::from(flow.path)).copied()?;
-    let target = NODES.get(u32::from(path.node))?;
+    let Some(path) = PATHS.get(u32::from(flow.path)) else {
+        return PASS;
+    };
+    let Some(target) = NODES.get(u32::from(path.node)) else {
+        return PASS;
+    };
     let transparent = path.client_address == client_address::TRANSPARENT;
-    Some(Translation {
-        quoted: Ends {
-            source: target.address,
-            destination: if transparent {
-                key.client
-            } else {
-                target.local
-            },
-            source_port_be: target.port_be,
-            destination_port_be: flow.source_port_be,
-            seq: quoted.seq.wrapping_sub(flow.delta),
-        },
-        source: if transparent {
-            None
-        } else {
-            Some(target.local)
-        },
-        way: Way::Node(target),
-    })
+    let peer = if transparent {
+        key.client
+    } else {
+        target.local
+    };
+    let as_sent = Ends {
+        source: target.address,
+        destination: peer,
+        source_port_be: target.port_be,
+        destination_port_be: flow.source_port_be,
+        seq: quoted.seq.wrapping_sub(flow.delta),
+    };
+    // A pool that hides the client hides the routers before it, too.
+    if !write::<V6>(
+        packet,
+        work.l3,
+        quote,
+        &as_sent,
+        !transparent,
+        &target.local,
+    ) {
+        return count::drop(DropReason::KernelRefused);
+    }
+    node::send_to(packet, target, work.l3 != 0)
 }
 
 /// Says a router on the way to the node: the quoted segment is one we sent in a client's place.
 #[inline(always)]
-fn towards_client(packet: Packet, quoted: &Ends) -> Option<Translation> {
+fn towards_client<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) -> i32 {
+    let quoted = &quote.ends;
+    let node = Endpoint::new(quoted.destination, quoted.destination_port_be);
     // SAFETY: the number is copied at once.
-    let number = unsafe {
-        NODE_INDEX.get(Endpoint::new(
-            quoted.destination,
-            quoted.destination_port_be,
-        ))
-    }
-    .copied()?;
-    let target = NODES.get(number)?;
+    let Some(number) = (unsafe { NODE_INDEX.get(node) }).copied() else {
+        return PASS;
+    };
+    let Some(target) = NODES.get(number) else {
+        return PASS;
+    };
     if packet.ifindex() != target.ifindex {
-        return None;
+        return PASS;
     }
     let reverse = ReverseKey {
         peer: quoted.source,
@@ -236,19 +225,23 @@ fn towards_client(packet: Packet, quoted: &Ends) -> Option<Translation> {
         node: number as u16,
     };
     // SAFETY: copied at once.
-    let entry: ReverseEntry = unsafe { REVERSE.get(reverse) }.copied()?;
-    let vip = VIPS.get(u32::from(entry.flow.vip))?;
-    Some(Translation {
-        quoted: Ends {
-            source: entry.flow.client,
-            destination: vip.address,
-            source_port_be: entry.flow.port_be,
-            destination_port_be: vip.port_be,
-            seq: quoted.seq,
-        },
-        source: Some(vip.address),
-        way: Way::Client(entry.public_link),
-    })
+    let Some(entry) = (unsafe { REVERSE.get(reverse) }).copied() else {
+        return PASS;
+    };
+    let Some(vip) = VIPS.get(u32::from(entry.flow.vip)) else {
+        return PASS;
+    };
+    let as_sent = Ends {
+        source: entry.flow.client,
+        destination: vip.address,
+        source_port_be: entry.flow.port_be,
+        destination_port_be: vip.port_be,
+        seq: quoted.seq,
+    };
+    if !write::<V6>(packet, work.l3, quote, &as_sent, true, &vip.address) {
+        return count::drop(DropReason::KernelRefused);
+    }
+    node::send_to_client(packet, entry.public_link, work.l3 != 0)
 }
 
 #[inline(always)]
@@ -261,50 +254,51 @@ fn difference<const V6: bool>(old: &Address, new: &Address) -> Sum {
     }
 }
 
-/// Writes the quoted headers, then the outer addresses, and patches the sums.
+/// Writes the quoted headers as their sender sent them, then the outer addresses, and patches the sums. With
+/// `ours` the error comes from `source`, else from the router still.
 #[inline(always)]
 fn write<const V6: bool>(
     packet: Packet,
     l3: u32,
-    quote_at: u32,
-    words: [u32; 12],
-    old: &Ends,
-    to: &Translation,
+    quote: &Quote,
+    new: &Ends,
+    ours: bool,
+    source: &Address,
 ) -> bool {
-    let new = &to.quoted;
+    let old = &quote.ends;
     let ports = pair(new.source_port_be, new.destination_port_be);
     let addresses = difference::<V6>(&old.source, &new.source)
         + difference::<V6>(&old.destination, &new.destination);
     let mut change = Sum::diff(pair(old.source_port_be, old.destination_port_be), ports)
         + Sum::diff(old.seq.to_be(), new.seq.to_be());
-    let mut quote = words;
+    let mut words = quote.words;
     let length = if V6 {
-        [quote[2], quote[3], quote[4], quote[5]] = new.source;
-        [quote[6], quote[7], quote[8], quote[9]] = new.destination;
-        quote[10] = ports;
-        quote[11] = new.seq.to_be();
+        [words[2], words[3], words[4], words[5]] = new.source;
+        [words[6], words[7], words[8], words[9]] = new.destination;
+        words[10] = ports;
+        words[11] = new.seq.to_be();
         change += addresses;
         48
     } else {
         // The quoted header's own checksum balances its addresses.
         let [a, b, c, d] = words[2].to_ne_bytes();
         let stored = Stored(u16::from_ne_bytes([c, d])).patched(addresses).0;
-        quote[2] = pair(u16::from_ne_bytes([a, b]), stored);
-        quote[3] = new.source[3];
-        quote[4] = new.destination[3];
-        quote[5] = ports;
-        quote[6] = new.seq.to_be();
+        words[2] = pair(u16::from_ne_bytes([a, b]), stored);
+        words[3] = new.source[3];
+        words[4] = new.destination[3];
+        words[5] = ports;
+        words[6] = new.seq.to_be();
         28
     };
     // SAFETY: 48 bytes.
-    if !unsafe { packet.store(quote_at, quote.as_ptr().cast(), length) } {
+    if !unsafe { packet.store(quote.at, words.as_ptr().cast(), length) } {
         return false;
     }
     // The error goes to whoever sent the quoted segment.
-    let field = quote_at - ICMP + 2;
-    let Some(outer) = put_outer::<V6>(packet, l3, to.source, &new.source) else {
+    let Some(outer) = put_outer::<V6>(packet, l3, ours, source, &new.source) else {
         return false;
     };
+    let field = quote.at - ICMP + 2;
     if V6 {
         packet.patch_checksum(field, outer, change);
     } else {
@@ -318,7 +312,8 @@ fn write<const V6: bool>(
 fn put_outer<const V6: bool>(
     packet: Packet,
     l3: u32,
-    source: Option<Address>,
+    ours: bool,
+    source: &Address,
     destination: &Address,
 ) -> Option<Sum> {
     let mut old = [0_u32; 8];
@@ -329,12 +324,12 @@ fn put_outer<const V6: bool>(
     }
     let mut new = old;
     if V6 {
-        if let Some(source) = source {
-            [new[0], new[1], new[2], new[3]] = source;
+        if ours {
+            [new[0], new[1], new[2], new[3]] = *source;
         }
         [new[4], new[5], new[6], new[7]] = *destination;
     } else {
-        if let Some(source) = source {
+        if ours {
             new[0] = source[3];
         }
         new[1] = destination[3];

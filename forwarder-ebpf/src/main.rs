@@ -9,6 +9,10 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 #![deny(clippy::unwrap_used, clippy::panic)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key or value that is borrowed is not copied to the stack, which has 512 bytes"
+)]
 
 mod answer;
 mod bounds;
@@ -35,6 +39,9 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use forwarder_common::verdict::DropReason;
 
+use crate::packet::Packet;
+use crate::work::Work;
+
 /// EtherTypes, network order.
 pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 /// See [`ETHERTYPE_IPV4`].
@@ -47,6 +54,15 @@ fn next(context: &TcContext, slot: u32) -> i32 {
     // SAFETY: all stages take the same context.
     unsafe { maps::STAGES.tail_call(context, slot) };
     count::drop(DropReason::KernelRefused)
+}
+
+/// Runs a stage on what the one before handed over.
+#[inline(always)]
+fn run(context: &TcContext, stage: impl FnOnce(&TcContext, Packet, &mut Work) -> i32) -> i32 {
+    match maps::work() {
+        Some(work) => stage(context, Packet::new(context.skb.skb), work),
+        None => count::drop(DropReason::KernelRefused),
+    }
 }
 
 /// Ingress of a public Ethernet interface.
@@ -81,70 +97,70 @@ pub fn tunnel_l3(context: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 pub fn stage_syn(context: TcContext) -> i32 {
-    public::syn::stage(&context)
+    run(&context, public::syn::stage)
 }
 
 /// A segment of a connection without a flow.
 #[classifier]
 #[inline(always)]
 pub fn stage_hello(context: TcContext) -> i32 {
-    public::hello::stage(&context)
+    run(&context, public::hello::stage)
 }
 
 /// Keeps a segment of a hello.
 #[classifier]
 #[inline(always)]
 pub fn stage_store(context: TcContext) -> i32 {
-    public::store::stage(&context)
+    run(&context, public::store::stage)
 }
 
 /// Reads the hello.
 #[classifier]
 #[inline(always)]
 pub fn stage_parse(context: TcContext) -> i32 {
-    public::parse::stage(&context)
+    run(&context, public::parse::stage)
 }
 
 /// Opens the connection to a node.
 #[classifier]
 #[inline(always)]
 pub fn stage_route(context: TcContext) -> i32 {
-    public::route::stage(&context)
+    run(&context, public::route::stage)
 }
 
 /// Answers what is not forwarded.
 #[classifier]
 #[inline(always)]
 pub fn stage_refuse(context: TcContext) -> i32 {
-    public::refuse::stage(&context)
+    run(&context, public::refuse::stage)
 }
 
 /// A client segment that the node cannot have yet.
 #[classifier]
 #[inline(always)]
 pub fn stage_pending(context: TcContext) -> i32 {
-    public::pending::stage(&context)
+    run(&context, public::pending::stage)
 }
 
 /// The node's answer to our SYN.
 #[classifier]
 #[inline(always)]
 pub fn stage_node_answer(context: TcContext) -> i32 {
-    tunnel::answer::stage(&context)
+    run(&context, tunnel::answer::stage)
 }
 
 /// Sends PROXY header and hello to the node.
 #[classifier]
 #[inline(always)]
 pub fn stage_replay(context: TcContext) -> i32 {
-    replay::stage(&context)
+    run(&context, replay::stage)
 }
 
 /// Translates ICMP errors.
 #[classifier]
 #[inline(always)]
 pub fn stage_icmp(context: TcContext) -> i32 {
-    icmp::stage(&context)
+    run(&context, icmp::stage)
 }
 
 #[cfg(not(test))]

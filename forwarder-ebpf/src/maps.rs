@@ -73,3 +73,10 @@ pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static RESETS: PerCpuArray<forwarder_common::token_bucket::TokenBucket> =
     PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's [`Work`].
+#[inline(always)]
+pub fn work() -> Option<&'static mut Work> {
+    // SAFETY: a packet is worked on without preemption, by one stage at a time.
+    WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}

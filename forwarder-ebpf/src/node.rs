@@ -151,7 +151,7 @@ pub fn enter(
         flow: *key,
         public_link,
     };
-    match REVERSE.insert(reverse, entry, u64::from(BPF_NOEXIST)) {
+    match REVERSE.insert(&reverse, &entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => Ok(()),
         Err(EEXIST) => Err(NotEntered::Clash),
         Err(_) => Err(NotEntered::Full),

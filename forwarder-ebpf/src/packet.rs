@@ -112,20 +112,21 @@ impl Packet {
         }
     }
 
-    /// The first bytes, of which at least `END` are there; pulled into the linear part if they were not.
+    /// The first bytes, of which at least `end` (a constant) are there; pulled into the linear part if they
+    /// were not.
     #[inline(always)]
-    pub fn linear<const END: usize>(&self) -> Option<*mut u8> {
+    pub fn linear(&self, end: usize) -> Option<*mut u8> {
         // SAFETY: the pointer is handed out only after comparison with data_end.
         unsafe {
             let data = (*self.skb).data as usize;
-            if data + END <= (*self.skb).data_end as usize {
+            if data + end <= (*self.skb).data_end as usize {
                 return Some(data as *mut u8);
             }
-            if bpf_skb_pull_data(self.skb, END as u32) != 0 {
+            if bpf_skb_pull_data(self.skb, end as u32) != 0 {
                 return None;
             }
             let data = (*self.skb).data as usize;
-            if data + END <= (*self.skb).data_end as usize {
+            if data + end <= (*self.skb).data_end as usize {
                 Some(data as *mut u8)
             } else {
                 None
@@ -219,7 +220,7 @@ impl Packet {
     /// Exchanges source and destination of the Ethernet header.
     #[inline(always)]
     pub fn swap_ethernet(&self) -> bool {
-        let Some(data) = self.linear::<{ ETHERNET as usize }>() else {
+        let Some(data) = self.linear(ETHERNET as usize) else {
             return false;
         };
         let mac = data.cast::<u16>();

@@ -32,22 +32,12 @@ const PIECES: u32 = 3;
 
 /// The stage. The hello is held.
 #[inline(always)]
-pub fn stage(context: &TcContext) -> i32 {
-    let packet = Packet::new(context.skb.skb);
-    let Some(work) = Work::here() else {
+pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
+    let Some(held) = buffer::held(work.slot) else {
         return count::drop(DropReason::KernelRefused);
-    };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
-    let Some(pointer) = buffer::held(work.slot) else {
-        return count::drop(DropReason::KernelRefused);
-    };
-    let held = Held {
-        slot: work.slot,
-        hello: pointer,
     };
     // SAFETY: held since an earlier stage.
-    match prepare(packet, work, unsafe { &*pointer }) {
+    match prepare(packet, work, unsafe { &*held.hello }) {
         Some(target) => {
             if work.v6 == 0 {
                 family::<false>(context, packet, work, held, &target)
@@ -56,7 +46,7 @@ pub fn stage(context: &TcContext) -> i32 {
             }
         }
         None => {
-            buffer::unlock(pointer);
+            buffer::unlock(held.hello);
             count::drop(DropReason::LinkDown)
         }
     }
@@ -237,7 +227,7 @@ unsafe fn sum_of(work: &mut Work, data: *mut u8, length: u32) -> Sum {
     // The last one to three bytes; what follows them in the buffer is not theirs.
     let rest = length & 3;
     if rest != 0 {
-        let at = at_most::<{ SEGMENT as i32 }>(u64::from(whole)) as usize;
+        let at = at_most::<{ SEGMENT as i32 }>(mask::<0x7fc>(u64::from(whole))) as usize;
         let mut word = 0_u32;
         for i in 0..3 {
             if i < rest {

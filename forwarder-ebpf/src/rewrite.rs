@@ -38,12 +38,7 @@ pub fn in_place<const L3: usize, const V6: bool>(
     header: &Header,
     rewrite: &Rewrite,
 ) -> Option<Change> {
-    let data = match (L3 == 0, V6) {
-        (true, false) => packet.linear::<40>(),
-        (false, false) => packet.linear::<54>(),
-        (true, true) => packet.linear::<60>(),
-        (false, true) => packet.linear::<74>(),
-    }?;
+    let data = packet.linear(L3 + if V6 { 60 } else { 40 })?;
     let mut pseudo = Sum::ZERO;
     // SAFETY: link-layer, IP and TCP header were compared with data_end.
     let tcp = unsafe {

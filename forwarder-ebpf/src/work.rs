@@ -4,7 +4,6 @@ use forwarder_common::abi::{Address, FlowKey, NAME_KEY_BYTES};
 use forwarder_common::tcp::{OPTIONS_MAX, OptionBytes, SynOptions};
 
 use crate::bounds::mask;
-use crate::maps::WORK;
 
 /// Bytes summed at a time: the most `bpf_csum_diff` takes before 6.13.
 pub const CHUNK: usize = 512;
@@ -45,6 +44,8 @@ pub struct Work {
     pub window: u32,
     /// Index of the hello buffer, once there is one.
     pub slot: u32,
+    /// The answer that a stage decided on.
+    pub reply: Reply,
     /// Payload bytes that are stored already.
     pub skip: u32,
     /// `DropReason` of a refusal.
@@ -69,6 +70,30 @@ pub struct Work {
     pub option_bytes: [u8; 64],
 }
 
+/// A bare segment towards the sender of the one at hand.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Reply {
+    pub flags: u32,
+    pub seq: u32,
+    pub ack: u32,
+    /// As sent.
+    pub window: u32,
+}
+
+impl Reply {
+    /// With a window of zero.
+    #[inline(always)]
+    pub const fn new(flags: u8, seq: u32, ack: u32) -> Self {
+        Self {
+            flags: flags as u32,
+            seq,
+            ack,
+            window: 0,
+        }
+    }
+}
+
 /// A piece of a packet.
 #[repr(C)]
 pub struct Chunk(pub [u8; CHUNK + 16]);
@@ -81,12 +106,6 @@ pub struct NameKey {
 }
 
 impl Work {
-    /// This CPU's.
-    #[inline(always)]
-    pub fn here() -> Option<*mut Self> {
-        WORK.get_ptr_mut(0)
-    }
-
     #[inline(always)]
     pub const fn has(&self, flag: u8) -> bool {
         self.flags & flag as u32 != 0

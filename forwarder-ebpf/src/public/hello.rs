@@ -8,6 +8,7 @@
 
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{HELLO_CAP, Hello, hello_state, stage};
+use forwarder_common::cookie::CookieOptions;
 use forwarder_common::hello::Reader;
 use forwarder_common::tcp::{ENTRANCE_SCALE, NO_SCALE, flag};
 use forwarder_common::verdict::DropReason;
@@ -15,77 +16,70 @@ use forwarder_common::verdict::DropReason;
 use crate::answer::{self, ALERT_LEN};
 use crate::buffer::{self, Held, Missing};
 use crate::packet::Packet;
-use crate::work::Work;
+use crate::work::{Reply, Work};
 use crate::{clock, cookies, count, next};
+
+/// What comes of a segment. An answer stands in `work.reply`, so that one place sends it.
+enum Outcome {
+    Drop(DropReason),
+    Answer(DropReason),
+    /// Rate-limited, and never to a reset.
+    Reset,
+    Next(u32, Held),
+}
 
 /// The stage.
 #[inline(always)]
-pub fn stage(context: &TcContext) -> i32 {
-    let packet = Packet::new(context.skb.skb);
-    let Some(work) = Work::here() else {
-        return count::drop(DropReason::KernelRefused);
+pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
+    let now = clock::now_ns();
+    let outcome = match buffer::find(&work.key) {
+        Ok(held) => known(work, held),
+        Err(Missing::Busy) => Outcome::Drop(DropReason::HelloBusy),
+        Err(Missing::Absent) => unknown(work, now),
     };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
-    if work.v6 == 0 {
-        family::<false>(context, packet, work)
-    } else {
-        family::<true>(context, packet, work)
-    }
-}
-
-#[inline(always)]
-fn family<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
-    match buffer::find(&work.key) {
-        Ok(held) if is_another(work, held) => {
-            buffer::release(&work.key, held);
-            unknown::<V6>(context, packet, work)
+    match outcome {
+        Outcome::Drop(reason) => return count::drop(reason),
+        Outcome::Next(slot, held) => return next_held(context, slot, held),
+        Outcome::Answer(reason) => count::reason(reason),
+        Outcome::Reset => {
+            if let Err(reason) = answer::reset_unknown(work, now) {
+                return count::drop(reason);
+            }
         }
-        Ok(held) => known::<V6>(context, packet, work, held),
-        Err(Missing::Busy) => count::drop(DropReason::HelloBusy),
-        Err(Missing::Absent) => unknown::<V6>(context, packet, work),
     }
-}
-
-/// Whether a client that forgot the connection in the buffer has begun another from the same port: its
-/// segment then acknowledges another good cookie.
-#[inline(always)]
-fn is_another(work: &Work, held: Held) -> bool {
-    // SAFETY: held.
-    let known = unsafe { (*held.hello).entrance_isn };
-    let (isn, cookie) = (work.seq.wrapping_sub(1), work.ack.wrapping_sub(1));
-    cookie != known && work.has(flag::ACK) && cookies::verify(work, isn, cookie, clock::now_ns())
+    if work.v6 == 0 {
+        answer::reply::<false>(packet, work)
+    } else {
+        answer::reply::<true>(packet, work)
+    }
 }
 
 /// No byte of this connection was kept so far.
 #[inline(always)]
-fn unknown<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
-    let now = clock::now_ns();
+fn unknown(work: &mut Work, now: u64) -> Outcome {
     if work.has(flag::RST) {
-        return count::drop(DropReason::Absorbed);
+        return Outcome::Drop(DropReason::Absorbed);
     }
     let (isn, cookie) = (work.seq.wrapping_sub(1), work.ack.wrapping_sub(1));
     if !work.has(flag::ACK) || !cookies::verify(work, isn, cookie, now) {
-        return stray::<V6>(packet, work, now);
+        return stray(work, now);
     }
     if work.payload_len == 0 {
         // The third packet of the handshake; or the client leaves without a word.
         return if work.has(flag::FIN) {
-            close::<V6>(packet, work)
+            close(work)
         } else {
-            count::drop(DropReason::Absorbed)
+            Outcome::Drop(DropReason::Absorbed)
         };
     }
     count::add!(LISTENER_STATS, u32::from(work.listener), cookies_valid, 1);
     let held = match buffer::take(&work.key, clock::ms(now)) {
         Ok(held) => held,
-        Err(Missing::Busy) => return count::drop(DropReason::HelloBusy),
+        Err(Missing::Busy) => return Outcome::Drop(DropReason::HelloBusy),
         Err(Missing::Absent) => {
             count::add!(LISTENER_STATS, u32::from(work.listener), refused, 1);
-            count::reason(DropReason::HelloBuffersFull);
-            let reset =
-                answer::segment(work, flag::RST | flag::ACK, work.ack, answer::end(work), 0);
-            return answer::send::<V6>(packet, work, &reset);
+            work.reply = Reply::new(flag::RST | flag::ACK, work.ack, answer::end(work));
+            return Outcome::Answer(DropReason::HelloBuffersFull);
         }
     };
     // SAFETY: held.
@@ -104,27 +98,25 @@ fn unknown<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work)
     hello.reader = Reader::START;
     work.slot = held.slot;
     work.skip = 0;
-    next_held(context, stage::STORE, held)
+    Outcome::Next(stage::STORE, held)
 }
 
 /// A segment without a buffer and without a cookie that fits its sequence number.
 #[inline(always)]
-fn stray<const V6: bool>(packet: Packet, work: &mut Work, now: u64) -> i32 {
+fn stray(work: &mut Work, now: u64) -> Outcome {
     count::add!(LISTENER_STATS, u32::from(work.listener), cookies_invalid, 1);
-    let ours = cookies::matches(work, work.ack.wrapping_sub(1), now)
-        || cookies::matches(work, work.ack.wrapping_sub(2), now)
-        || cookies::matches(work, work.ack.wrapping_sub(ALERT_LEN + 2), now);
+    // Nothing more of ours, a FIN, or an alert and a FIN.
+    let ours = cookies::acknowledged(work, [0, 1, ALERT_LEN + 1], now);
     if !work.has(flag::ACK) || !ours {
-        return answer::reset_unknown::<V6>(packet, work, now);
+        return Outcome::Reset;
     }
     // One of our cookies, at its start, or behind a FIN or an alert and FIN of ours: a later segment that
     // overtook the first, or the client's farewell.
     if work.has(flag::FIN) {
-        let reply = answer::segment(work, flag::ACK, work.ack, answer::end(work), 0);
-        count::reason(DropReason::Absorbed);
-        return answer::send::<V6>(packet, work, &reply);
+        work.reply = Reply::new(flag::ACK, work.ack, answer::end(work));
+        return Outcome::Answer(DropReason::Absorbed);
     }
-    count::drop(if work.payload_len == 0 {
+    Outcome::Drop(if work.payload_len == 0 {
         DropReason::Absorbed
     } else {
         DropReason::OutOfOrder
@@ -133,15 +125,14 @@ fn stray<const V6: bool>(packet: Packet, work: &mut Work, now: u64) -> i32 {
 
 /// FIN is answered with FIN: both ends are done.
 #[inline(always)]
-fn close<const V6: bool>(packet: Packet, work: &Work) -> i32 {
-    count::reason(DropReason::Absorbed);
-    let reply = answer::segment(work, flag::FIN | flag::ACK, work.ack, answer::end(work), 0);
-    answer::send::<V6>(packet, work, &reply)
+fn close(work: &mut Work) -> Outcome {
+    work.reply = Reply::new(flag::FIN | flag::ACK, work.ack, answer::end(work));
+    Outcome::Answer(DropReason::Absorbed)
 }
 
 /// A connection whose hello was begun, or refused.
 #[inline(always)]
-fn known<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work, held: Held) -> i32 {
+fn known(work: &mut Work, held: Held) -> Outcome {
     // SAFETY: held.
     let hello = unsafe { &mut *held.hello };
     work.slot = held.slot;
@@ -151,7 +142,7 @@ fn known<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work, h
     if hello.state == hello_state::ROUTED {
         // Its flow is over: a client that still sends learns it from a reset.
         buffer::release(&work.key, held);
-        return answer::reset_unknown::<V6>(packet, work, clock::now_ns());
+        return Outcome::Reset;
     }
     if work.has(flag::RST) {
         // Only the exact number ends it (RFC 5961 3.2).
@@ -160,63 +151,54 @@ fn known<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work, h
         } else {
             buffer::unlock(held.hello);
         }
-        return count::drop(DropReason::Absorbed);
+        return Outcome::Drop(DropReason::Absorbed);
     }
     if hello.state == hello_state::REFUSED {
-        return refused::<V6>(context, packet, work, held, offset, edge);
+        return refused(work, held, offset, edge);
     }
     if work.ack != hello.entrance_isn.wrapping_add(1) {
         buffer::unlock(held.hello);
-        return count::drop(DropReason::Absorbed);
+        return Outcome::Drop(DropReason::Absorbed);
     }
     if work.payload_len == 0 {
         if work.has(flag::FIN) && offset == edge {
             buffer::release(&work.key, held);
-            return close::<V6>(packet, work);
+            return close(work);
         }
         buffer::unlock(held.hello);
-        return count::drop(DropReason::Absorbed);
+        return Outcome::Drop(DropReason::Absorbed);
     }
     let skip = edge.wrapping_sub(offset);
     // Ahead of what is stored (then `skip` wraps), or nothing new.
     if skip >= work.payload_len {
         if skip < 1 << 31 && hello.reader.position() < edge {
-            return next_held(context, stage::PARSE, held);
+            return Outcome::Next(stage::PARSE, held);
         }
-        count::reason(if skip < 1 << 31 {
+        acknowledge(work, hello);
+        buffer::unlock(held.hello);
+        return Outcome::Answer(if skip < 1 << 31 {
             DropReason::Absorbed
         } else {
             DropReason::OutOfOrder
         });
-        let action = acknowledge::<V6>(packet, work, hello);
-        buffer::unlock(held.hello);
-        return action;
     }
     work.skip = skip;
-    next_held(context, stage::STORE, held)
+    Outcome::Next(stage::STORE, held)
 }
 
 /// The client of a refused hello still sends.
 #[inline(always)]
-fn refused<const V6: bool>(
-    context: &TcContext,
-    packet: Packet,
-    work: &mut Work,
-    held: Held,
-    offset: u32,
-    edge: u32,
-) -> i32 {
+fn refused(work: &mut Work, held: Held, offset: u32, edge: u32) -> Outcome {
     if work.has(flag::FIN) {
         buffer::release(&work.key, held);
-        count::reason(DropReason::Absorbed);
-        let reply = answer::segment(work, flag::ACK, work.ack, answer::end(work), 0);
-        return answer::send::<V6>(packet, work, &reply);
+        work.reply = Reply::new(flag::ACK, work.ack, answer::end(work));
+        return Outcome::Answer(DropReason::Absorbed);
     }
     if work.payload_len > 0 && offset < edge {
-        return next_held(context, stage::REFUSE, held);
+        return Outcome::Next(stage::REFUSE, held);
     }
     buffer::unlock(held.hello);
-    count::drop(DropReason::AlreadyRefused)
+    Outcome::Drop(DropReason::AlreadyRefused)
 }
 
 /// Hands a held buffer to another stage; if that fails the hold ends here.
@@ -227,26 +209,18 @@ pub fn next_held(context: &TcContext, slot: u32, held: Held) -> i32 {
     action
 }
 
-/// Acknowledges what is stored, with a window of the room that is left.
+/// Makes the reply that acknowledges what is stored, with a window of the room that is left.
 #[inline(always)]
-pub fn acknowledge<const V6: bool>(packet: Packet, work: &Work, hello: &Hello) -> i32 {
+pub fn acknowledge(work: &mut Work, hello: &Hello) {
     let stored = hello.stored;
     let room = (HELLO_CAP as u32).saturating_sub(stored);
-    let scaled = u32::from(
-        forwarder_common::cookie::CookieOptions::of_cookie(hello.entrance_isn).window_scale,
-    );
-    let window = if scaled == NO_SCALE {
+    let scale = u32::from(CookieOptions::of_cookie(hello.entrance_isn).window_scale);
+    let window = if scale == NO_SCALE {
         room
     } else {
         room >> ENTRANCE_SCALE
     };
     let ack = hello.client_isn.wrapping_add(1).wrapping_add(stored);
-    let reply = answer::segment(
-        work,
-        flag::ACK,
-        hello.entrance_isn.wrapping_add(1),
-        ack,
-        window as u16,
-    );
-    answer::send::<V6>(packet, work, &reply)
+    work.reply = Reply::new(flag::ACK, hello.entrance_isn.wrapping_add(1), ack);
+    work.reply.window = window;
 }

@@ -11,7 +11,6 @@ use crate::header::{Header, Kind};
 use crate::maps::{FLOWS, HELLO_INDEX, HELLOS, VIP_INDEX, VIPS};
 use crate::packet::Packet;
 use crate::public::splice;
-use crate::work::Work;
 use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, next};
 
 /// A packet on a public interface with `L3` bytes of link-layer header.
@@ -123,11 +122,9 @@ fn hand_on<const L3: usize, const V6: bool>(
     vip: &Vip,
     slot: u32,
 ) -> i32 {
-    let Some(work) = Work::here() else {
+    let Some(work) = crate::maps::work() else {
         return count::drop(DropReason::KernelRefused);
     };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
     work.key = *key;
     work.local = vip.address;
     work.local_port_be = vip.port_be;

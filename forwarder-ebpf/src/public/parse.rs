@@ -6,11 +6,11 @@ use forwarder_common::hello::{Bytes, Progress};
 use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{at_most, forget, load_u32, mask};
-use crate::buffer::{self, Held};
-use crate::count;
+use crate::buffer;
 use crate::packet::Packet;
 use crate::public::hello::{acknowledge, next_held};
 use crate::work::Work;
+use crate::{answer, count};
 
 /// Steps a run. With 32 runs a packet (the kernel's limit of tail calls) the worst hello of 16 KiB fits.
 const STEPS: u32 = 192;
@@ -71,43 +71,33 @@ impl Bytes for Stored {
 
 /// The stage.
 #[inline(always)]
-pub fn stage(context: &TcContext) -> i32 {
-    let packet = Packet::new(context.skb.skb);
-    let Some(work) = Work::here() else {
+pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
+    let Some(held) = buffer::held(work.slot) else {
         return count::drop(DropReason::KernelRefused);
-    };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
-    let Some(pointer) = buffer::held(work.slot) else {
-        return count::drop(DropReason::KernelRefused);
-    };
-    let held = Held {
-        slot: work.slot,
-        hello: pointer,
     };
     // SAFETY: held since the stage before.
-    let hello = unsafe { &mut *pointer };
-    let mut bytes = Stored(pointer);
+    let hello = unsafe { &mut *held.hello };
+    let mut bytes = Stored(held.hello);
     let mut progress = Progress::Continue;
     for _ in 0..STEPS {
-        forget(pointer);
+        forget(held.hello);
         progress = hello.reader.step(&mut bytes, hello.stored);
         if !matches!(progress, Progress::Continue) {
             break;
         }
     }
-    forget(pointer);
+    forget(held.hello);
     match progress {
         Progress::Continue => next_held(context, stage::PARSE, held),
         Progress::Complete => next_held(context, stage::ROUTE, held),
         Progress::More if hello.stored < HELLO_CAP as u32 => {
-            let action = if work.v6 == 0 {
-                acknowledge::<false>(packet, work, hello)
+            acknowledge(work, hello);
+            buffer::unlock(held.hello);
+            if work.v6 == 0 {
+                answer::reply::<false>(packet, work)
             } else {
-                acknowledge::<true>(packet, work, hello)
-            };
-            buffer::unlock(pointer);
-            action
+                answer::reply::<true>(packet, work)
+            }
         }
         Progress::More => {
             work.reason = DropReason::HelloTooLong as u32;

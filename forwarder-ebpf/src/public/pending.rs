@@ -17,13 +17,7 @@ use crate::{answer, clock, count, ends};
 
 /// The stage.
 #[inline(always)]
-pub fn stage(context: &TcContext) -> i32 {
-    let packet = Packet::new(context.skb.skb);
-    let Some(work) = Work::here() else {
-        return count::drop(DropReason::KernelRefused);
-    };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
+pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     let Some(flow) = FLOWS.get_ptr_mut(work.key) else {
         return count::drop(DropReason::Absorbed);
     };

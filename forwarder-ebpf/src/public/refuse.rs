@@ -6,20 +6,14 @@ use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
 
 use crate::answer::{self, COUNTED};
-use crate::buffer::{self, Held};
+use crate::buffer;
 use crate::packet::Packet;
 use crate::work::Work;
 use crate::{clock, count, events};
 
 /// The stage. The hello is held; `work.reason` says why.
 #[inline(always)]
-pub fn stage(context: &TcContext) -> i32 {
-    let packet = Packet::new(context.skb.skb);
-    let Some(work) = Work::here() else {
-        return count::drop(DropReason::KernelRefused);
-    };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
+pub fn stage(_context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     if work.v6 == 0 {
         family::<false>(packet, work)
     } else {
@@ -29,15 +23,11 @@ pub fn stage(context: &TcContext) -> i32 {
 
 #[inline(always)]
 fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
-    let Some(pointer) = buffer::held(work.slot) else {
+    let Some(held) = buffer::held(work.slot) else {
         return count::drop(DropReason::KernelRefused);
     };
-    let held = Held {
-        slot: work.slot,
-        hello: pointer,
-    };
     // SAFETY: held since an earlier stage.
-    let hello = unsafe { &mut *pointer };
+    let hello = unsafe { &mut *held.hello };
     if hello.state == hello_state::REFUSED {
         count::reason(DropReason::AlreadyRefused);
     } else {
@@ -45,14 +35,14 @@ fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
         hello.refused = work.reason;
         count::number(work.reason);
         count::add!(LISTENER_STATS, u32::from(work.listener), refused, 1);
-        events::refused(&work.key, work.reason, pointer, clock::now_ns());
+        events::refused(&work.key, work.reason, held.hello, clock::now_ns());
     }
     let seq = hello.entrance_isn.wrapping_add(1);
     let ack = hello.client_isn.wrapping_add(1).wrapping_add(hello.stored);
     // A hello of one segment comes again whole if the answer is lost, and is judged again. Of a longer one
     // only the last part would come, so that it must be kept to be recognised.
     if hello.segments > 1 {
-        buffer::unlock(pointer);
+        buffer::unlock(held.hello);
     } else {
         buffer::release(&work.key, held);
     }

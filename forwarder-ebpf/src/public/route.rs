@@ -15,7 +15,7 @@ use forwarder_common::proxy::{self, Header, HeaderBytes};
 use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{forget, mask};
-use crate::buffer::{self, Held};
+use crate::buffer;
 use crate::maps::{FLOWS, NAME_KEY, NAMES, POOLS, REVERSE, SOURCE_PORTS};
 use crate::node::{self, Choice, NotEntered};
 use crate::packet::Packet;
@@ -28,22 +28,12 @@ const PORT_TRIES: u32 = 3;
 
 /// The stage. The hello is held and complete.
 #[inline(always)]
-pub fn stage(context: &TcContext) -> i32 {
-    let packet = Packet::new(context.skb.skb);
-    let Some(work) = Work::here() else {
+pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
+    let Some(held) = buffer::held(work.slot) else {
         return count::drop(DropReason::KernelRefused);
-    };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
-    let Some(pointer) = buffer::held(work.slot) else {
-        return count::drop(DropReason::KernelRefused);
-    };
-    let held = Held {
-        slot: work.slot,
-        hello: pointer,
     };
     // SAFETY: held since an earlier stage.
-    let hello = unsafe { &mut *pointer };
+    let hello = unsafe { &mut *held.hello };
     let listener = u32::from(work.listener);
     count::add!(LISTENER_STATS, listener, hellos, 1);
     count::add!(
@@ -72,11 +62,11 @@ pub fn stage(context: &TcContext) -> i32 {
             } else {
                 node::send_syn::<true>(packet, work, hello, &choice, port_be, now)
             };
-            buffer::unlock(pointer);
+            buffer::unlock(held.hello);
             action
         }
         Err(DropReason::HelloBusy) => {
-            buffer::unlock(pointer);
+            buffer::unlock(held.hello);
             count::drop(DropReason::HelloBusy)
         }
         Err(reason) => {
@@ -126,7 +116,7 @@ fn open(work: &Work, hello: &mut Hello) -> Result<(Choice, u16), DropReason> {
         node_marks: 0,
     };
     hello.state = hello_state::ROUTED;
-    let made = FLOWS.insert(work.key, flow, u64::from(BPF_NOEXIST));
+    let made = FLOWS.insert(&work.key, &flow, u64::from(BPF_NOEXIST));
     if let Err(error) = made {
         hello.state = hello_state::COLLECTING;
         let reverse = node::reverse_key(
@@ -136,7 +126,7 @@ fn open(work: &Work, hello: &mut Hello) -> Result<(Choice, u16), DropReason> {
             choice.client_address,
             port_be,
         );
-        let _ = REVERSE.remove(reverse);
+        let _ = REVERSE.remove(&reverse);
         give_back(&choice, port_be);
         return Err(if error == node::EEXIST {
             DropReason::HelloBusy

@@ -5,7 +5,7 @@ use forwarder_common::abi::{HELLO_CAP, HELLO_PREFIX, stage};
 use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{at_most, forget, positive};
-use crate::buffer::{self, Held};
+use crate::buffer;
 use crate::packet::Packet;
 use crate::public::hello::next_held;
 use crate::work::Work;
@@ -17,33 +17,23 @@ const PIECES: u32 = 17;
 
 /// The stage. The hello is held; the payload counts from its byte `work.skip` on.
 #[inline(always)]
-pub fn stage(context: &TcContext) -> i32 {
-    let packet = Packet::new(context.skb.skb);
-    let Some(work) = Work::here() else {
-        return count::drop(DropReason::KernelRefused);
-    };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
+pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     let (client, local) = (work.key.client, work.local);
     let right = if work.v6 == 0 {
         verify::checksum::<false>(packet, work, client, local)
     } else {
         verify::checksum::<true>(packet, work, client, local)
     };
-    let Some(pointer) = buffer::held(work.slot) else {
+    let Some(held) = buffer::held(work.slot) else {
         return count::drop(DropReason::KernelRefused);
     };
-    let held = Held {
-        slot: work.slot,
-        hello: pointer,
-    };
     // SAFETY: held since the stage before.
-    let hello = unsafe { &mut *pointer };
+    let hello = unsafe { &mut *held.hello };
     if !right {
         if hello.stored == 0 {
             buffer::release(&work.key, held);
         } else {
-            buffer::unlock(pointer);
+            buffer::unlock(held.hello);
         }
         return count::drop(DropReason::BadChecksum);
     }

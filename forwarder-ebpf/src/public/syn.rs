@@ -45,13 +45,7 @@ pub fn read_options<const V6: bool>(packet: Packet, work: &mut Work) -> bool {
 
 /// The stage.
 #[inline(always)]
-pub fn stage(context: &TcContext) -> i32 {
-    let packet = Packet::new(context.skb.skb);
-    let Some(work) = Work::here() else {
-        return count::drop(DropReason::KernelRefused);
-    };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
+pub fn stage(_context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     if work.v6 == 0 {
         family::<false>(packet, work)
     } else {

@@ -21,13 +21,7 @@ const FIRST_BUCKET_US: u32 = 250;
 
 /// The stage.
 #[inline(always)]
-pub fn stage(context: &TcContext) -> i32 {
-    let packet = Packet::new(context.skb.skb);
-    let Some(work) = Work::here() else {
-        return count::drop(DropReason::KernelRefused);
-    };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
+pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     if work.v6 == 0 {
         family::<false>(context, packet, work)
     } else {

@@ -65,17 +65,10 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
     // SAFETY: a map value; its fields have one writer each.
     let flow: &mut Flow = unsafe { &mut *flow };
     if flow.state == state::CONNECTING || header.flags & flag::SYN != 0 {
-        let Some(work) = Work::here() else {
+        let Some(work) = crate::maps::work() else {
             return count::drop(DropReason::KernelRefused);
         };
-        // SAFETY: this CPU's.
-        fill::<L3, V6>(
-            unsafe { &mut *work },
-            &header,
-            &entry.flow,
-            number,
-            entry.public_link,
-        );
+        fill::<L3, V6>(work, &header, &entry.flow, number, entry.public_link);
         return next(context, stage::NODE_ANSWER);
     }
     splice::down::<L3, V6>(packet, &header, &entry.flow, flow, entry.public_link)
@@ -126,18 +119,19 @@ fn stray<const L3: usize, const V6: bool>(
         return PASS;
     }
     count::reason(DropReason::NotItsFlow);
-    let Some(work) = Work::here() else {
+    let Some(work) = crate::maps::work() else {
         return count::drop(DropReason::KernelRefused);
     };
-    // SAFETY: this CPU's.
-    let work = unsafe { &mut *work };
     let key = FlowKey {
         client: header.source,
         port_be: header.source_port_be,
         vip: 0,
     };
     fill::<L3, V6>(work, header, &key, number, link::NO_HEADER);
-    answer::reset_unknown::<V6>(packet, work, clock::now_ns())
+    match answer::reset_unknown(work, clock::now_ns()) {
+        Ok(()) => answer::reply::<V6>(packet, work),
+        Err(reason) => count::drop(reason),
+    }
 }
 
 /// Whether a socket of this host has these ends.
