@@ -76,6 +76,7 @@ fn checksums_are_right_under_every_offload() -> Result<()> {
             .tunnel(TunnelKind::Ethernet, 2)
             .offloads(offloads);
         let site = Site::build(builder);
+        let entrance = Capture::start(&site.lab.entrance, "eth0")?;
         let at_client = Capture::start(&site.lab.clients[0].namespace, "eth0")?;
         let tunnel = site.tunnel(0)?;
         for family in Family::BOTH {
@@ -84,9 +85,27 @@ fn checksums_are_right_under_every_offload() -> Result<()> {
                 "proxied.example.org",
                 "masked.example.org",
             ] {
-                transfer(&site, family, name, 3_000_000)
+                transfer(&site, family, name, 1_500_000)
                     .unwrap_or_else(|error| panic!("{offloads:?}: {error:?}"));
             }
+        }
+        // Super-packets pass both ways in one piece, where the interfaces have them.
+        for outgoing in [false, true] {
+            let seen = entrance.seen();
+            let sizes = seen
+                .iter()
+                .filter(|seen| seen.outgoing == outgoing)
+                .map(|seen| seen.packet.length);
+            let largest = sizes.max().unwrap_or_default();
+            let expected = if offloads.segmentation {
+                20_000..66_000
+            } else {
+                1_000..1_501
+            };
+            assert!(
+                expected.contains(&largest) || (offloads.receive_merge && largest > 1_500),
+                "{offloads:?}: the largest packet was {largest} bytes, outgoing: {outgoing}"
+            );
         }
         for capture in [at_client, tunnel] {
             let tally = capture.tally();
