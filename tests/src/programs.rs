@@ -5,7 +5,8 @@
 //! by interfaces of a network namespace that belongs to the calling thread and ends with it.
 //!
 //! - [`kernel`] loads the programs with maps of a small size and hands packets to them;
-//! - [`bench`] fills the maps: claimed addresses, names, pools, nodes; it checks what holds of any answer;
+//! - [`bench`] holds them, with maps filled as [`entrance`] says and interfaces of a [`shape`], and checks
+//!   what must hold of anything that is [`seen`];
 //! - [`client`] plays a client, and the node it is led to, on a bench;
 //! - [`budget`] says what the verifier made of each program.
 //!
@@ -17,5 +18,8 @@
 pub mod bench;
 pub mod budget;
 pub mod client;
+pub mod entrance;
 pub mod kernel;
 pub mod maps;
+pub mod seen;
+pub mod shape;

@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 
 use forwarder_common::abi::Address;
-use forwarder_common::cookie::{self, Tuple};
+use forwarder_common::cookie::{self, CookieOptions, Tuple};
 use forwarder_common::segment::pair;
 
-use super::bench::{Bench, COOKIE_KEYS, Mode, Refusal, Seen, address};
+use super::bench::Bench;
+use super::entrance::{COOKIE_KEYS, address};
+use super::seen::Seen;
+use super::shape::{Mode, Refusal};
 use crate::hello::Hello;
 use crate::packet::{Flags, Segment};
 
@@ -82,6 +85,19 @@ impl Client {
     pub fn is_cookie(&self, cookie: u32) -> bool {
         let tuple = self.tuple();
         epochs().any(|(epoch, key)| cookie::verify(key, &tuple, self.isn, cookie, epoch))
+    }
+
+    /// The cookie that answered its SYN so many epochs ago, for a client that offered what Linux does.
+    #[must_use]
+    pub fn old_cookie(&self, age: u32) -> u32 {
+        let epoch = cookie::epoch(now_ns()).wrapping_sub(age);
+        let key = COOKIE_KEYS[cookie::key_slot(epoch) as usize];
+        let offered = CookieOptions {
+            mss_index: 7,
+            window_scale: 7,
+            sack: true,
+        };
+        cookie::mint(key, &self.tuple(), self.isn, offered, epoch)
     }
 
     /// Gives it a number for a cookie that has nothing of one of this connection's.

@@ -6,8 +6,9 @@ use forwarder_common::verdict::DropReason::{
     self, Absorbed, MalformedSegment, OutOfOrder, UnknownFlow,
 };
 use forwarder_tests::packet::{Flags, Segment};
-use forwarder_tests::programs::bench::{Bench, Refusal, Shape};
+use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::Client;
+use forwarder_tests::programs::shape::{Refusal, Shape};
 
 fn each_shape(mut test: impl FnMut(&mut Bench)) {
     let mut bench = Bench::new();

@@ -3,8 +3,9 @@
 use forwarder_common::abi::{close_reason, event_kind, mark};
 use forwarder_common::verdict::DropReason::{self, UnknownFlow};
 use forwarder_tests::packet::Flags;
-use forwarder_tests::programs::bench::{Bench, Mode, Refusal, Shape};
+use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, Opened};
+use forwarder_tests::programs::shape::{Mode, Refusal, Shape};
 
 fn each_flow(mut test: impl FnMut(&mut Bench, &Opened)) {
     let mut bench = Bench::new();

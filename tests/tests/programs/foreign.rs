@@ -7,9 +7,10 @@ use forwarder_common::verdict::DropReason::{
 };
 use forwarder_tests::command;
 use forwarder_tests::packet::{Flags, Segment, ip_header};
-use forwarder_tests::programs::bench::{Bench, Link, Mode, Refusal, Shape};
+use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, LINUX};
 use forwarder_tests::programs::kernel::Context;
+use forwarder_tests::programs::shape::{Link, Mode, Refusal, Shape};
 
 fn each_shape(mut test: impl FnMut(&mut Bench)) {
     let mut bench = Bench::new();

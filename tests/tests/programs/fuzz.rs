@@ -4,9 +4,10 @@ use forwarder_common::abi::client_address;
 use forwarder_tests::hello::Hello;
 use forwarder_tests::packet::{Checksums, Flags, Packet, packet_too_big};
 use forwarder_tests::pattern::Pattern;
-use forwarder_tests::programs::bench::{Bench, Link, Mode, Refusal, Shape, ethernet};
+use forwarder_tests::programs::bench::{Bench, ethernet};
 use forwarder_tests::programs::client::{Client, LINUX, NODE};
 use forwarder_tests::programs::kernel::Context;
+use forwarder_tests::programs::shape::{Link, Mode, Refusal, Shape};
 
 /// Packets of each shape.
 const ROUNDS: usize = 1_500;

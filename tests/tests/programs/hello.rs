@@ -4,8 +4,9 @@ use forwarder_common::abi::{HELLO_CAP, HELLO_PREFIX, hello_state};
 use forwarder_common::verdict::DropReason::{self, Absorbed, BadChecksum, OutOfOrder};
 use forwarder_tests::hello::Hello;
 use forwarder_tests::packet::{Flags, Segment};
-use forwarder_tests::programs::bench::{Bench, Mode, Refusal, Shape};
+use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, LINUX};
+use forwarder_tests::programs::shape::{Mode, Refusal, Shape};
 
 fn each_shape(mut test: impl FnMut(&mut Bench)) {
     let mut bench = Bench::new();
@@ -349,5 +350,40 @@ fn segments_with_options() {
         second.options = vec![1; 40];
         let seen = bench.from_client(&second);
         assert_opened(bench, &client, &seen.segment(), &bytes);
+    });
+}
+
+/// A cookie lives in its own epoch and the next one.
+#[test]
+fn how_long_a_cookie_lives() {
+    each_shape(|bench| {
+        let bytes = hello();
+        for (age, good) in [(0, true), (1, true), (2, false), (64, false), (256, false)] {
+            // Should the epoch change between the two looks at the clock, the next try decides.
+            let accepted = (0..2).any(|_| {
+                let mut client = Client::new(bench, Refusal::Alert);
+                client.cookie = client.old_cookie(age);
+                client.send(bench, 0, &bytes[..100]).reasons.is_empty()
+            });
+            assert_eq!(accepted, good, "{age} epochs old");
+        }
+    });
+}
+
+/// What is left of a flow that is over: its client learns it, and the buffer is free again.
+#[test]
+fn a_hello_whose_flow_is_gone() {
+    each_shape(|bench| {
+        let opened = Client::open(bench, Mode::Transparent);
+        let key = bench.flow_key(opened.client.address, Refusal::Alert);
+        bench.maps.flows.remove(&key).unwrap();
+        let (_, buffers) = bench.maps.free();
+        let segment = opened.client.segment(Flags::PSH_ACK, 0, &opened.hello);
+        let mut reset = Segment::new(segment.destination, segment.source, Flags::RST);
+        (reset.seq, reset.window) = (segment.ack, 0);
+        bench
+            .from_client(&segment)
+            .expect(&reset, &[DropReason::UnknownFlow]);
+        assert_eq!(bench.maps.free().1.len(), buffers.len() + 1);
     });
 }

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use forwarder_tests::packet::{Content, Flags, Packet, packet_too_big};
-use forwarder_tests::programs::bench::{Bench, Mode, Shape};
+use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, Opened};
+use forwarder_tests::programs::shape::{Mode, Shape};
 
 fn each_flow(mut test: impl FnMut(&mut Bench, &Opened, IpAddr)) {
     let mut bench = Bench::new();

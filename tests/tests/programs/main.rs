@@ -8,6 +8,7 @@ mod answer;
 mod before_hello;
 mod budget;
 mod ends;
+mod failover;
 mod foreign;
 mod fuzz;
 mod hello;

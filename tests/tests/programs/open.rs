@@ -6,10 +6,10 @@ use forwarder_common::abi::{self, ReverseKey, balance, map, state};
 use forwarder_common::verdict::DropReason;
 use forwarder_tests::hello::Hello;
 use forwarder_tests::packet::{Flags, Segment};
-use forwarder_tests::programs::bench::{
-    Bench, FIRST_SOURCE_PORT, Mode, NODES, Refusal, Shape, address,
-};
+use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, LINUX};
+use forwarder_tests::programs::entrance::{FIRST_SOURCE_PORT, NODES, address};
+use forwarder_tests::programs::shape::{Mode, Refusal, Shape};
 
 /// A client's options, and those of the SYN to a node whose tunnel has room for 1,380 bytes (IPv4).
 const OPTIONS: &[(&str, &[u8], &[u8])] = &[
@@ -104,8 +104,8 @@ fn entries_of_a_flow() {
                 .expect("an entry for the node's side");
             assert_eq!(entry.flow, bench.flow_key(client.address, Refusal::Alert));
             let no_header = match shape.public {
-                forwarder_tests::programs::bench::Link::L2 => 0,
-                forwarder_tests::programs::bench::Link::L3 => abi::link::NO_HEADER,
+                forwarder_tests::programs::shape::Link::L2 => 0,
+                forwarder_tests::programs::shape::Link::L3 => abi::link::NO_HEADER,
             };
             assert_eq!(entry.public_link, bench.public | no_header);
             let (ports_left, buffers_left) = bench.maps.free();

@@ -4,9 +4,10 @@ use forwarder_common::abi::state;
 use forwarder_common::checksum::Sum;
 use forwarder_common::verdict::DropReason::{LinkDown, MalformedSegment, NotItsFlow, TtlExpired};
 use forwarder_tests::packet::{Checksums, Flags, Packet, Segment};
-use forwarder_tests::programs::bench::{Bench, Mode, Refusal, Shape};
+use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, NODE_ISN, Opened};
 use forwarder_tests::programs::kernel::Context;
+use forwarder_tests::programs::shape::{Mode, Refusal, Shape};
 
 fn each_flow(mut test: impl FnMut(&mut Bench, &Opened)) {
     let mut bench = Bench::new();

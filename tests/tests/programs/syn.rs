@@ -2,8 +2,9 @@
 
 use forwarder_common::cookie::CookieOptions;
 use forwarder_tests::packet::{Flags, Segment};
-use forwarder_tests::programs::bench::{Bench, Refusal, Shape};
+use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, LINUX};
+use forwarder_tests::programs::shape::{Refusal, Shape};
 
 /// That the pure code takes it for a cookie of this connection.
 #[track_caller]

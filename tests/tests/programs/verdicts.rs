@@ -5,8 +5,10 @@ use forwarder_common::verdict::DropReason;
 use forwarder_tests::hello::cases::{self, Verdict};
 use forwarder_tests::hello::{Hello, server_name};
 use forwarder_tests::packet::{Flags, Segment};
-use forwarder_tests::programs::bench::{self, Bench, Link, Mode, Refusal, Seen, Shape};
+use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::Client;
+use forwarder_tests::programs::seen::{self, Seen};
+use forwarder_tests::programs::shape::{Link, Mode, Refusal, Shape};
 
 /// TLS alert, fatal, unrecognized_name (RFC 8446 6, RFC 6066 3).
 const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -21,7 +23,7 @@ fn deliver(bench: &mut Bench, client: &Client, hello: &[u8]) -> (Seen, usize) {
     for piece in hello.chunks(SEGMENT) {
         let seen = client.send(bench, sent as u32, piece);
         sent += piece.len();
-        let more = seen.verdict == bench::Verdict::Redirect && {
+        let more = seen.verdict == seen::Verdict::Redirect && {
             let answer = seen.segment();
             answer.flags == Flags::ACK && answer.destination == client.address
         };
