@@ -1,6 +1,6 @@
 //! Hellos that are refused and hellos that are not, case by case, as each kind of listener answers them.
 
-use forwarder_common::abi::{NONE, event_kind};
+use forwarder_common::abi::{NONE, event_kind, events};
 use forwarder_common::verdict::DropReason;
 use forwarder_tests::hello::cases::{self, Verdict};
 use forwarder_tests::hello::{Hello, server_name};
@@ -294,5 +294,30 @@ fn a_refusal_is_repeated() {
         seen.expect(&last, &[DropReason::Absorbed]);
         let key = bench.flow_key(client.address, Refusal::Alert);
         assert!(bench.maps.hello_index.get(&key, 0).is_err());
+    }
+}
+
+/// Only what is asked for is told.
+#[test]
+fn events_can_be_switched_off() {
+    let mut bench = Bench::new();
+    let unlisted = Hello::small("other.example.org").record();
+    for (wanted, kinds) in [
+        (0, &[][..]),
+        (events::FLOWS, &[event_kind::OPENED, event_kind::CLOSED]),
+        (events::REFUSALS, &[event_kind::REFUSED]),
+        (
+            events::FLOWS | events::REFUSALS,
+            &[event_kind::REFUSED, event_kind::OPENED, event_kind::CLOSED],
+        ),
+    ] {
+        bench.maps.set(|settings| settings.events = wanted);
+        let client = Client::connect(&mut bench, Refusal::Alert);
+        client.send(&mut bench, 0, &unlisted);
+        let opened = Client::open(&mut bench, Mode::Transparent);
+        opened.splice(&mut bench);
+        bench.from_client(&opened.from_client(Flags::RST, 0, 0, &[]));
+        let told: Vec<u32> = bench.maps.events().iter().map(|event| event.kind).collect();
+        assert_eq!(told, kinds);
     }
 }
