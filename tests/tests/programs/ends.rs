@@ -2,9 +2,9 @@
 
 use forwarder_common::abi::{close_reason, event_kind, mark};
 use forwarder_common::verdict::DropReason::{self, UnknownFlow};
-use forwarder_tests::packet::Flags;
+use forwarder_tests::packet::{Flags, Segment};
 use forwarder_tests::programs::bench::Bench;
-use forwarder_tests::programs::client::{Client, Opened};
+use forwarder_tests::programs::client::{Client, LINUX, Opened};
 use forwarder_tests::programs::shape::{Mode, Refusal, Shape};
 
 fn each_flow(mut test: impl FnMut(&mut Bench, &Opened)) {
@@ -210,4 +210,39 @@ fn a_reset_right_after_the_handshake() {
             assert_eq!(bench.maps.free().1.len(), 256);
         }
     }
+}
+
+/// A client that forgot its flow begins again from the same port: the node's challenge makes it reset the
+/// old one (RFC 5961 4.2), and its next SYN is answered like any other.
+#[test]
+fn a_client_that_begins_again() {
+    each_flow(|bench, opened| {
+        let mut again = opened.client.clone();
+        again.isn = again.isn.wrapping_add(0x3333_3333);
+        let syn = bench.from_client(&again.syn(&LINUX));
+        assert_eq!(syn.segment().destination, opened.syn.destination);
+        let challenge = bench.from_node(&opened.from_node(Flags::ACK, 0, 0, &[]));
+        let challenge = challenge.segment();
+        assert_eq!(challenge.destination, again.address);
+        let mut reset = Segment::new(again.address, again.vip, Flags::RST);
+        reset.seq = challenge.ack;
+        let seen = bench.from_client(&reset).segment();
+        assert_eq!(
+            (seen.flags, seen.destination),
+            (Flags::RST, opened.syn.destination)
+        );
+        assert!(!lives(bench, opened));
+        let answer = bench.from_client(&again.syn(&LINUX)).segment();
+        assert_eq!(
+            (answer.flags, answer.destination),
+            (Flags::SYN_ACK, again.address)
+        );
+        again.cookie = answer.seq;
+        assert!(again.is_cookie(again.cookie));
+        let syn = again.send(bench, 0, &opened.hello).segment();
+        assert_eq!(
+            (syn.flags, syn.destination),
+            (Flags::SYN, opened.syn.destination)
+        );
+    });
 }
