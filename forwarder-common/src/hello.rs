@@ -149,6 +149,13 @@ impl Reader {
         self.steps
     }
 
+    /// Whether a step in a stream of which `stored` bytes are there may find anything new.
+    #[must_use]
+    #[inline(always)]
+    pub const fn can_go_on(&self, stored: u32) -> bool {
+        self.need == 0 || self.pos < stored
+    }
+
     /// Takes one step in a stream of which `stored` bytes are there.
     #[inline(always)]
     pub fn step(&mut self, bytes: &mut impl Bytes, stored: u32) -> Progress {

@@ -52,6 +52,8 @@ pub struct Work {
     pub reason: u32,
     /// Offset in the stream (PROXY header included) from which a replay goes on.
     pub replay_at: u32,
+    /// Runs of the reader for this packet.
+    pub runs: u32,
     /// Loop state of a hello being stored: payload bytes left.
     pub left: u32,
     /// Loop state: offset in the packet.

@@ -171,7 +171,7 @@ fn known(work: &mut Work, held: Held) -> Outcome {
     let skip = edge.wrapping_sub(offset);
     // Ahead of what is stored (then `skip` wraps), or nothing new.
     if skip >= work.payload_len {
-        if skip < 1 << 31 && hello.reader.position() < edge {
+        if skip < 1 << 31 && hello.reader.can_go_on(edge) {
             return Outcome::Next(stage::PARSE, held);
         }
         acknowledge(work, hello);

@@ -133,6 +133,7 @@ fn hand_on<const L3: usize, const V6: bool>(
     work.mss = vip.mss;
     work.on_refuse = u32::from(vip.on_refuse);
     work.from_node = 0;
+    work.runs = 0;
     work.l3 = L3 as u32;
     work.v6 = u32::from(V6);
     work.header_len = header.header_len;
