@@ -6,6 +6,7 @@ use forwarder_tests::hello::Hello;
 use forwarder_tests::packet::{Flags, Segment};
 use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, LINUX};
+use forwarder_tests::programs::seen::Seen;
 use forwarder_tests::programs::shape::{Mode, Refusal, Shape};
 
 fn each_shape(mut test: impl FnMut(&mut Bench)) {
@@ -386,4 +387,87 @@ fn a_hello_whose_flow_is_gone() {
             .expect(&reset, &[DropReason::UnknownFlow]);
         assert_eq!(bench.maps.free().1.len(), buffers.len() + 1);
     });
+}
+
+/// Puts a whole hello where it would be stored, for a test run takes no packet of that size, and has it read
+/// to its end by a client that sends one byte again. Returns the verdict, and how many packets it took.
+#[track_caller]
+fn read_at_once(bench: &mut Bench, client: &Client, bytes: &[u8]) -> (Seen, usize) {
+    client.send(bench, 0, &bytes[..1]);
+    let (slot, mut hello) = bench.hello(client.address, client.refusal).unwrap();
+    hello.bytes[HELLO_PREFIX..][..bytes.len()].copy_from_slice(bytes);
+    hello.stored = bytes.len() as u32;
+    bench.maps.hellos.set(slot, *hello, 0).unwrap();
+    for packets in 1..4 {
+        let seen = client.send(bench, 0, &bytes[..1]);
+        if seen.reasons != [DropReason::KernelRefused] {
+            return (seen, packets);
+        }
+        assert_eq!(kept(bench, client), bytes);
+    }
+    panic!("three packets were not enough")
+}
+
+/// A hello that takes the reader as many steps as its kind of records can.
+fn longest(size: usize) -> Vec<u8> {
+    let fits =
+        |hello: &Hello| hello.message().len() <= 16_380 && hello.records(size).len() <= HELLO_CAP;
+    let many = (0..)
+        .map(|n| with_extensions(10 * n))
+        .take_while(fits)
+        .last();
+    many.unwrap().records(size)
+}
+
+fn with_extensions(count: u16) -> Hello {
+    let hello = Hello::small(Mode::Transparent.name());
+    (0..count).fold(hello, |hello, n| hello.extension(0x4000 + n, Vec::new()))
+}
+
+#[test]
+fn hellos_that_take_longest_to_read() {
+    let mut bench = Bench::new();
+    for size in [16_384, 16, 2, 1] {
+        let bytes = longest(size);
+        let client = Client::connect(&mut bench, Refusal::Alert);
+        let (seen, packets) = read_at_once(&mut bench, &client, &bytes);
+        assert_opened(&bench, &client, &seen.segment(), &bytes);
+        assert!(packets <= 2, "{packets} packets for records of {size}");
+    }
+}
+
+/// Wherever the reader has to stop for one packet, it goes on from there with the next: in the middle, right
+/// before its last step, and right before what it leads to.
+#[test]
+fn reading_goes_on_where_it_stopped() {
+    let mut bench = Bench::new();
+    let hello = Hello::small(Mode::Transparent.name()).record();
+    let mut stops = [0; 2];
+    for count in (500..585).step_by(3) {
+        for length in 0..6 {
+            let hello_bytes = |twice: bool| {
+                let mut long = with_extensions(count).extension(0xbeef, vec![7; length]);
+                if twice {
+                    long = long.extension(0, vec![0, 4, 0, 0, 1, b'a']);
+                }
+                long.records(1)
+            };
+            let client = Client::connect(&mut bench, Refusal::Reset);
+            let bytes = hello_bytes(false);
+            let (seen, packets) = read_at_once(&mut bench, &client, &bytes);
+            assert_opened(&bench, &client, &seen.segment(), &bytes);
+            stops[packets - 1] += 1;
+            let reset = client.segment(Flags::RST, bytes.len() as u32, &[]);
+            bench.from_client(&reset).dropped(Absorbed);
+
+            let client = Client::connect(&mut bench, Refusal::Reset);
+            let bytes = hello_bytes(true);
+            let (seen, _) = read_at_once(&mut bench, &client, &bytes);
+            let reset = client.answer(Flags::RST_ACK, 0, bytes.len() as u32, 0);
+            seen.expect(&reset, &[DropReason::SeveralServerNames]);
+        }
+    }
+    assert!(stops[0] > 20 && stops[1] > 20, "packets it took: {stops:?}");
+    let opened = Client::open_with(&mut bench, Mode::Transparent, &hello);
+    assert_eq!(opened.syn.flags, Flags::SYN);
 }
