@@ -257,8 +257,10 @@ abi! {
         ifindex: u32,
         /// [`link`]: whether that interface has an Ethernet header.
         link: u8,
+        /// Not 0: it takes no new flow. Its open ones go on.
+        closed: u8,
         /// Zero.
-        pad: [u8; 3],
+        pad: [u8; 2],
         /// MTU of that interface.
         mtu: u32,
         /// Zero.

@@ -11,6 +11,7 @@
 //! are built by the daemon; BPF programs only look entries up, at
 //! `hash % TABLE_SIZE`.
 
+use crate::abi::Address;
 use crate::siphash::siphash24;
 
 /// Entries of a table. A prime, as Maglev's walk needs; about a hundred times
@@ -104,6 +105,25 @@ pub fn build(candidates: &mut [Candidate], table: &mut [u16; TABLE_SIZE]) {
     }
 }
 
+/// Where a client stands in the tables of pools that balance by source: the position is this modulo
+/// [`TABLE_SIZE`]. Programs choose by it and the daemon explains by it.
+#[inline(always)]
+#[must_use]
+pub const fn client_hash(client: &Address) -> u32 {
+    let [a, b, c, d] = *client;
+    mix(d ^ mix(c ^ mix(b ^ mix(a))))
+}
+
+/// An avalanche of 32 bits (the finaliser of MurmurHash3, public domain).
+#[inline(always)]
+const fn mix(mut x: u32) -> u32 {
+    x ^= x >> 16;
+    x = x.wrapping_mul(0x85eb_ca6b);
+    x ^= x >> 13;
+    x = x.wrapping_mul(0xc2b2_ae35);
+    x ^ x >> 16
+}
+
 /// Hashes a byte string; `salt` makes independent functions of one.
 fn hash_name(salt: u64, name: &[u8]) -> u64 {
     let (words, tail) = name.as_chunks::<8>();
@@ -141,6 +161,22 @@ mod tests {
         let mut table = [NO_NODE; TABLE_SIZE];
         build(&mut [Candidate::new(3, b"10.0.0.2:443", 5)], &mut table);
         assert_eq!(table, [3; TABLE_SIZE]);
+    }
+
+    /// Single clients of one network spread over the table; each byte of an address counts.
+    #[test]
+    fn neighbours_stand_apart() {
+        let places: std::collections::BTreeSet<_> = (0..=255)
+            .map(|last| client_hash(&crate::abi::address_v4([198, 51, 100, last])))
+            .map(|hash| hash % TABLE_SIZE as u32)
+            .collect();
+        assert!(places.len() > 200, "{}", places.len());
+        let mut seen = std::collections::BTreeSet::new();
+        for at in 0..16 {
+            let mut octets = [0; 16];
+            octets[at] = 1;
+            assert!(seen.insert(client_hash(&crate::abi::address_v6(octets))));
+        }
     }
 
     #[test]

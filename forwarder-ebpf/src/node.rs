@@ -8,7 +8,7 @@ use forwarder_common::abi::{
 use forwarder_common::abi::{is_v4, link};
 use forwarder_common::checksum::Sum;
 use forwarder_common::cookie::{self, CookieOptions};
-use forwarder_common::maglev::TABLE_SIZE;
+use forwarder_common::maglev::{TABLE_SIZE, client_hash};
 use forwarder_common::segment::Segment;
 use forwarder_common::tcp::{flag, syn_option_words};
 use forwarder_common::verdict::DropReason;
@@ -38,12 +38,11 @@ pub struct Choice {
 /// The first ordinal of a connection in its pool's table.
 #[inline(always)]
 pub fn first_ordinal(pool: &Pool, client: &Address) -> u32 {
-    let [a, b, c, d] = *client;
     let hash = if pool.balance == balance::RANDOM {
         // SAFETY: no argument.
         unsafe { bpf_get_prandom_u32() }
     } else {
-        mix(d ^ mix(c ^ mix(b ^ mix(a))))
+        client_hash(client)
     };
     let Some(table) = MAGLEV.get(pool.maglev) else {
         return 0;
@@ -54,24 +53,14 @@ pub fn first_ordinal(pool: &Pool, client: &Address) -> u32 {
     u32::from(unsafe { core::ptr::read_volatile(half.as_ptr().add(index)) })
 }
 
-/// An avalanche of 32 bits (the finaliser of MurmurHash3, public domain).
-#[inline(always)]
-const fn mix(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(0x85eb_ca6b);
-    x ^= x >> 13;
-    x = x.wrapping_mul(0xc2b2_ae35);
-    x ^ x >> 16
-}
-
-/// The node at `ordinal`, if it is of the family and has a tunnel.
+/// The node at `ordinal`, if it is of the family, has a tunnel and takes new flows.
 #[inline(always)]
 fn usable(path_base: u32, ordinal: u32, v6: bool) -> Option<Choice> {
     let path = path_base + ordinal;
     let entry = PATHS.get(path)?;
     let number = u32::from(entry.node);
     let node = NODES.get(number)?;
-    if node.ifindex == 0 || is_v4(&node.address) == v6 {
+    if node.ifindex == 0 || node.closed != 0 || is_v4(&node.address) == v6 {
         return None;
     }
     Some(Choice {

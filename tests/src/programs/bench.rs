@@ -126,7 +126,8 @@ impl Bench {
                 Link::L2 => link::L2,
                 Link::L3 => link::L3,
             },
-            pad: [0; 3],
+            closed: 0,
+            pad: [0; 2],
             mtu: 1_420,
             pad2: 0,
         };
