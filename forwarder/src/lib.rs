@@ -4,14 +4,18 @@
 //! - [`link`]: this machine's interfaces, addresses and routes.
 //! - [`dataplane`]: programs, maps, and what is attached where.
 //! - [`daemon`]: keeps the last in step with the first two.
+//! - [`control`]: what others may ask of the daemon while it runs, by a socket.
+//! - [`explain`]: which way a connection would take, and why.
 //! - [`status`]: what all of it amounts to, read from the maps.
 //! - [`metrics`]: the same for Prometheus.
 //! - [`logging`]: log lines.
 //! - [`object`]: the kernel programs.
 
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod dataplane;
+pub mod explain;
 pub mod link;
 pub mod logging;
 pub mod metrics;

@@ -2,9 +2,19 @@
 
 mod check;
 mod completions;
+mod confirm;
+mod explain;
+mod flow;
+mod listener;
+mod node;
+mod pool;
+mod reload;
+mod remote;
+mod route;
 mod run;
 mod status;
 mod unload;
+mod watch;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -22,7 +32,8 @@ Exit codes:
   1  it did not work; the reason is on standard error
   2  the command line is wrong
 
-Documentation: docs/config.md describes every key of the configuration file.";
+Documentation: docs/config.md describes every key of the configuration file, docs/operate.md how to run
+and change the forwarder, docs/control.md its control socket.";
 
 /// Routes TLS connections to the nodes of a home cluster by server name, in the kernel.
 #[derive(Debug, Parser)]
@@ -91,6 +102,15 @@ enum Command {
     Run(run::Run),
     Check(check::Check),
     Status(status::ShowStatus),
+    Reload(reload::Reload),
+    Route(route::Route),
+    Node(node::Node),
+    Pool(pool::Pool),
+    Listener(listener::Listener),
+    Flow(flow::Flow),
+    Explain(explain::Explain),
+    Watch(watch::Watch),
+    Confirm(confirm::Confirm),
     Unload(unload::Unload),
     Completions(completions::Completions),
 }
@@ -102,6 +122,15 @@ impl Cli {
             Command::Run(run) => run.execute(&self.globals),
             Command::Check(check) => check.execute(&self.globals),
             Command::Status(status) => status.execute(&self.globals),
+            Command::Reload(reload) => reload.execute(&self.globals),
+            Command::Route(route) => route.execute(&self.globals),
+            Command::Node(node) => node.execute(&self.globals),
+            Command::Pool(pool) => pool.execute(&self.globals),
+            Command::Listener(listener) => listener.execute(&self.globals),
+            Command::Flow(flow) => flow.execute(&self.globals),
+            Command::Explain(explain) => explain.execute(&self.globals),
+            Command::Watch(watch) => watch.execute(&self.globals),
+            Command::Confirm(confirm) => confirm.execute(&self.globals),
             Command::Unload(unload) => unload.execute(&self.globals),
             Command::Completions(completions) => completions.execute(),
         }

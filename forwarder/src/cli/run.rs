@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use forwarder::config::{self, Config};
@@ -19,6 +20,7 @@ served as configured last. Started again, it takes over. `forwarder unload` remo
 Examples:
   forwarder run --config /etc/forwarder/forwarder.toml
   forwarder run --config ./forwarder.toml --log debug
+  forwarder run --confirm 60s &  # then, from a new connection: forwarder confirm
 
 Exit codes:
   0  stopped by a signal
@@ -28,7 +30,12 @@ Exit codes:
 /// Load, attach and serve until stopped.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct Run {}
+pub struct Run {
+    /// Detach and remove everything after this time, unless `forwarder confirm` arrives before: a guard
+    /// against locking yourself out.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    confirm: Option<Duration>,
+}
 
 impl Run {
     pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -43,8 +50,8 @@ impl Run {
             .build()
             .context("cannot start the asynchronous runtime")?;
         runtime.block_on(async {
-            let daemon = Daemon::start(OBJECT, config, &place).await?;
-            daemon.run().await
+            let daemon = Daemon::start(OBJECT, config, globals.config(), &place).await?;
+            daemon.run(self.confirm).await
         })?;
         Ok(ExitCode::SUCCESS)
     }

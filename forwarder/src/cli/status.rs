@@ -141,7 +141,7 @@ fn traffic(traffic: &Traffic) -> [String; 7] {
 }
 
 /// `1536` → `1.5 KiB`.
-fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1_024.0 {

@@ -55,6 +55,8 @@ impl Unload {
         let network =
             runtime.block_on(async { Surveyor::open()?.survey(std::iter::empty()).await })?;
         let removed = unload::unload(&pins, &place.registry(), &network)?;
+        // Edits at run time were about what is gone now; there may be none.
+        let _ = std::fs::remove_file(place.edits());
         lock.remove();
         println!(
             "removed {} links, filters of {} interfaces, and the maps under {}",

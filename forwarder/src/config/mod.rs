@@ -9,7 +9,10 @@
 //! [`Network`](crate::link::Network).
 
 pub mod diagnostic;
+pub mod difference;
+pub mod edit;
 pub mod model;
+pub mod persist;
 pub mod raw;
 mod resolve;
 pub mod schema;

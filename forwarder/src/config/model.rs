@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use forwarder_common::name::Pattern;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
 
 /// A validated configuration.
@@ -83,8 +83,20 @@ pub struct Node {
     pub name: String,
     /// Where it listens.
     pub address: Spanned<SocketAddr>,
-    /// Its share of new connections, 1 to 1000.
+    /// Its share of new connections, 1 to 1000; 0 by an edit at run time only.
     pub weight: u16,
+    /// Whether it takes new flows; the file cannot say so, edits at run time can.
+    pub state: NodeState,
+}
+
+impl Node {
+    /// Its weight in the table of its pool.
+    pub fn share(&self) -> u16 {
+        match self.state {
+            NodeState::Ready => self.weight,
+            NodeState::Drain | NodeState::Maint => 0,
+        }
+    }
 }
 
 /// `[[route]]`.
@@ -177,6 +189,29 @@ impl Keyword for Balance {
         &[("source", Self::Source), ("random", Self::Random)];
 }
 
+/// Whether a node takes new flows, as its operator decided.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// It does.
+    #[default]
+    Ready,
+    /// It does not; open flows go on.
+    Drain,
+    /// It does not; it may be switched off.
+    Maint,
+}
+
+impl Keyword for NodeState {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("ready", Self::Ready),
+        ("drain", Self::Drain),
+        ("maint", Self::Maint),
+    ];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,5 +228,6 @@ mod tests {
         words_match_serde::<OnRefuse>();
         words_match_serde::<ClientAddress>();
         words_match_serde::<Balance>();
+        words_match_serde::<NodeState>();
     }
 }

@@ -6,14 +6,17 @@
 pub mod lock;
 pub mod place;
 mod refusals;
+pub mod reload;
 mod timers;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
@@ -23,11 +26,17 @@ use self::refusals::Refusals;
 use self::timers::sweep_aside;
 use crate::config::Config;
 use crate::config::diagnostic::Diagnostic;
+use crate::config::edit::Edit;
 use crate::config::surroundings::{self, Surroundings};
+use crate::control::events::{BACKLOG, Told};
+use crate::control::order::{self, Order};
+use crate::control::server::{self, Shared};
+use crate::control::socket::{self, SocketError, SocketFile};
 use crate::dataplane::events::{self, Events, EventsError, Kind, Record};
 use crate::dataplane::maps::{MapsError, State};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::sweep::{Sweeper, Swept};
+use crate::dataplane::unload::unload;
 use crate::dataplane::{Dataplane, DataplaneError, Origin, plan};
 use crate::link::Network;
 use crate::link::survey::{SurveyError, Surveyor};
@@ -66,11 +75,27 @@ pub enum DaemonError {
     /// Signals cannot be caught.
     #[error("cannot catch signals")]
     Signals(#[source] std::io::Error),
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Nobody confirmed, and everything was removed.
+    #[error("not confirmed in time: everything was detached, nothing is forwarded")]
+    Unconfirmed,
 }
 
 /// A daemon that has started.
 pub struct Daemon {
-    config: Config,
+    /// In use, edits included.
+    config: Arc<Config>,
+    /// Where it was read.
+    file: PathBuf,
+    /// Edits that the next reload undoes.
+    edits: Vec<Edit>,
+    place: Place,
+    orders: mpsc::Receiver<Order>,
+    told: broadcast::Sender<Told>,
+    /// When everything is removed unless somebody confirms before.
+    deadline: Option<Instant>,
     dataplane: Dataplane,
     network: Network,
     surveyor: Surveyor,
@@ -82,13 +107,20 @@ pub struct Daemon {
     missing: Vec<String>,
     pulse: Arc<Pulse>,
     metrics: Server,
+    _socket: SocketFile,
     /// Held for as long as the daemon runs.
     _lock: Lock,
 }
 
 impl Daemon {
-    /// Takes the lock, loads, fills and attaches. After this, clients are served.
-    pub async fn start(object: &[u8], config: Config, place: &Place) -> Result<Self, DaemonError> {
+    /// Takes the lock, loads, fills and attaches. After this, clients are served. `config` is what `file`
+    /// holds; a reload reads it again.
+    pub async fn start(
+        object: &[u8],
+        config: Config,
+        file: &Path,
+        place: &Place,
+    ) -> Result<Self, DaemonError> {
         let lock = Lock::take(&place.lock())?;
         let surveyor = Surveyor::open()?;
         // Before the first survey, so that no change falls between.
@@ -99,8 +131,21 @@ impl Daemon {
         let state = State::open(dataplane.pins())?;
         let sweeper = Sweeper::new(state, config.entrance.idle_timeout);
         let pulse = Arc::new(Pulse::default());
+        let (told, _) = broadcast::channel(BACKLOG);
+        let (orders, received) = order::channel();
+        let (listener, socket) = socket::listen(&place.control())?;
+        let shared = Shared {
+            orders,
+            told: told.clone(),
+        };
         let mut daemon = Self {
-            config,
+            config: Arc::new(config),
+            file: file.to_owned(),
+            edits: Vec::new(),
+            place: place.clone(),
+            orders: received,
+            told,
+            deadline: None,
             dataplane,
             network: Network::default(),
             surveyor,
@@ -111,13 +156,16 @@ impl Daemon {
             missing: Vec::new(),
             metrics: Server::new(place.clone(), pulse.clone()),
             pulse,
+            _socket: socket,
             _lock: lock,
         };
+        daemon.restore_edits();
         daemon.dataplane.rotate_keys()?;
         daemon.follow_network(true).await?;
         daemon.dataplane.publish()?;
         daemon.pulse.in_step(&daemon.missing);
         daemon.metrics.listen(daemon.config.metrics);
+        tokio::spawn(server::serve(listener, shared));
         info!(
             bpffs = %place.bpffs().display(),
             listeners = daemon.config.listeners.len(),
@@ -132,11 +180,14 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Serves until SIGTERM or SIGINT.
-    pub async fn run(mut self) -> Result<(), DaemonError> {
+    /// Serves until SIGTERM or SIGINT; with `confirm` set everything is removed after that time, unless somebody
+    /// confirms before.
+    pub async fn run(mut self, confirm: Option<Duration>) -> Result<(), DaemonError> {
+        self.deadline = confirm.map(|time| Instant::now() + time);
         let catch = |kind| signal(kind).map_err(DaemonError::Signals);
         let mut terminate = catch(SignalKind::terminate())?;
         let mut interrupt = catch(SignalKind::interrupt())?;
+        let mut hang_up = catch(SignalKind::hangup())?;
         let mut sweep = every(SWEEP);
         let mut keys = every(KEYS);
         let mut resurvey = every(RESURVEY);
@@ -148,6 +199,13 @@ impl Daemon {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                _ = hang_up.recv() => {
+                    self.tell_reloading();
+                    self.reload_by_signal().await;
+                    self.tell_systemd(&[NotifyState::Ready]);
+                }
+                Some(order) = self.orders.recv() => self.obey(order).await,
+                () = until(self.deadline) => return self.unconfirmed(),
                 alive = self.watch.changed() => {
                     if !alive {
                         warn!("the kernel no longer tells about changes of the network; looking every minute");
@@ -162,7 +220,8 @@ impl Daemon {
                 }
                 _ = sweep.tick() => {
                     self.pulse.beat();
-                    if let Some(sweeper) = self.sweeper.take() {
+                    if let Some(mut sweeper) = self.sweeper.take() {
+                        sweeper.set_idle(self.config.entrance.idle_timeout);
                         sweep_aside(sweeper, swept_to.clone());
                     }
                     self.refusals.summarize();
@@ -190,6 +249,21 @@ impl Daemon {
             "stopping; programs stay attached and flows go on. `forwarder unload` removes everything"
         );
         Ok(())
+    }
+
+    /// Nobody confirmed: this machine may be out of reach because of us.
+    fn unconfirmed(self) -> Result<(), DaemonError> {
+        unload(self.dataplane.pins(), &self.place.registry(), &self.network)?;
+        Err(DaemonError::Unconfirmed)
+    }
+
+    /// Somebody confirmed. Says whether that was waited for.
+    fn confirm(&mut self) -> serde_json::Value {
+        let waited = self.deadline.take().is_some();
+        if waited {
+            info!("confirmed; programs stay attached");
+        }
+        serde_json::json!({ "waited": waited })
     }
 
     /// Looks at the network and brings the kernel side in step. What fails is tried again at the next
@@ -253,6 +327,7 @@ impl Daemon {
 
     fn event(&mut self, event: &forwarder_common::abi::Event) {
         let record = Record::new(event, self.dataplane.registry());
+        self.tell(&record, event);
         if !matches!(record.kind, Kind::Refused { .. }) || self.refusals.may_show(Instant::now()) {
             record.log(event);
         }
@@ -263,6 +338,7 @@ impl Daemon {
             let event = events::expired(key, flow);
             let mut record = Record::new(&event, self.dataplane.registry());
             record.kind = Kind::Closed { reason: why.word() };
+            self.tell(&record, &event);
             record.log(&event);
         }
         debug!(
@@ -281,10 +357,34 @@ impl Daemon {
         self.tell_systemd(&[NotifyState::Status(&format!("{} flows", swept.flows))]);
     }
 
+    /// Tells those who follow events.
+    fn tell(&self, record: &Record<'_>, event: &forwarder_common::abi::Event) {
+        if self.told.receiver_count() > 0 {
+            // The last one may have gone meanwhile.
+            let _ = self.told.send(Told::new(record, event));
+        }
+    }
+
+    /// As `Type=notify-reload` wants it (`sd_notify(3)`).
+    fn tell_reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell_systemd(&[NotifyState::Reloading, now]),
+            Err(error) => debug!(%error, "systemd not told"),
+        }
+    }
+
     fn tell_systemd(&self, state: &[NotifyState<'_>]) {
         if let Err(error) = sd_notify::notify(state) {
             debug!(%error, "systemd not told");
         }
+    }
+}
+
+/// Waits for a time; for ever, if there is none.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

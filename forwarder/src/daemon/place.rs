@@ -4,6 +4,13 @@
 
 use std::path::{Path, PathBuf};
 
+use forwarder_common::siphash::siphash24;
+
+use crate::config::DEFAULT_BPFFS;
+
+/// `sun_path` of `struct sockaddr_un` has 108 bytes, the last one NUL.
+const SOCKET_PATH_MAX: usize = 107;
+
 /// Where locks and registries are unless told otherwise.
 pub const DEFAULT_RUN_DIR: &str = "/run/forwarder";
 
@@ -38,6 +45,29 @@ impl Place {
         self.run_dir.join(format!("{}.json", self.escaped()))
     }
 
+    /// Its control socket: `control.sock` for the usual pins, a name of its own for others, so that several
+    /// daemons do not meet. The address of a socket has room for 107 bytes; a longer name is shortened to
+    /// a hash.
+    pub fn control(&self) -> PathBuf {
+        if self.bpffs == Path::new(DEFAULT_BPFFS) {
+            return self.run_dir.join("control.sock");
+        }
+        let escaped = self.escaped();
+        let path = self.run_dir.join(format!("{escaped}.sock"));
+        if path.as_os_str().len() <= SOCKET_PATH_MAX {
+            return path;
+        }
+        let hash = escaped.bytes().fold(0, |state, byte| {
+            siphash24([0, 0], &[state, u64::from(byte)])
+        });
+        self.run_dir.join(format!("{hash:016x}.sock"))
+    }
+
+    /// Its edits that last until the next reload.
+    pub fn edits(&self) -> PathBuf {
+        self.run_dir.join(format!("{}.edits.json", self.escaped()))
+    }
+
     /// `/sys/fs/bpf/forwarder` → `sys-fs-bpf-forwarder`; a hyphen is doubled, so that no two are the same.
     fn escaped(&self) -> String {
         let text = self.bpffs.to_string_lossy();
@@ -61,5 +91,15 @@ mod tests {
             lock("/sys/fs/bpf/forwarder")
         );
         assert_ne!(lock("/a/b-c"), lock("/a-b/c"));
+    }
+
+    #[test]
+    fn the_socket_has_a_name_that_fits() {
+        let control = |bpffs: &str| Place::new(Path::new(bpffs), Path::new("/run/x")).control();
+        assert_eq!(control(DEFAULT_BPFFS), Path::new("/run/x/control.sock"));
+        assert_eq!(control("/a/b"), Path::new("/run/x/a-b.sock"));
+        let [one, two] = ["1", "2"].map(|end| control(&format!("/{}{end}", "long/".repeat(30))));
+        assert_ne!(one, two);
+        assert!(one.as_os_str().len() <= SOCKET_PATH_MAX);
     }
 }

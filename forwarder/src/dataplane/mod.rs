@@ -17,6 +17,7 @@ pub mod clock;
 pub mod counters;
 pub mod events;
 pub mod expired;
+pub mod flows;
 pub mod keys;
 pub mod load;
 pub mod maps;

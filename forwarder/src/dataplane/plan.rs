@@ -16,7 +16,9 @@ use thiserror::Error;
 use super::registry::{PoolKey, Registry, RouteKey};
 use super::sizes::Sizes;
 use crate::config::Config;
-use crate::config::model::{Balance, ClientAddress, Keyword, Listener, OnRefuse, Pool, Route};
+use crate::config::model::{
+    Balance, ClientAddress, Keyword, Listener, NodeState, OnRefuse, Pool, Route,
+};
 use crate::link::{LinkKind, Network, mss};
 
 /// MTU of a path that is not known: every IPv6 link has it.
@@ -207,7 +209,7 @@ fn shares(pool: &Pool, of_family: fn(&SocketAddr) -> bool) -> [u16; 1024] {
         .filter(|(_, node)| of_family(node.address.get_ref()))
         .map(|(ordinal, node)| {
             let name = node.address.get_ref().to_string();
-            maglev::Candidate::new(ordinal, name.as_bytes(), u32::from(node.weight))
+            maglev::Candidate::new(ordinal, name.as_bytes(), u32::from(node.share()))
         })
         .collect();
     let mut ordinals = [0; 1024];
@@ -337,12 +339,19 @@ fn node_values(config: &Config, network: &Network, registry: &Registry) -> Vec<(
         .min()
         .unwrap_or(u32::MAX);
     let nodes = registry.nodes.iter();
+    let value = |address: SocketAddr| abi::Node {
+        closed: u8::from(is_closed(config, address)),
+        ..node_value(address, &tunnels, widest, network)
+    };
     nodes
-        .map(|(number, address)| {
-            let value = node_value(*address, &tunnels, widest, network);
-            (narrow(number), value)
-        })
+        .map(|(number, address)| (narrow(number), value(*address)))
         .collect()
+}
+
+/// Whether the operator lets a node take no new flows.
+fn is_closed(config: &Config, address: SocketAddr) -> bool {
+    let mut nodes = config.pools.iter().flat_map(|pool| &pool.nodes);
+    nodes.any(|node| *node.address.get_ref() == address && node.state != NodeState::Ready)
 }
 
 /// A node without a tunnel gets interface 0: packets to it are dropped rather than sent in the clear by
@@ -363,7 +372,8 @@ fn node_value(node: SocketAddr, tunnels: &[&str], widest: u32, network: &Network
         mss: mss(LEAST_MTU, ip),
         ifindex: 0,
         link: abi::link::L3,
-        pad: [0; 3],
+        closed: 0,
+        pad: [0; 2],
         mtu: LEAST_MTU,
         pad2: 0,
     };

@@ -97,6 +97,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// Whether it is configured, as far as this process has asked.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
     fn end(&self) -> usize {
         usize::from(self.base) + self.nodes.len()
     }

@@ -149,14 +149,33 @@ impl Sweeper {
         Ok(swept)
     }
 
-    /// Removes a flow unless it moved meanwhile. Who removes the entry frees what belongs to it; the data
-    /// path keeps to the same rule.
+    /// Flows are ended after this much silence.
+    pub fn set_idle(&mut self, idle: Duration) {
+        self.idle = idle;
+    }
+
+    /// Ends a flow however lively it is: the next packet of either end meets no flow and draws a reset.
+    /// Returns it, if there was one.
+    pub fn end(&mut self, key: &FlowKey) -> Result<Option<Flow>, SweepError> {
+        let present = found(self.state.flows.get(key, 0)).reading(map::FLOWS)?;
+        let Some(flow) = present else {
+            return Ok(None);
+        };
+        Ok(self.take(key, &flow)?.then_some(flow))
+    }
+
+    /// Removes a flow unless it moved meanwhile.
     fn remove(&mut self, key: &FlowKey, seen: &Flow) -> Result<bool, SweepError> {
-        let state = &mut self.state;
-        let present = found(state.flows.get(key, 0)).reading(map::FLOWS)?;
+        let present = found(self.state.flows.get(key, 0)).reading(map::FLOWS)?;
         if present != Some(*seen) {
             return Ok(false);
         }
+        self.take(key, seen)
+    }
+
+    /// Who removes the entry frees what belongs to it; the data path keeps to the same rule.
+    fn take(&mut self, key: &FlowKey, seen: &Flow) -> Result<bool, SweepError> {
+        let state = &mut self.state;
         let path = found(state.paths.get(&u32::from(seen.path), 0)).reading(map::PATHS)?;
         if found(state.flows.remove(key))
             .writing(map::FLOWS)?

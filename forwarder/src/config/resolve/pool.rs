@@ -4,7 +4,7 @@ use serde_spanned::Spanned;
 
 use super::{Context, Gaps, unique_names};
 use crate::config::diagnostic::{Diagnostic, Span};
-use crate::config::model::{Balance, ClientAddress, Node, Pool};
+use crate::config::model::{Balance, ClientAddress, Node, NodeState, Pool};
 use crate::config::raw::{RawNode, RawPool, Text};
 
 /// Largest weight; more would not show in a Maglev table.
@@ -86,6 +86,7 @@ fn node(context: &mut Context<'_>, raw: &Spanned<RawNode>) -> Option<(Node, Span
                     name,
                     address,
                     weight,
+                    state: NodeState::Ready,
                 },
                 raw.span(),
             ));
@@ -115,6 +116,7 @@ fn node(context: &mut Context<'_>, raw: &Spanned<RawNode>) -> Option<(Node, Span
             name,
             address,
             weight,
+            state: NodeState::Ready,
         },
         span,
     ))

@@ -1,0 +1,99 @@
+//! `forwarder explain`: which way a connection would take, and why.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use forwarder::control::client::target;
+use forwarder::explain::Explanation;
+use serde_json::Value;
+
+use super::Globals;
+use super::remote::{client, show, show_json, table};
+
+const AFTER_HELP: &str = "\
+Examples:
+  forwarder explain www.example.org --from 198.51.100.4
+  forwarder explain www.example.org --from 2001:db8::4 --port 443 --json
+
+Exit codes:
+  0  at least one listener would forward it
+  1  none would, or there is no daemon
+  2  the command line is wrong";
+
+/// Tell which listener, route, pool and node a connection would take, and why.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Explain {
+    /// The server name that the client sends.
+    name: String,
+    /// The client's address.
+    #[arg(long, value_name = "IP")]
+    from: IpAddr,
+    /// The port it connects to; every listener when absent.
+    #[arg(long)]
+    port: Option<u16>,
+    /// Write JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Explain {
+    pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let (from, port) = (
+            self.from.to_string(),
+            self.port.map(|port| port.to_string()),
+        );
+        let parameters = [
+            ("name", Some(self.name.as_str())),
+            ("from", Some(from.as_str())),
+            ("port", port.as_deref()),
+        ];
+        let answer: Value =
+            client(globals).ask("GET", &target("/v1/explain", &parameters), None)?;
+        let explanation: Explanation = serde_json::from_value(answer.clone())?;
+        if self.json {
+            show_json(&answer)?;
+        } else {
+            show(&render(&explanation))?;
+        }
+        let forwarded = explanation.ways.iter().any(|way| way.forwarded);
+        Ok(ExitCode::from(u8::from(!forwarded)))
+    }
+}
+
+fn render(explanation: &Explanation) -> String {
+    let mut out = String::new();
+    if let Some(note) = &explanation.note {
+        let _ = writeln!(out, "{note}");
+    }
+    for way in &explanation.ways {
+        let verdict = match (&way.node, way.forwarded) {
+            (Some(node), true) => format!("node {node}"),
+            (None, true) => String::from("a node at random"),
+            (_, false) => String::from("refused"),
+        };
+        let _ = writeln!(
+            out,
+            "listener {} (port {}): {verdict}",
+            way.listener, way.port
+        );
+        for why in &way.why {
+            let _ = writeln!(out, "  {why}");
+        }
+        let mut turns = table(&["  TURN", "NODE", "ADDRESS", "SHARE", ""]);
+        for (at, turn) in way.nodes.iter().enumerate() {
+            turns.add_row([
+                format!("  {}", at + 1),
+                turn.name.clone(),
+                turn.address.clone(),
+                format!("{:.1} %", turn.share),
+                turn.passed_over.clone().unwrap_or_default(),
+            ]);
+        }
+        if !way.nodes.is_empty() {
+            let _ = writeln!(out, "{turns}");
+        }
+    }
+    out
+}

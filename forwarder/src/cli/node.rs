@@ -1,0 +1,142 @@
+//! `forwarder node`: which nodes take new flows, and how many.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use forwarder::config::edit::WEIGHT_MAX;
+use forwarder::control::client::{encoded, target};
+use serde_json::{Value, json};
+
+use super::Globals;
+use super::remote::{EXIT_CODES, client, explained, show, show_edit, show_json, table_of};
+
+const EXAMPLES: &str = "\
+NODE is a name, an address, or an address and port. States last until the next reload.
+
+Examples:
+  forwarder node ls
+  forwarder node drain thinkpad           # no new flows; open ones go on
+  forwarder node maint thinkpad --reset   # and end the open ones
+  forwarder node ready thinkpad
+  forwarder node weight 10.0.0.6:443 3 --persist";
+
+/// Show nodes, drain them, weigh them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Node {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show the nodes in use.
+    Ls {
+        /// Write JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// No new flows; open ones go on.
+    Drain {
+        /// The node.
+        node: String,
+        /// Write JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// New flows again.
+    Ready {
+        /// The node.
+        node: String,
+        /// Write JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// As drain, for a node that will be switched off; with --reset its flows end.
+    Maint {
+        /// The node.
+        node: String,
+        /// End its flows: both ends are reset at their next packet.
+        #[arg(long)]
+        reset: bool,
+        /// Write JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Another share of new flows.
+    Weight {
+        /// The node.
+        node: String,
+        /// 1 to 1000, or 0 for none.
+        #[arg(value_parser = clap::value_parser!(u16).range(0..=i64::from(WEIGHT_MAX)))]
+        weight: u16,
+        /// Only in this pool.
+        #[arg(long)]
+        pool: Option<String>,
+        /// Write it to the configuration file too.
+        #[arg(long)]
+        persist: bool,
+        /// Write JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Node {
+    pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        match self.verb {
+            Verb::Ls { json } => list(globals, json)?,
+            Verb::Drain { node, json } => state(globals, &node, "drain", false, json)?,
+            Verb::Ready { node, json } => state(globals, &node, "ready", false, json)?,
+            Verb::Maint { node, reset, json } => state(globals, &node, "maint", reset, json)?,
+            Verb::Weight {
+                node,
+                weight,
+                pool,
+                persist,
+                json,
+            } => {
+                let path = format!("/v1/nodes/{}/weight", encoded(&node));
+                let target = target(&path, &[("persist", persist.then_some("true"))]);
+                let body = json!({ "weight": weight, "pool": pool });
+                let answer = explained(client(globals).ask("POST", &target, Some(&body)))?;
+                show_edit(&answer, json)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn list(globals: &Globals, json: bool) -> anyhow::Result<()> {
+    let answer: Value = client(globals).ask("GET", "/v1/nodes", None)?;
+    if json {
+        return show_json(&answer);
+    }
+    let columns = [
+        ("NODE", "name"),
+        ("ADDRESS", "address"),
+        ("POOL", "pool"),
+        ("STATE", "state"),
+        ("WEIGHT", "weight"),
+        ("TUNNEL", "reachable"),
+        ("FLOWS", "flows"),
+        ("ACCEPTED", "accepted"),
+        ("TIMEOUTS", "syn_timeouts"),
+        ("RESETS", "syn_resets"),
+    ];
+    show(&table_of(&answer, "nodes", &columns))
+}
+
+fn state(
+    globals: &Globals,
+    node: &str,
+    state: &str,
+    reset: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    let path = format!("/v1/nodes/{}/state", encoded(node));
+    let target = target(&path, &[("reset", reset.then_some("true"))]);
+    let body = json!({ "state": state });
+    let answer = explained(client(globals).ask("POST", &target, Some(&body)))?;
+    show_edit(&answer, json)
+}

@@ -1,0 +1,99 @@
+//! What the verbs that talk to the daemon share: the socket, tables, and how an answer is shown.
+
+use std::io::{Write, stdout};
+
+use anyhow::Context;
+use comfy_table::{Table, presets};
+use forwarder::config::difference::Difference;
+use forwarder::control::client::{Client, ClientError};
+use serde_json::Value;
+
+use super::Globals;
+
+/// What the help of these verbs ends with.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  not done: no daemon, no permission, or it says no
+  2  the command line is wrong";
+
+/// The daemon of this instance.
+pub fn client(globals: &Globals) -> Client {
+    Client::new(&globals.place(None).control())
+}
+
+/// The report inside a refusal is shown as `check` shows it.
+pub fn explained<T>(answer: Result<T, ClientError>) -> anyhow::Result<T> {
+    if let Err(ClientError::Refused(problem)) = &answer
+        && let Some(rendered) = &problem.rendered
+    {
+        eprint!("{rendered}");
+    }
+    Ok(answer?)
+}
+
+/// Writes text to standard output.
+pub fn show(text: &str) -> anyhow::Result<()> {
+    stdout()
+        .write_all(text.as_bytes())
+        .context("cannot write the answer")
+}
+
+/// Writes one JSON document.
+pub fn show_json(value: &Value) -> anyhow::Result<()> {
+    show(&format!("{value:#}\n"))
+}
+
+/// A table without lines.
+pub fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header);
+    table
+}
+
+/// What an edit changed, and how long that lasts.
+pub fn show_edit(answer: &Value, json: bool) -> anyhow::Result<()> {
+    if json {
+        return show_json(answer);
+    }
+    let difference: Difference = serde_json::from_value(answer["difference"].clone())
+        .context("the daemon's answer cannot be understood; is it of another version?")?;
+    let mut text = difference.render();
+    if difference.is_empty() {
+        text.push_str("nothing changed; it was so already\n");
+    } else if answer["persisted"] == true {
+        text.push_str("in use, and written to the configuration file\n");
+    } else {
+        text.push_str("in use until the next reload\n");
+    }
+    if let Some(count) = answer["reset"].as_u64().filter(|count| *count > 0) {
+        text.push_str(&format!("{count} flows ended\n"));
+    }
+    show(&text)
+}
+
+/// The text of a JSON value in a cell.
+pub fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::from("-"),
+        Value::String(text) => text.clone(),
+        Value::Array(all) => all.iter().map(cell).collect::<Vec<_>>().join("\n"),
+        Value::Bool(true) => String::from("yes"),
+        Value::Bool(false) => String::from("NO"),
+        other => other.to_string(),
+    }
+}
+
+/// A table of the objects below `key`, a column for each pair of header and field.
+pub fn table_of(answer: &Value, key: &str, columns: &[(&str, &str)]) -> String {
+    let headers: Vec<_> = columns.iter().map(|(header, _)| *header).collect();
+    let mut out = table(&headers);
+    for own in answer[key].as_array().into_iter().flatten() {
+        out.add_row(columns.iter().map(|(_, field)| cell(&own[*field])));
+    }
+    if out.is_empty() {
+        return format!("no {key}\n");
+    }
+    format!("{out}\n")
+}

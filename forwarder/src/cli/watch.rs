@@ -1,0 +1,84 @@
+//! `forwarder watch`: what happens to flows, as it happens.
+
+use std::io::{Write, stdout};
+use std::process::ExitCode;
+
+use forwarder::control::client::target;
+use forwarder::control::events::Told;
+
+use super::Globals;
+use super::remote::client;
+
+const AFTER_HELP: &str = "\
+Examples:
+  forwarder watch
+  forwarder watch --refused
+  forwarder watch --client 198.51.100.4 --json | jq .reason
+
+Exit codes:
+  0  the daemon ended
+  1  no daemon, or no permission
+  2  the command line is wrong";
+
+/// Follow flows that open and close, and connections that are refused.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Watch {
+    /// Only refused connections.
+    #[arg(long)]
+    refused: bool,
+    /// Only of this client: an address, or an address and port.
+    #[arg(long)]
+    client: Option<String>,
+    /// Only of this name: as sent, or as listed for flows that close.
+    #[arg(long)]
+    name: Option<String>,
+    /// Write one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Watch {
+    pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let parameters = [
+            ("refused", self.refused.then_some("true")),
+            ("client", self.client.as_deref()),
+            ("name", self.name.as_deref()),
+        ];
+        client(globals).follow(&target("/v1/events", &parameters), |data| {
+            let line = match serde_json::from_str::<Told>(data) {
+                Ok(told) if !self.json => render(&told),
+                _ => data.to_owned(),
+            };
+            // A reader that has gone, as `head` does, ends it without a word.
+            Ok(writeln!(stdout(), "{line}").is_ok())
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn render(told: &Told) -> String {
+    let mut line = format!("{:<8} {} → ", told.event, told.client);
+    line.push_str(if told.name.is_empty() {
+        "(no name)"
+    } else {
+        &told.name
+    });
+    if let Some(node) = &told.node {
+        line.push_str(&format!(" → {node}"));
+    }
+    if let Some(reason) = &told.reason {
+        line.push_str(&format!(" ({reason})"));
+    }
+    match told.event.as_str() {
+        "opened" => line.push_str(&format!(", connected in {} µs", told.duration)),
+        "closed" => line.push_str(&format!(
+            ", up {}, down {}, {:.1} s",
+            super::status::bytes(told.up_bytes),
+            super::status::bytes(told.down_bytes),
+            f64::from(told.duration) / 1_000.0
+        )),
+        _ => {}
+    }
+    line
+}

@@ -1,0 +1,344 @@
+//! What a new configuration changes, and what it cannot change while the forwarder runs.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use super::model::{Config, Keyword, Listener, Node, Pool, Protocol};
+
+/// What differs between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Keys of `[entrance]`, and where metrics are served.
+    pub entrance: Changes,
+    /// Listeners.
+    pub listeners: Changes,
+    /// Listed names.
+    pub names: Changes,
+    /// Pools.
+    pub pools: Changes,
+    /// Nodes, each as `pool/address`.
+    pub nodes: Changes,
+}
+
+/// What differs among things of one sort.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// New ones, with what they are.
+    pub added: BTreeMap<String, String>,
+    /// Those that are gone, with what they were.
+    pub removed: BTreeMap<String, String>,
+    /// Those that are no longer what they were, with both.
+    pub changed: BTreeMap<String, [String; 2]>,
+}
+
+/// A key that keeps its value until the maps are made anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fixed {
+    /// The key of `[entrance]`.
+    pub key: String,
+    /// The value that stays.
+    pub running: String,
+    /// The value in the file.
+    pub file: String,
+}
+
+impl Difference {
+    /// From `old` to `new`.
+    pub fn between(old: &Config, new: &Config) -> Self {
+        Self {
+            entrance: Changes::between(entrance(old), entrance(new)),
+            listeners: Changes::between(listeners(old), listeners(new)),
+            names: Changes::between(names(old), names(new)),
+            pools: Changes::between(pools(old), pools(new)),
+            nodes: Changes::between(nodes(old), nodes(new)),
+        }
+    }
+
+    /// Whether the two are the same.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How many differences there are.
+    pub fn count(&self) -> usize {
+        self.sorts().iter().map(|(_, own)| own.count()).sum()
+    }
+
+    fn sorts(&self) -> [(&'static str, &Changes); 5] {
+        [
+            ("entrance", &self.entrance),
+            ("listener", &self.listeners),
+            ("pool", &self.pools),
+            ("node", &self.nodes),
+            ("name", &self.names),
+        ]
+    }
+
+    /// A line for each difference.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        for (sort, changes) in self.sorts() {
+            for (key, value) in &changes.added {
+                let _ = writeln!(out, "+ {sort:<9} {key}  {value}");
+            }
+            for (key, value) in &changes.removed {
+                let _ = writeln!(out, "- {sort:<9} {key}  {value}");
+            }
+            for (key, [old, new]) in &changes.changed {
+                let _ = writeln!(out, "~ {sort:<9} {key}  {old} → {new}");
+            }
+        }
+        out
+    }
+}
+
+impl Changes {
+    fn between(old: BTreeMap<String, String>, mut new: BTreeMap<String, String>) -> Self {
+        let mut changes = Self::default();
+        for (key, before) in old {
+            match new.remove(&key) {
+                None => {
+                    changes.removed.insert(key, before);
+                }
+                Some(after) if after != before => {
+                    changes.changed.insert(key, [before, after]);
+                }
+                Some(_) => {}
+            }
+        }
+        changes.added = new;
+        changes
+    }
+
+    fn count(&self) -> usize {
+        self.added.len() + self.removed.len() + self.changed.len()
+    }
+}
+
+/// Gives `new` the values of `running` that cannot change while maps are pinned; returns those that differ.
+pub fn keep_fixed(running: &Config, new: &mut Config) -> Vec<Fixed> {
+    let mut fixed = Vec::new();
+    let mut note = |key: &str, running: String, file: String| {
+        if running != file {
+            let key = key.to_owned();
+            fixed.push(Fixed { key, running, file });
+        }
+    };
+    let (old, own) = (&running.entrance, &mut new.entrance);
+    let ports = |entrance: &super::model::Entrance| {
+        let ports = entrance.source_ports.get_ref();
+        format!("{}-{}", ports.start(), ports.end())
+    };
+    note(
+        "max_flows",
+        old.max_flows.to_string(),
+        own.max_flows.to_string(),
+    );
+    note(
+        "hello_buffers",
+        old.hello_buffers.to_string(),
+        own.hello_buffers.to_string(),
+    );
+    note("source_ports", ports(old), ports(own));
+    note(
+        "bpffs",
+        old.bpffs.display().to_string(),
+        own.bpffs.display().to_string(),
+    );
+    own.max_flows = old.max_flows;
+    own.hello_buffers = old.hello_buffers;
+    own.source_ports = old.source_ports.clone();
+    own.bpffs = old.bpffs.clone();
+    fixed
+}
+
+/// The word of an enumeration's value.
+pub fn word<T: Keyword + PartialEq>(value: T) -> &'static str {
+    let found = T::WORDS.iter().find(|(_, own)| *own == value);
+    found.map_or("", |(word, _)| *word)
+}
+
+fn joined<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
+}
+
+fn entrance(config: &Config) -> BTreeMap<String, String> {
+    let own = &config.entrance;
+    let lines = [
+        (
+            "public",
+            joined(own.public.iter().map(|name| name.get_ref())),
+        ),
+        (
+            "tunnels",
+            joined(own.tunnels.iter().map(|name| name.get_ref())),
+        ),
+        (
+            "idle_timeout",
+            humantime::format_duration(own.idle_timeout).to_string(),
+        ),
+        ("rst_rate", own.rst_rate.to_string()),
+        (
+            "metrics",
+            config
+                .metrics
+                .map_or_else(|| String::from("off"), |at| at.to_string()),
+        ),
+    ];
+    lines
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+fn listeners(config: &Config) -> BTreeMap<String, String> {
+    let describe = |own: &Listener| {
+        let addresses = own.addresses.as_ref().map_or_else(
+            || String::from("all addresses"),
+            |list| joined(list.iter().map(|address| address.get_ref())),
+        );
+        let Protocol::Tls = own.protocol;
+        format!(
+            "tls port {} on {addresses}, refuses by {}",
+            own.port,
+            word(own.on_refuse)
+        )
+    };
+    let all = config.listeners.iter();
+    all.map(|own| (own.name.get_ref().clone(), describe(own)))
+        .collect()
+}
+
+/// Each listed name, and where it leads on which listeners.
+fn names(config: &Config) -> BTreeMap<String, String> {
+    let mut ways: BTreeMap<String, BTreeMap<&str, Vec<usize>>> = BTreeMap::new();
+    for route in &config.routes {
+        let pool = config.pools[route.pool].name.get_ref().as_str();
+        for name in &route.names {
+            let own = ways.entry(name.to_string()).or_default();
+            own.entry(pool).or_default().extend(&route.listeners);
+        }
+    }
+    let describe = |ways: BTreeMap<&str, Vec<usize>>| {
+        joined(ways.into_iter().map(|(pool, mut listeners)| {
+            listeners.sort_unstable();
+            if listeners.len() == config.listeners.len() {
+                return pool.to_owned();
+            }
+            let on = listeners
+                .iter()
+                .map(|at| config.listeners[*at].name.get_ref());
+            format!("{pool} (on {})", joined(on))
+        }))
+    };
+    ways.into_iter()
+        .map(|(name, ways)| (name, describe(ways)))
+        .collect()
+}
+
+fn pools(config: &Config) -> BTreeMap<String, String> {
+    let describe = |own: &Pool| format!("{}, by {}", word(own.client_address), word(own.balance));
+    let all = config.pools.iter();
+    all.map(|own| (own.name.get_ref().clone(), describe(own)))
+        .collect()
+}
+
+fn nodes(config: &Config) -> BTreeMap<String, String> {
+    let describe = |node: &Node| {
+        let mut text = format!("weight {}", node.weight);
+        if node.name != node.address.get_ref().to_string() {
+            text = format!("{}, {text}", node.name);
+        }
+        if node.state != super::model::NodeState::Ready {
+            let _ = write!(text, ", {}", word(node.state));
+        }
+        text
+    };
+    let mut all = BTreeMap::new();
+    for pool in &config.pools {
+        for node in &pool.nodes {
+            let key = format!("{}/{}", pool.name.get_ref(), node.address.get_ref());
+            all.insert(key, describe(node));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const TEXT: &str = include_str!("../../tests/check/fine-every-form.toml");
+
+    fn config(text: &str) -> Config {
+        let outcome = super::super::parse(Path::new("test.toml"), text);
+        let report = outcome.report.render(false);
+        outcome.config.unwrap_or_else(|| panic!("{report}"))
+    }
+
+    const BASE: &str = "[entrance]\npublic=['eth0']\ntunnels=['wg0']\n[[listener]]\nname='https'\nprotocol='tls'\nport=443\n[[pool]]\nname='k3s'\nnodes=['10.0.0.2:443']\n[[pool]]\nname='other'\nnodes=['10.0.0.3:443']\n[[route]]\nnames=['a.example.org','b.example.org']\npool='k3s'\n[[route]]\nnames=['c.example.org']\npool='other'\n";
+
+    #[test]
+    fn the_same_file_differs_in_nothing() {
+        for text in [TEXT, BASE] {
+            let difference = Difference::between(&config(text), &config(text));
+            assert!(difference.is_empty(), "{difference:?}");
+            assert_eq!(difference.render(), "");
+        }
+    }
+
+    #[test]
+    fn each_sort_of_change_is_told() {
+        let new = BASE
+            .replace("'b.example.org'", "'d.example.org'")
+            .replace(
+                "names=['c.example.org']\npool='other'",
+                "names=['c.example.org']\npool='k3s'",
+            )
+            .replace("port=443", "port=8443")
+            .replace(
+                "'10.0.0.3:443'",
+                "{address='10.0.0.3:443',weight=7},'10.0.0.4:443'",
+            )
+            .replace("[[listener]]", "rst_rate=5\n[[listener]]");
+        let difference = Difference::between(&config(BASE), &config(&new));
+        let text = difference.render();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "~ entrance  rst_rate  1000 → 5",
+                "~ listener  https  tls port 443 on all addresses, refuses by alert → tls port 8443 on all addresses, refuses by alert",
+                "+ node      other/10.0.0.4:443  weight 1",
+                "~ node      other/10.0.0.3:443  weight 1 → weight 7",
+                "+ name      d.example.org  k3s",
+                "- name      b.example.org  k3s",
+                "~ name      c.example.org  other → k3s",
+            ],
+        );
+        assert_eq!(difference.count(), 7);
+    }
+
+    #[test]
+    fn sizes_of_maps_stay() {
+        let running = config(BASE);
+        let mut new = config(&BASE.replace(
+            "[[listener]]",
+            "max_flows=128\nsource_ports='2000-3000'\n[[listener]]",
+        ));
+        let fixed = keep_fixed(&running, &mut new);
+        let keys: Vec<_> = fixed.iter().map(|own| own.key.as_str()).collect();
+        assert_eq!(keys, ["max_flows", "source_ports"]);
+        assert_eq!(
+            (fixed[0].running.as_str(), fixed[0].file.as_str()),
+            ("65536", "128")
+        );
+        assert_eq!(new.entrance.max_flows, 65_536);
+        assert!(keep_fixed(&running, &mut new).is_empty());
+    }
+}

@@ -1,0 +1,404 @@
+//! Edits of a configuration at run time: a route more or less, a node that drains, another weight.
+//!
+//! An edit is applied to the configuration in use and, if it is to last, written into the file by
+//! [`super::persist`]. It is applied whole or not at all.
+
+use std::net::{IpAddr, SocketAddr};
+
+use forwarder_common::name::{NameError, Pattern};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::model::{Config, Node, NodeState, Route};
+use super::suggest;
+
+/// Largest weight of a node.
+pub const WEIGHT_MAX: u16 = 1_000;
+
+/// One edit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "edit", rename_all = "kebab-case")]
+pub enum Edit {
+    /// Names lead to a pool.
+    AddRoute {
+        /// The names.
+        names: Vec<String>,
+        /// The pool.
+        pool: String,
+        /// The listeners; all when absent.
+        listeners: Option<Vec<String>>,
+    },
+    /// Names lead nowhere any more.
+    RemoveNames {
+        /// The names, as listed.
+        names: Vec<String>,
+    },
+    /// Nodes take new flows or do not.
+    State {
+        /// Name, address or address and port.
+        node: String,
+        /// Whether they do.
+        state: NodeState,
+    },
+    /// Nodes get another share.
+    Weight {
+        /// Name, address or address and port.
+        node: String,
+        /// Only in this pool.
+        pool: Option<String>,
+        /// The share; 0 is none.
+        weight: u16,
+    },
+}
+
+/// Why an edit cannot be applied.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum EditError {
+    /// There is no such thing.
+    #[error("there is no {what} `{name}`")]
+    Unknown {
+        /// Of what sort.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What may have been meant.
+        closest: Option<String>,
+    },
+    /// A name cannot be listed.
+    #[error("`{name}` is not a name that can be listed: {why}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// Why.
+        why: NameError,
+    },
+    /// A name is listed already.
+    #[error("`{name}` is listed already and leads to pool `{pool}`")]
+    Listed {
+        /// The name.
+        name: String,
+        /// Where it leads.
+        pool: String,
+    },
+    /// A list is empty.
+    #[error("no {0} given")]
+    Empty(&'static str),
+    /// A weight is out of range.
+    #[error("a weight is a number from 0 to {WEIGHT_MAX}")]
+    Weight,
+}
+
+impl EditError {
+    /// What to do about it.
+    pub fn fix(&self) -> Option<String> {
+        match self {
+            Self::Unknown {
+                closest: Some(name),
+                ..
+            } => Some(format!("did you mean `{name}`?")),
+            Self::Unknown { what, .. } => {
+                Some(format!("`forwarder {what} ls` shows what there is"))
+            }
+            Self::BadName { .. } => Some(String::from(
+                "names are written like `www.example.org` or `*.apps.example.org`",
+            )),
+            Self::Listed { name, .. } => {
+                Some(format!("`forwarder route rm {name}` removes it first"))
+            }
+            Self::Empty(what) => Some(format!("give at least one {what}")),
+            Self::Weight => None,
+        }
+    }
+}
+
+impl Edit {
+    /// Applies it to a copy of `config`.
+    pub fn apply(&self, config: &Config) -> Result<Config, EditError> {
+        let mut new = config.clone();
+        match self {
+            Self::AddRoute {
+                names,
+                pool,
+                listeners,
+            } => add_route(&mut new, names, pool, listeners.as_deref())?,
+            Self::RemoveNames { names } => remove_names(&mut new, names)?,
+            Self::State { node, state } => {
+                for node in selected(&mut new, node, None)? {
+                    node.state = *state;
+                }
+            }
+            Self::Weight { node, pool, weight } => {
+                if *weight > WEIGHT_MAX {
+                    return Err(EditError::Weight);
+                }
+                for node in selected(&mut new, node, pool.as_deref())? {
+                    node.weight = *weight;
+                }
+            }
+        }
+        Ok(new)
+    }
+}
+
+/// Parses names, each once.
+pub fn patterns(names: &[String]) -> Result<Vec<Pattern>, EditError> {
+    let mut patterns = Vec::new();
+    for name in names {
+        let pattern = Pattern::parse(name).map_err(|why| EditError::BadName {
+            name: name.clone(),
+            why,
+        })?;
+        if !patterns.contains(&pattern) {
+            patterns.push(pattern);
+        }
+    }
+    if patterns.is_empty() {
+        return Err(EditError::Empty("name"));
+    }
+    Ok(patterns)
+}
+
+fn add_route(
+    config: &mut Config,
+    names: &[String],
+    pool: &str,
+    listeners: Option<&[String]>,
+) -> Result<(), EditError> {
+    let names = patterns(names)?;
+    let pools = config.pools.iter().map(|own| own.name.get_ref().as_str());
+    let pool = position("pool", pool, pools)?;
+    let all = || {
+        config
+            .listeners
+            .iter()
+            .map(|own| own.name.get_ref().as_str())
+    };
+    let mut on: Vec<usize> = match listeners {
+        None => (0..config.listeners.len()).collect(),
+        Some([]) => return Err(EditError::Empty("listener")),
+        Some(listed) => listed
+            .iter()
+            .map(|name| position("listener", name, all()))
+            .collect::<Result<_, _>>()?,
+    };
+    on.sort_unstable();
+    on.dedup();
+    for route in &config.routes {
+        let shared = route.listeners.iter().any(|at| on.contains(at));
+        if let Some(name) = names
+            .iter()
+            .find(|name| shared && route.names.contains(name))
+        {
+            return Err(EditError::Listed {
+                name: name.to_string(),
+                pool: config.pools[route.pool].name.get_ref().clone(),
+            });
+        }
+    }
+    config.routes.push(Route {
+        names,
+        pool,
+        listeners: on,
+    });
+    Ok(())
+}
+
+fn remove_names(config: &mut Config, names: &[String]) -> Result<(), EditError> {
+    for name in patterns(names)? {
+        let listed = |route: &Route| route.names.contains(&name);
+        if !config.routes.iter().any(listed) {
+            let text = name.to_string();
+            let known: Vec<_> = config
+                .routes
+                .iter()
+                .flat_map(|route| &route.names)
+                .map(ToString::to_string)
+                .collect();
+            let closest = suggest::closest(&text, known.iter().map(String::as_str));
+            return Err(EditError::Unknown {
+                what: "route",
+                closest: closest.map(str::to_owned),
+                name: text,
+            });
+        }
+        for route in &mut config.routes {
+            route.names.retain(|own| *own != name);
+        }
+        config.routes.retain(|route| !route.names.is_empty());
+    }
+    Ok(())
+}
+
+fn position<'a>(
+    what: &'static str,
+    name: &str,
+    mut known: impl Iterator<Item = &'a str> + Clone,
+) -> Result<usize, EditError> {
+    let all = known.clone();
+    known
+        .position(|own| own == name)
+        .ok_or_else(|| EditError::Unknown {
+            what,
+            name: name.to_owned(),
+            closest: suggest::closest(name, all).map(str::to_owned),
+        })
+}
+
+/// Whether `selector` means a node: by its name, its address, or its address and port.
+pub fn selects(selector: &str, name: &str, address: SocketAddr) -> bool {
+    selector == name
+        || selector.parse::<SocketAddr>() == Ok(address)
+        || selector.parse::<IpAddr>() == Ok(address.ip())
+}
+
+fn selected<'a>(
+    config: &'a mut Config,
+    selector: &str,
+    pool: Option<&str>,
+) -> Result<Vec<&'a mut Node>, EditError> {
+    if let Some(pool) = pool {
+        let pools = config.pools.iter().map(|own| own.name.get_ref().as_str());
+        position("pool", pool, pools)?;
+    }
+    let nodes = config.pools.iter().flat_map(|pool| &pool.nodes);
+    let names: Vec<_> = nodes.map(|node| node.name.clone()).collect();
+    let pools = config
+        .pools
+        .iter_mut()
+        .filter(|own| pool.is_none_or(|pool| own.name.get_ref() == pool));
+    let nodes = pools.flat_map(|pool| &mut pool.nodes);
+    let found: Vec<_> = nodes
+        .filter(|node| selects(selector, &node.name, *node.address.get_ref()))
+        .collect();
+    if found.is_empty() {
+        return Err(EditError::Unknown {
+            what: "node",
+            name: selector.to_owned(),
+            closest: suggest::closest(selector, names.iter().map(String::as_str))
+                .map(str::to_owned),
+        });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const TEXT: &str = "[entrance]\npublic=['eth0']\ntunnels=['wg0']\n[[listener]]\nname='https'\nprotocol='tls'\nport=443\n[[listener]]\nname='alt'\nprotocol='tls'\nport=8443\n[[pool]]\nname='k3s'\nnodes=['10.0.0.2:443',{name='thinkpad',address='10.0.0.3:443'}]\n[[pool]]\nname='other'\nnodes=['10.0.0.3:8443']\n[[route]]\nnames=['a.example.org','*.b.example.org']\npool='k3s'\nlisteners=['https']\n";
+
+    fn config() -> Config {
+        super::super::parse(Path::new("t"), TEXT).config.unwrap()
+    }
+
+    fn add(names: &[&str], pool: &str, listeners: Option<&[&str]>) -> Edit {
+        let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        Edit::AddRoute {
+            names: owned(names),
+            pool: pool.to_owned(),
+            listeners: listeners.map(owned),
+        }
+    }
+
+    #[test]
+    fn a_route_is_added_once() {
+        let edit = add(&["C.example.org"], "other", None);
+        let new = edit.apply(&config()).unwrap();
+        let route = new.routes.last().unwrap();
+        assert_eq!((route.pool, route.listeners.as_slice()), (1, &[0, 1][..]));
+        assert_eq!(route.names[0].to_string(), "c.example.org");
+        let error = edit.apply(&new).unwrap_err();
+        assert!(matches!(&error, EditError::Listed { pool, .. } if pool == "other"));
+        assert!(error.fix().unwrap().contains("route rm c.example.org"));
+        // On another listener the name is free.
+        assert!(
+            add(&["a.example.org"], "other", Some(&["alt"]))
+                .apply(&config())
+                .is_ok()
+        );
+        assert!(
+            add(&["a.example.org"], "other", None)
+                .apply(&config())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_a_way_out() {
+        for (edit, says) in [
+            (add(&["x.example.org"], "k3x", None), "did you mean `k3s`"),
+            (add(&["x y"], "k3s", None), "www.example.org"),
+            (add(&[], "k3s", None), "at least one name"),
+            (
+                add(&["x.org"], "k3s", Some(&["http"])),
+                "did you mean `https`",
+            ),
+            (
+                Edit::RemoveNames {
+                    names: vec![String::from("aa.example.org")],
+                },
+                "did you mean `a.example.org`",
+            ),
+            (
+                Edit::State {
+                    node: String::from("10.9.9.9"),
+                    state: NodeState::Drain,
+                },
+                "node ls",
+            ),
+        ] {
+            let error = edit.apply(&config()).unwrap_err();
+            let fix = error.fix().unwrap_or_default();
+            assert!(fix.contains(says), "{error}: {fix}");
+        }
+    }
+
+    #[test]
+    fn the_last_name_takes_its_route_along() {
+        let one = Edit::RemoveNames {
+            names: vec![String::from("a.example.org")],
+        };
+        let new = one.apply(&config()).unwrap();
+        assert_eq!(new.routes[0].names.len(), 1);
+        let rest = Edit::RemoveNames {
+            names: vec![String::from("*.b.example.org")],
+        };
+        assert!(rest.apply(&new).unwrap().routes.is_empty());
+    }
+
+    #[test]
+    fn a_node_is_meant_by_name_address_or_both() {
+        let touched = |selector: &str| {
+            let edit = Edit::State {
+                node: selector.to_owned(),
+                state: NodeState::Drain,
+            };
+            let new = edit.apply(&config()).unwrap();
+            let nodes = new.pools.iter().flat_map(|pool| &pool.nodes);
+            nodes.filter(|node| node.share() == 0).count()
+        };
+        assert_eq!(touched("thinkpad"), 1);
+        assert_eq!(touched("10.0.0.3"), 2);
+        assert_eq!(touched("10.0.0.3:8443"), 1);
+    }
+
+    #[test]
+    fn a_weight_may_be_of_one_pool() {
+        let weight = |pool: Option<&str>, weight| Edit::Weight {
+            node: String::from("10.0.0.3"),
+            pool: pool.map(str::to_owned),
+            weight,
+        };
+        let new = weight(Some("other"), 0).apply(&config()).unwrap();
+        assert_eq!(
+            (new.pools[0].nodes[1].weight, new.pools[1].nodes[0].weight),
+            (1, 0)
+        );
+        assert_eq!(
+            weight(None, 1_001).apply(&config()).unwrap_err(),
+            EditError::Weight
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! What happens to flows, as it happens: server-sent events.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::response::sse::{self, KeepAlive, Sse};
+use forwarder_common::abi::Event;
+use futures_util::{Stream, StreamExt};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::parameters::Parameters;
+use super::server::Shared;
+use crate::config::edit::selects;
+use crate::dataplane::events::{Kind, Record};
+
+/// Events that a slow reader may be behind; it is told how many more it missed.
+pub const BACKLOG: usize = 4_096;
+
+/// One event, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// `opened`, `closed` or `refused`.
+    pub event: String,
+    /// When it was told, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The client.
+    pub client: SocketAddr,
+    /// The address and port it connected to.
+    pub local: Option<SocketAddr>,
+    /// The name it sent, or the listed one it matched.
+    pub name: String,
+    /// The listener.
+    pub listener: Option<String>,
+    /// The pool.
+    pub pool: Option<String>,
+    /// The node.
+    pub node: Option<String>,
+    /// Why it was closed or refused.
+    pub reason: Option<String>,
+    /// The flow's unique id.
+    pub id: String,
+    /// Of a refused connection: bytes of the hello. Otherwise: bytes client → node.
+    pub up_bytes: u64,
+    /// Bytes node → client.
+    pub down_bytes: u64,
+    /// Of an opened flow: µs from SYN to SYN-ACK. Of a closed one: ms that it lived.
+    pub duration: u32,
+}
+
+impl Told {
+    /// Puts an event into words.
+    pub fn new(record: &Record<'_>, event: &Event) -> Self {
+        let (word, reason) = match record.kind {
+            Kind::Opened => ("opened", None),
+            Kind::Closed { reason } => ("closed", Some(reason.to_owned())),
+            Kind::Refused { reason } => ("refused", Some(reason.to_owned())),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            event: word.to_owned(),
+            time_ms: now.map_or(0, |now| now.as_millis() as u64),
+            client: record.client,
+            local: record.local.map(|(ip, port)| SocketAddr::new(ip, port)),
+            name: record.name.clone(),
+            listener: record.listener.map(str::to_owned),
+            pool: record.pool.map(str::to_owned),
+            node: record.node.map(str::to_owned),
+            reason,
+            id: format!("{:016x}", event.unique_id),
+            up_bytes: event.up_bytes,
+            down_bytes: event.down_bytes,
+            duration: event.duration,
+        }
+    }
+}
+
+/// Which events are wanted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// Only refused connections.
+    #[serde(default)]
+    refused: bool,
+    /// Only of this client: address, or address and port.
+    client: Option<String>,
+    /// Only of this name.
+    name: Option<String>,
+}
+
+impl Wanted {
+    fn wants(&self, told: &Told) -> bool {
+        (!self.refused || told.event == "refused")
+            && self
+                .client
+                .as_ref()
+                .is_none_or(|client| selects(client, "", told.client))
+            && self
+                .name
+                .as_ref()
+                .is_none_or(|name| told.name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// `GET /v1/events`
+pub async fn follow(
+    State(shared): State<Shared>,
+    Parameters(wanted): Parameters<Wanted>,
+) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    let receiver = shared.told.subscribe();
+    // At once, so that whoever follows knows from when on nothing is missed.
+    let greeting = sse::Event::default().comment("following");
+    let events = futures_util::stream::unfold((receiver, wanted), |(mut receiver, wanted)| async {
+        let event = next(&mut receiver, &wanted).await?;
+        Some((Ok(event), (receiver, wanted)))
+    });
+    let stream = futures_util::stream::once(async { Ok(greeting) }).chain(events);
+    Sse::new(stream).keep_alive(KeepAlive::default())
+}
+
+async fn next(receiver: &mut broadcast::Receiver<Told>, wanted: &Wanted) -> Option<sse::Event> {
+    loop {
+        match receiver.recv().await {
+            Ok(told) if wanted.wants(&told) => {
+                let event = sse::Event::default().event(&told.event);
+                return event.json_data(&told).ok();
+            }
+            Ok(_) => {}
+            Err(RecvError::Lagged(missed)) => {
+                let data = serde_json::json!({ "event": "missed", "count": missed });
+                return Some(sse::Event::default().event("missed").data(data.to_string()));
+            }
+            Err(RecvError::Closed) => return None,
+        }
+    }
+}

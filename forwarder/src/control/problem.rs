@@ -1,0 +1,123 @@
+//! Why a request was not met: a status, a message, and what to do about it.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::edit::EditError;
+use crate::config::persist::PersistError;
+
+/// The body of an answer that is not a success, below `error`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// HTTP status.
+    pub status: u16,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+    /// The findings about a configuration, as `forwarder check --json` writes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<Value>,
+    /// The same for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rendered: Option<String>,
+}
+
+impl Problem {
+    /// A problem with this HTTP status.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status: status.as_u16(),
+            message: message.into(),
+            fix: None,
+            report: None,
+            rendered: None,
+        }
+    }
+
+    /// Adds what to do about it.
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+
+    /// The request cannot be understood.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// The daemon is on its way out.
+    pub fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")
+            .fix("`forwarder run` starts it again")
+    }
+
+    /// Something failed that should not have; the whole chain of causes is told.
+    pub fn internal(error: &dyn std::error::Error) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
+    }
+
+    /// A configuration with errors.
+    pub fn invalid(message: impl Into<String>, report: &crate::config::Report) -> Self {
+        Self {
+            report: Some(report.to_json()),
+            rendered: Some(report.render(false)),
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+        }
+    }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(own) = cause {
+        let own_text = own.to_string();
+        if !text.ends_with(&own_text) {
+            text = format!("{text}: {own_text}");
+        }
+        cause = own.source();
+    }
+    text
+}
+
+impl From<EditError> for Problem {
+    fn from(error: EditError) -> Self {
+        let status = match &error {
+            EditError::Unknown { .. } => StatusCode::NOT_FOUND,
+            EditError::Listed { .. } => StatusCode::CONFLICT,
+            EditError::BadName { .. } | EditError::Empty(_) | EditError::Weight => {
+                StatusCode::BAD_REQUEST
+            }
+        };
+        let problem = Self::new(status, error.to_string());
+        match error.fix() {
+            Some(fix) => problem.fix(fix),
+            None => problem,
+        }
+    }
+}
+
+impl From<PersistError> for Problem {
+    fn from(error: PersistError) -> Self {
+        match &error {
+            PersistError::Invalid(report) => Self::invalid(error.to_string(), report),
+            PersistError::Absent { .. } => Self::new(StatusCode::CONFLICT, chain(&error))
+                .fix("the file was changed since it was read: `forwarder reload` first"),
+            PersistError::NoKey => Self::new(StatusCode::BAD_REQUEST, error.to_string())
+                .fix("leave --persist out; to take a node out for good, remove it from its pools"),
+            PersistError::Io { .. } | PersistError::Syntax(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(serde_json::json!({ "error": self }))).into_response()
+    }
+}

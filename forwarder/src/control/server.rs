@@ -1,0 +1,93 @@
+//! The HTTP side: paths, parameters, who may do what.
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use tokio::net::UnixListener;
+use tokio::sync::broadcast;
+use tracing::{debug, info};
+
+use super::events::Told;
+use super::order::Orders;
+use super::peer::{GROUP, Peer};
+use super::problem::Problem;
+use super::{change, events, view};
+
+/// What handlers share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The daemon's loop.
+    pub orders: Orders,
+    /// What happens to flows.
+    pub told: broadcast::Sender<Told>,
+}
+
+/// Serves until the runtime ends.
+pub async fn serve(listener: UnixListener, shared: Shared) {
+    let service = router(shared).into_make_service_with_connect_info::<Peer>();
+    if let Err(error) = axum::serve(listener, service).await {
+        debug!(%error, "the control socket is closed");
+    }
+}
+
+fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/status", get(view::status))
+        .route("/v1/listeners", get(view::listeners))
+        .route(
+            "/v1/routes",
+            get(view::routes).merge(put(change::add_route)),
+        )
+        .route(
+            "/v1/routes/{name}",
+            axum::routing::delete(change::remove_name),
+        )
+        .route("/v1/pools", get(view::pools))
+        .route("/v1/nodes", get(view::nodes))
+        .route("/v1/nodes/{node}/state", post(change::state))
+        .route("/v1/nodes/{node}/weight", post(change::weight))
+        .route(
+            "/v1/flows",
+            get(view::flows).merge(axum::routing::delete(change::end_flows)),
+        )
+        .route("/v1/explain", get(view::explain))
+        .route("/v1/events", get(events::follow))
+        .route("/v1/reload", post(change::reload))
+        .route("/v1/confirm", post(change::confirm))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(guard))
+        .with_state(shared)
+}
+
+/// Whoever may connect may look; changes need more, and are logged.
+async fn guard(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let (method, path) = (request.method(), request.uri());
+        if !peer.may_change() {
+            info!(%method, %path, ?peer, "control request denied");
+            let message = "this user may look but not change anything";
+            return Err(Problem::new(StatusCode::FORBIDDEN, message)
+                .fix(format!("be root, or a member of the group `{GROUP}`")));
+        }
+        info!(%method, %path, "control request");
+    }
+    Ok(next.run(request).await)
+}
+
+async fn unknown(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
+        .fix("docs/control.md lists every path; they begin with /v1/")
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let message = format!("{} does not know {method}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, message).fix("docs/control.md lists every method")
+}

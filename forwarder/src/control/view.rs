@@ -1,0 +1,218 @@
+//! Looking: everything that `GET` shows but events.
+
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::order::Look;
+use super::parameters::Parameters;
+use super::problem::Problem;
+use super::server::Shared;
+use crate::config::difference::word;
+use crate::config::model::Node;
+use crate::dataplane::flows::{self, Filter, OpenFlow};
+use crate::dataplane::pins::Pins;
+use crate::explain::{self, Question};
+use crate::status::{self, Status};
+
+type Answer = Result<Json<Value>, Problem>;
+
+/// Does what may take a while on another thread.
+pub(super) async fn aside<T: Send + 'static, E: std::error::Error>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Problem>
+where
+    E: Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| Problem::internal(&error)),
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}
+
+fn to_json<T: Serialize>(value: &T) -> Answer {
+    let value = serde_json::to_value(value).map_err(|error| Problem::internal(&error))?;
+    Ok(Json(value))
+}
+
+async fn look_and_read(shared: &Shared) -> Result<(Look, Status), Problem> {
+    let look = shared.orders.look().await?;
+    let place = look.place.clone();
+    let status = aside(move || status::read(&place)).await?;
+    Ok((look, status))
+}
+
+/// `GET /v1/status`
+pub async fn status(State(shared): State<Shared>) -> Answer {
+    let (look, status) = look_and_read(&shared).await?;
+    let mut value = to_json(&status)?.0;
+    value["edits"] = to_json(&look.edits)?.0;
+    Ok(Json(value))
+}
+
+/// `GET /v1/listeners`
+pub async fn listeners(State(shared): State<Shared>) -> Answer {
+    let (look, status) = look_and_read(&shared).await?;
+    let of = |own: &crate::config::model::Listener| {
+        let name = own.name.get_ref();
+        let counted = status.listeners.iter().find(|one| one.name == *name);
+        json!({
+            "name": name,
+            "protocol": own.protocol,
+            "port": own.port,
+            "on_refuse": own.on_refuse,
+            "addresses": counted.map(|one| &one.addresses),
+            "opened": counted.map(|one| one.opened),
+            "refused": counted.map(|one| one.refused),
+        })
+    };
+    let all: Vec<_> = look.config.listeners.iter().map(of).collect();
+    Ok(Json(json!({ "listeners": all })))
+}
+
+/// `GET /v1/routes`
+pub async fn routes(State(shared): State<Shared>) -> Answer {
+    let (look, status) = look_and_read(&shared).await?;
+    let config = &look.config;
+    let of = |own: &crate::config::model::Route| {
+        let names: Vec<_> = own.names.iter().map(ToString::to_string).collect();
+        let pool = config.pools[own.pool].name.get_ref();
+        let listeners = own.listeners.iter().map(|at| &config.listeners[*at]);
+        let listeners: Vec<_> = listeners.map(|one| one.name.get_ref()).collect();
+        let counted = status
+            .routes
+            .iter()
+            .find(|one| Some(&one.first_name) == names.first() && one.pool == *pool);
+        json!({
+            "names": names,
+            "pool": pool,
+            "listeners": listeners,
+            "opened": counted.map(|one| one.traffic.opened),
+        })
+    };
+    let all: Vec<_> = config.routes.iter().map(of).collect();
+    Ok(Json(json!({ "routes": all })))
+}
+
+fn node_of(node: &Node, status: &Status, of_node: &[&OpenFlow]) -> Value {
+    let address = node.address.get_ref().to_string();
+    let counted = status.nodes.iter().find(|one| one.address == address);
+    let flows = of_node
+        .iter()
+        .filter(|flow| flow.node_address == Some(*node.address.get_ref()))
+        .count();
+    json!({
+        "name": node.name,
+        "address": address,
+        "state": word(node.state),
+        "weight": node.weight,
+        "reachable": counted.map(|one| one.reachable),
+        "accepted": counted.map(|one| one.accepted),
+        "syn_timeouts": counted.map(|one| one.syn_timeouts),
+        "syn_resets": counted.map(|one| one.syn_resets),
+        "flows": flows,
+    })
+}
+
+async fn pools_of(shared: &Shared) -> Result<(Look, Vec<Value>), Problem> {
+    let (look, status) = look_and_read(shared).await?;
+    let open = open_flows(&look).await?;
+    let of = |own: &crate::config::model::Pool| {
+        let name = own.name.get_ref();
+        let of_pool: Vec<_> = open
+            .iter()
+            .filter(|flow| flow.pool.as_ref() == Some(name))
+            .collect();
+        let nodes: Vec<_> = own
+            .nodes
+            .iter()
+            .map(|node| node_of(node, &status, &of_pool))
+            .collect();
+        json!({
+            "name": name,
+            "client_address": own.client_address,
+            "balance": own.balance,
+            "flows": of_pool.len(),
+            "nodes": nodes,
+        })
+    };
+    let all = look.config.pools.iter().map(of).collect();
+    Ok((look, all))
+}
+
+/// `GET /v1/pools`
+pub async fn pools(State(shared): State<Shared>) -> Answer {
+    let (_, pools) = pools_of(&shared).await?;
+    Ok(Json(json!({ "pools": pools })))
+}
+
+/// `GET /v1/nodes`
+pub async fn nodes(State(shared): State<Shared>) -> Answer {
+    let (_, mut pools) = pools_of(&shared).await?;
+    let mut nodes = Vec::new();
+    for pool in &mut pools {
+        let name = pool["name"].take();
+        for node in pool["nodes"].as_array_mut().into_iter().flatten() {
+            node["pool"] = name.clone();
+            nodes.push(node.take());
+        }
+    }
+    Ok(Json(json!({ "nodes": nodes })))
+}
+
+async fn open_flows(look: &Look) -> Result<Vec<OpenFlow>, Problem> {
+    let pins = Pins::new(look.place.bpffs());
+    let registry = look.registry.clone();
+    aside(move || flows::list(&pins, &registry)).await
+}
+
+/// `GET /v1/flows`
+pub async fn flows(State(shared): State<Shared>, Parameters(filter): Parameters<Filter>) -> Answer {
+    if !filter.is_sound() {
+        return Err(unsound());
+    }
+    let look = shared.orders.look().await?;
+    let mut flows = open_flows(&look).await?;
+    flows.retain(|flow| filter.means(flow));
+    to_json(&json!({ "flows": flows }))
+}
+
+/// The client filter is not an address.
+pub(super) fn unsound() -> Problem {
+    Problem::bad_request("`client` is not an address")
+        .fix("write it like 198.51.100.4, 198.51.100.4:50000 or [2001:db8::7]:50000")
+}
+
+/// The parameters of `GET /v1/explain`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    name: String,
+    from: Option<IpAddr>,
+    port: Option<u16>,
+}
+
+/// `GET /v1/explain`
+pub async fn explain(
+    State(shared): State<Shared>,
+    Parameters(asked): Parameters<Explain>,
+) -> Answer {
+    let look = shared.orders.look().await?;
+    let Some(from) = asked.from else {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "`from` is missing")
+            .fix("say which client: ?name=www.example.org&from=198.51.100.4"));
+    };
+    let question = Question {
+        name: asked.name,
+        from,
+        port: asked.port,
+    };
+    let pins = Pins::new(look.place.bpffs());
+    let answer =
+        aside(move || explain::explain(&question, &look.config, &look.registry, &pins)).await?;
+    to_json(&answer)
+}

@@ -1,0 +1,216 @@
+//! Open flows in words, and their end by order.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use aya::maps::IterableMap;
+use forwarder_common::abi::{Flow, FlowKey, map, state};
+use serde::{Deserialize, Serialize};
+
+use super::batch;
+use super::clock::{elapsed_ms, monotonic_ms};
+use super::maps::State;
+use super::pins::Pins;
+use super::plan::ip;
+use super::registry::Registry;
+use super::sweep::{SweepError, Sweeper};
+use crate::config::edit::selects;
+
+/// An open flow, every number resolved; what is no longer known is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenFlow {
+    /// The client.
+    pub client: SocketAddr,
+    /// The address and port it connected to.
+    pub local: Option<SocketAddr>,
+    /// The listed name it matched.
+    pub name: Option<String>,
+    /// The listener.
+    pub listener: Option<String>,
+    /// The pool.
+    pub pool: Option<String>,
+    /// The node's name.
+    pub node: Option<String>,
+    /// The node's address and port.
+    pub node_address: Option<SocketAddr>,
+    /// `connecting`, `replaying` or `spliced`.
+    pub state: String,
+    /// Time since it was made.
+    pub age_ms: u32,
+    /// Time since its last segment.
+    pub silent_ms: u32,
+    /// Bytes of the client's that the node has acknowledged.
+    pub up_bytes: u64,
+    /// Bytes of the node's that the client has acknowledged.
+    pub down_bytes: u64,
+    /// Its unique id, as in events.
+    pub id: String,
+    /// Whether its name still leads where it goes; `false` after its route was removed.
+    pub configured: bool,
+}
+
+/// Which flows are meant; absent filters mean all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// The client's address, or address and port.
+    pub client: Option<String>,
+    /// The name as listed.
+    pub name: Option<String>,
+    /// The node's name, address, or address and port.
+    pub node: Option<String>,
+}
+
+impl Filter {
+    /// Whether nothing is filtered.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether the client filter can mean a client at all.
+    pub fn is_sound(&self) -> bool {
+        let address =
+            |text: &String| text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok();
+        self.client.as_ref().is_none_or(address)
+    }
+
+    /// Whether it means this flow.
+    pub fn means(&self, flow: &OpenFlow) -> bool {
+        let node = |selector: &String| {
+            let name = flow.node.as_deref().unwrap_or_default();
+            flow.node_address
+                .is_some_and(|address| selects(selector, name, address))
+        };
+        let name = |wanted: &String| {
+            let own = flow.name.as_deref().unwrap_or_default();
+            own.eq_ignore_ascii_case(wanted)
+        };
+        self.client
+            .as_ref()
+            .is_none_or(|client| selects(client, "", flow.client))
+            && self.name.as_ref().is_none_or(name)
+            && self.node.as_ref().is_none_or(node)
+    }
+}
+
+/// Every open flow.
+pub fn list(pins: &Pins, registry: &Registry) -> Result<Vec<OpenFlow>, SweepError> {
+    let flows = scan(pins)?;
+    let now = monotonic_ms();
+    let mut all: Vec<_> = flows
+        .iter()
+        .map(|(key, flow)| describe(key, flow, registry, now))
+        .collect();
+    all.sort_by_key(|flow| std::cmp::Reverse(flow.age_ms));
+    Ok(all)
+}
+
+/// Ends the flows that are `meant`; returns them.
+pub fn end(
+    pins: &Pins,
+    registry: &Registry,
+    meant: impl Fn(&OpenFlow) -> bool,
+) -> Result<Vec<(FlowKey, Flow)>, SweepError> {
+    let now = monotonic_ms();
+    // Ends flows by order only, so the time it would wait for silence does not matter.
+    let mut sweeper = Sweeper::new(State::open(pins)?, Duration::MAX);
+    let mut ended = Vec::new();
+    for (key, flow) in scan(pins)? {
+        if meant(&describe(&key, &flow, registry, now))
+            && let Some(last) = sweeper.end(&key)?
+        {
+            ended.push((key, last));
+        }
+    }
+    Ok(ended)
+}
+
+fn scan(pins: &Pins) -> Result<Vec<(FlowKey, Flow)>, SweepError> {
+    let state = State::open(pins)?;
+    let mut flows = Vec::new();
+    batch::scan(
+        state.flows.map().fd().as_fd(),
+        |key: FlowKey, flow: Flow| {
+            flows.push((key, flow));
+        },
+    )
+    .map_err(|source| SweepError::List {
+        name: map::FLOWS,
+        source,
+    })?;
+    Ok(flows)
+}
+
+fn describe(key: &FlowKey, flow: &Flow, registry: &Registry, now: u32) -> OpenFlow {
+    let path = registry.path(flow.path);
+    let node = path.map(|(block, ordinal)| block.nodes[ordinal]);
+    let local = registry.vips.key(usize::from(key.vip));
+    let listed = flow.name as usize;
+    OpenFlow {
+        client: SocketAddr::new(ip(&key.client), u16::from_be(key.port_be)),
+        local: local.map(|(ip, port)| SocketAddr::new(*ip, *port)),
+        name: registry.names.key(listed).cloned(),
+        listener: path
+            .and_then(|(block, _)| registry.listeners.key(block.listener.into()).cloned()),
+        pool: path.and_then(|(block, _)| Some(registry.pools.key(block.pool.into())?.name.clone())),
+        node: node.and_then(|node| registry.node_names.get(&node).cloned()),
+        node_address: node.and_then(|node| registry.nodes.key(node.into()).copied()),
+        state: String::from(match flow.state {
+            state::CONNECTING => "connecting",
+            state::REPLAYING => "replaying",
+            _ => "spliced",
+        }),
+        age_ms: elapsed_ms(flow.opened_ms, now),
+        silent_ms: elapsed_ms(flow.seen_ms, now),
+        // The SYN counts as one.
+        up_bytes: flow.node_acked.saturating_sub(1),
+        down_bytes: flow.client_acked.saturating_sub(1),
+        id: format!("{:016x}", flow.unique_id()),
+        configured: registry.names.is_live(listed)
+            && path.is_some_and(|(block, _)| block.is_live()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow() -> OpenFlow {
+        OpenFlow {
+            client: "198.51.100.4:50000".parse().unwrap(),
+            local: None,
+            name: Some(String::from("*.example.org")),
+            listener: None,
+            pool: None,
+            node: Some(String::from("thinkpad")),
+            node_address: "10.0.0.3:443".parse().ok(),
+            state: String::from("spliced"),
+            age_ms: 0,
+            silent_ms: 0,
+            up_bytes: 0,
+            down_bytes: 0,
+            id: String::new(),
+            configured: true,
+        }
+    }
+
+    #[test]
+    fn filters_mean_what_they_say() {
+        let filter = |client: &str, name: &str, node: &str| {
+            let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            Filter {
+                client: text(client),
+                name: text(name),
+                node: text(node),
+            }
+        };
+        assert!(filter("", "", "").is_empty() && filter("", "", "").means(&flow()));
+        assert!(filter("198.51.100.4", "*.Example.org", "thinkpad").means(&flow()));
+        assert!(filter("198.51.100.4:50000", "", "10.0.0.3").means(&flow()));
+        assert!(!filter("198.51.100.4:50001", "", "").means(&flow()));
+        assert!(!filter("", "a.example.org", "").means(&flow()));
+        assert!(!filter("", "", "10.0.0.4").means(&flow()));
+        assert!(!filter("nonsense", "", "").is_sound());
+    }
+}
