@@ -153,6 +153,20 @@ impl<'a> Forwarder<'a> {
         &self.bpffs
     }
 
+    /// The control socket of the daemon in this lab; it must be the only one.
+    pub fn control(&self) -> Result<PathBuf> {
+        let run = self.lab.folder().join("run");
+        let files = std::fs::read_dir(&run).context(|| format!("listing {}", run.display()))?;
+        let paths = files.flatten().map(|entry| entry.path());
+        let socket = paths
+            .into_iter()
+            .find(|path| path.extension().is_some_and(|ending| ending == "sock"));
+        socket.ok_or_else(|| Error::Unintelligible {
+            what: String::from("a run directory without a control socket"),
+            text: run.display().to_string(),
+        })
+    }
+
     /// Its configuration file.
     #[must_use]
     pub fn config(&self) -> &Path {

@@ -1,0 +1,423 @@
+//! Changing the forwarder while flows are open: reload, routes, nodes, flows, and the control socket.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use forwarder_tests::Result;
+use forwarder_tests::command::{output, run};
+use forwarder_tests::forwarder::Forwarder;
+use forwarder_tests::lab::{Family, Lab, TunnelKind};
+use forwarder_tests::packet::Flags;
+use forwarder_tests::process::wait_until;
+use forwarder_tests::raw::{PATIENCE, RawTcp};
+use forwarder_tests::server::recorder::Connection;
+use forwarder_tests::server::web::{WebOptions, WebServer};
+use forwarder_tests::site::{LISTENERS, Site, configuration, route};
+
+fn start() -> Site {
+    Site::build(Lab::builder().clients(2).tunnel(TunnelKind::Ethernet, 2))
+}
+
+/// What a verb says; it must succeed.
+fn verb(forwarder: &Forwarder<'_>, arguments: &[&str]) -> Result<String> {
+    run(forwarder.command()?.args(arguments))
+}
+
+/// What a verb says when it must fail.
+fn refused(forwarder: &Forwarder<'_>, arguments: &[&str]) -> Result<String> {
+    let output = output(forwarder.command()?.args(arguments))?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+    Ok(said)
+}
+
+fn json(forwarder: &Forwarder<'_>, arguments: &[&str]) -> Result<serde_json::Value> {
+    let text = run(forwarder.command()?.args(arguments).arg("--json"))?;
+    Ok(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+}
+
+/// Two web servers under one name, balanced by the client's address; the nodes are called `firstV4`,
+/// `secondV4` and so on.
+fn two_nodes(lab: &Lab) -> String {
+    let node = |name: &str, at: usize, family: Family| {
+        let address = lab.nodes[at].socket(family, 443).to_string();
+        format!("{{ name = \"{name}{family:?}\", address = {address:?} }}")
+    };
+    let nodes: Vec<_> = Family::BOTH
+        .into_iter()
+        .flat_map(|family| [node("first", 0, family), node("second", 1, family)])
+        .collect();
+    format!(
+        "{LISTENERS}\n# two of them\n[[pool]]\nname = \"web\"\nclient_address = \"transparent\"\nnodes = [{}]\n{}",
+        nodes.join(", "),
+        route(&["www.example.org", "*.apps.example.org"], "web")
+    )
+}
+
+/// An open flow that has carried bytes both ways, as every TLS connection does.
+fn conversing(site: &Site, family: Family) -> Result<(RawTcp, Connection)> {
+    let (mut raw, node) = site.established(family)?;
+    node.send(b"welcome")?;
+    assert_eq!(raw.read(7, PATIENCE)?, b"welcome");
+    Ok((raw, node))
+}
+
+#[test]
+fn a_reload_changes_names_and_keeps_every_flow() -> Result<()> {
+    let site = start();
+    let (mut raw, node) = conversing(&site, Family::V4)?;
+    let changed = configuration(site.lab).replace("\"www.example.org\", ", "\"new.example.org\", ");
+    let changed = changed.replace("\"record.example.org\"", "\"gone.example.org\"");
+    site.forwarder.write_config(&changed)?;
+    let said = verb(&site.forwarder, &["reload"])?;
+    for line in ["+ name", "new.example.org", "- name", "www.example.org"] {
+        assert!(said.contains(line), "{said}");
+    }
+    assert_eq!(site.report(Family::V4, "new.example.org")?.server, "node0");
+    let old = site.curl(Family::V4, "www.example.org", "/")?.run()?;
+    assert_eq!(old.status, 0, "no longer listed");
+    // The open flow goes on although its name is gone, until it is ended on purpose.
+    raw.send_data(b"alive")?;
+    site.recorded(&raw, node.bytes.len() + 5)?;
+    let flows = json(
+        &site.forwarder,
+        &["flow", "ls", "--name", "record.example.org"],
+    )?;
+    assert_eq!(flows["flows"][0]["configured"], false, "{flows:#}");
+    let said = verb(&site.forwarder, &["reload", "--reset"])?;
+    assert!(said.contains("1 flows ended"), "{said}");
+    raw.send_data(b"anyone?")?;
+    raw.expect("a reset", |segment| segment.flags.has(Flags::RST))?;
+    Ok(())
+}
+
+#[test]
+fn a_broken_file_is_refused_with_its_line_and_changes_nothing() -> Result<()> {
+    let site = start();
+    let broken = configuration(site.lab).replace("port = 444", "port = 444444");
+    site.forwarder.write_config(&broken)?;
+    let said = refused(&site.forwarder, &["reload"])?;
+    assert!(
+        said.contains("444444") && said.contains("stays in use"),
+        "{said}"
+    );
+    assert!(said.contains(".toml:"), "with its place: {said}");
+    // By signal too.
+    let daemon = site.forwarder.daemon().unwrap();
+    daemon.signal(libc::SIGHUP);
+    wait_until("a word in the log", PATIENCE, || {
+        site.forwarder.log().contains("was not reloaded")
+    })?;
+    assert_eq!(site.report(Family::V4, "www.example.org")?.server, "node0");
+    let fixed = configuration(site.lab).replace("www.example.org", "by-signal.example.org");
+    site.forwarder.write_config(&fixed)?;
+    daemon.signal(libc::SIGHUP);
+    wait_until("the reload", PATIENCE, || {
+        site.forwarder.log().contains("configuration reloaded")
+    })?;
+    assert_eq!(
+        site.report(Family::V4, "by-signal.example.org")?.server,
+        "node0"
+    );
+    Ok(())
+}
+
+#[test]
+fn sizes_of_maps_stay_and_that_is_said() -> Result<()> {
+    let site = start();
+    let text = std::fs::read_to_string(site.forwarder.config()).unwrap();
+    let larger = text.replacen("[entrance]\n", "[entrance]\nmax_flows = 128\n", 1);
+    site.forwarder.write_config(&larger)?;
+    let said = verb(&site.forwarder, &["reload"])?;
+    assert!(said.contains("max_flows stays 65536"), "{said}");
+    assert_eq!(site.forwarder.status()?["flows"]["max"], 65_536);
+    Ok(())
+}
+
+#[test]
+fn routes_come_and_go_and_last_if_asked() -> Result<()> {
+    let mut site = start();
+    let forwarder = &site.forwarder;
+    verb(
+        forwarder,
+        &["route", "add", "shop.example.org", "--pool", "web"],
+    )?;
+    assert_eq!(site.report(Family::V4, "shop.example.org")?.server, "node0");
+    let said = refused(
+        forwarder,
+        &["route", "add", "shop.example.org", "--pool", "apps"],
+    )?;
+    assert!(said.contains("route rm shop.example.org"), "{said}");
+    let said = refused(
+        forwarder,
+        &["route", "add", "x.example.org", "--pool", "wep"],
+    )?;
+    assert!(said.contains("did you mean `web`"), "{said}");
+    // An edit outlives a daemon that is killed.
+    site.forwarder.kill()?;
+    site.forwarder.run()?;
+    let forwarder = &site.forwarder;
+    assert_eq!(site.report(Family::V6, "shop.example.org")?.server, "node0");
+    // And ends with a reload.
+    let said = verb(forwarder, &["reload"])?;
+    assert!(
+        said.contains("- name") && said.contains("shop.example.org"),
+        "{said}"
+    );
+    let gone = || -> Result<bool> {
+        Ok(site
+            .curl(Family::V4, "shop.example.org", "/")?
+            .run()?
+            .status
+            == 0)
+    };
+    assert!(gone()?);
+    verb(
+        forwarder,
+        &[
+            "route",
+            "add",
+            "shop.example.org",
+            "--pool",
+            "web",
+            "--persist",
+        ],
+    )?;
+    verb(forwarder, &["reload"])?;
+    assert_eq!(site.report(Family::V4, "shop.example.org")?.server, "node0");
+    verb(forwarder, &["route", "rm", "shop.example.org", "--persist"])?;
+    assert!(gone()?);
+    let text = std::fs::read_to_string(forwarder.config()).unwrap();
+    assert!(!text.contains("shop.example.org"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_drained_node_keeps_its_flows_and_gets_no_new_ones() -> Result<()> {
+    let lab = Lab::builder()
+        .clients(2)
+        .tunnel(TunnelKind::Ethernet, 2)
+        .build()?;
+    let web = |at: usize, name: &str| {
+        WebServer::start(
+            &lab.nodes[at].namespace,
+            &lab.pki,
+            WebOptions::new(name, 443),
+        )
+    };
+    let _webs = [web(0, "first")?, web(1, "second")?];
+    let forwarder = Forwarder::start(&lab, &two_nodes(&lab))?;
+    let serves = |client: usize, family| -> Result<String> {
+        let entrance = std::net::SocketAddr::new(lab.public(family), 443);
+        let client = &lab.clients[client].namespace;
+        let curl =
+            forwarder_tests::client::Curl::new(client, &lab.pki, "www.example.org", entrance, "/")?;
+        let report: forwarder_tests::server::web::Report = curl.json()?;
+        Ok(report.server)
+    };
+    // What `explain` says is what happens.
+    for client in 0..2 {
+        for family in Family::BOTH {
+            let from = lab.clients[client].address(family).to_string();
+            let arguments = [
+                "explain",
+                "www.example.org",
+                "--from",
+                &from,
+                "--port",
+                "443",
+            ];
+            let explained = json(&forwarder, &arguments)?;
+            let node = &explained["ways"][0]["node"];
+            let expected = format!("{}{family:?}", serves(client, family)?);
+            assert_eq!(*node, expected, "{explained:#}");
+        }
+    }
+    let home = serves(0, Family::V4)?;
+    let other = if home == "first" { "second" } else { "first" };
+    let all = |words: &[&str], name: &str, rest: &[&str]| -> Result<String> {
+        let mut said = String::new();
+        for family in Family::BOTH {
+            let node = format!("{name}{family:?}");
+            said += &verb(&forwarder, &[words, &[node.as_str()], rest].concat())?;
+        }
+        Ok(said)
+    };
+    let said = all(&["node", "drain"], &home, &[])?;
+    assert!(
+        said.contains("drain") && said.contains("until the next reload"),
+        "{said}"
+    );
+    for family in Family::BOTH {
+        for client in 0..2 {
+            assert_eq!(serves(client, family)?, other);
+        }
+    }
+    let from = lab.clients[0].address(Family::V4).to_string();
+    let explained = json(&forwarder, &["explain", "www.example.org", "--from", &from])?;
+    let expected = format!("{other}V4");
+    assert_eq!(explained["ways"][0]["node"], expected, "{explained:#}");
+    // With all of them drained nobody is served, rather than a drained one.
+    all(&["node", "maint"], other, &[])?;
+    assert!(serves(0, Family::V4).is_err());
+    let nodes = json(&forwarder, &["node", "ls"])?;
+    let states: Vec<_> = nodes["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| &node["state"])
+        .collect();
+    assert!(
+        states
+            .iter()
+            .all(|state| *state == "drain" || *state == "maint"),
+        "{nodes:#}"
+    );
+    all(&["node", "ready"], &home, &[])?;
+    assert_eq!(serves(0, Family::V4)?, home);
+    all(&["node", "ready"], other, &[])?;
+    all(&["node", "weight"], &home, &["0"])?;
+    assert_eq!(serves(0, Family::V4)?, other);
+    let said = refused(&forwarder, &["node", "drain", "thrid"])?;
+    assert!(said.contains("no node `thrid`"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_killed_flow_is_reset_at_both_ends() -> Result<()> {
+    let site = start();
+    let (mut raw, node) = conversing(&site, Family::V4)?;
+    let (mut other, other_node) = conversing(&site, Family::V6)?;
+    let said = refused(&site.forwarder, &["flow", "kill"])?;
+    assert!(
+        said.contains("all=true") || said.contains("--all"),
+        "{said}"
+    );
+    let client = raw.local.to_string();
+    let flows = json(&site.forwarder, &["flow", "ls"])?;
+    assert_eq!(
+        flows["flows"].as_array().map(Vec::len),
+        Some(2),
+        "{flows:#}"
+    );
+    let said = verb(&site.forwarder, &["flow", "kill", "--client", &client])?;
+    assert!(said.contains("1 flows ended"), "{said}");
+    raw.send_data(b"anyone?")?;
+    raw.expect("a reset", |segment| segment.flags.has(Flags::RST))?;
+    // The node's next packet draws one too: its recorder sees the connection broken.
+    let _ = node.send(b"still there?");
+    wait_until("a reset at the node", PATIENCE, || node.send(b"?").is_err())?;
+    other.send_data(b"unharmed")?;
+    site.recorded(&other, other_node.bytes.len() + 8)?;
+    Ok(())
+}
+
+#[test]
+fn curl_speaks_to_the_control_socket() -> Result<()> {
+    let site = start();
+    let socket = site.forwarder.control()?;
+    let curl = |arguments: &[&str]| -> Result<(u16, serde_json::Value)> {
+        let mut command = Command::new("curl");
+        command
+            .args(["-sS", "-w", "\n%{http_code}", "--unix-socket"])
+            .arg(&socket);
+        let text = run(command.args(arguments))?;
+        let (body, status) = text.rsplit_once('\n').unwrap();
+        let body = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"));
+        Ok((status.trim().parse().unwrap(), body))
+    };
+    for path in ["status", "listeners", "routes", "pools", "nodes", "flows"] {
+        let (status, body) = curl(&[&format!("http://forwarder/v1/{path}")])?;
+        assert_eq!(status, 200, "{path}: {body:#}");
+        assert!(!body.as_object().unwrap().is_empty(), "{path}");
+    }
+    let add = [
+        "-X",
+        "PUT",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        r#"{"names": ["shop.example.org"], "pool": "web"}"#,
+        "http://forwarder/v1/routes",
+    ];
+    let (status, body) = curl(&add)?;
+    assert_eq!(
+        (
+            status,
+            &body["difference"]["names"]["added"]["shop.example.org"]
+        ),
+        (200, &"web".into())
+    );
+    assert_eq!(site.report(Family::V4, "shop.example.org")?.server, "node0");
+    let (status, body) = curl(&add)?;
+    assert_eq!(status, 409, "{body:#}");
+    let (status, _) = curl(&[
+        "-X",
+        "DELETE",
+        "http://forwarder/v1/routes/shop.example.org",
+    ])?;
+    assert_eq!(status, 200);
+    for (arguments, expected) in [
+        (&["http://forwarder/nonsense"][..], 404),
+        (&["-X", "POST", "http://forwarder/v1/routes"], 405),
+        (&["-X", "DELETE", "http://forwarder/v1/flows"], 400),
+        (
+            &["-X", "DELETE", "http://forwarder/v1/routes/zz.example.org"],
+            404,
+        ),
+        (
+            &["-X", "PUT", "-d", "{}", "http://forwarder/v1/routes"],
+            400,
+        ),
+        (&["http://forwarder/v1/explain?name=www.example.org"], 400),
+        (
+            &["http://forwarder/v1/explain?name=www.example.org&from=x"],
+            400,
+        ),
+    ] {
+        let (status, body) = curl(arguments)?;
+        assert_eq!(status, expected, "{arguments:?}: {body:#}");
+        assert!(body["error"]["message"].is_string(), "{body:#}");
+        assert!(body["error"]["fix"].is_string(), "{body:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn watchers_see_who_comes_and_who_is_refused() -> Result<()> {
+    let site = start();
+    let mut command = site.forwarder.command()?;
+    command
+        .args(["watch", "--refused", "--json"])
+        .stdout(Stdio::piped());
+    let mut watcher = command.spawn().unwrap();
+    let lines = BufReader::new(watcher.stdout.take().unwrap());
+    let (to, from) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in lines.lines().map_while(std::result::Result::ok) {
+            if to.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    // It takes a moment until it listens; until then nothing is told.
+    let mut told = None;
+    for _ in 0..20 {
+        site.report(Family::V4, "www.example.org")?;
+        site.curl(Family::V4, "private.example.org", "/")?.run()?;
+        told = from.recv_timeout(Duration::from_secs(1)).ok();
+        if told.is_some() {
+            break;
+        }
+    }
+    let _ = watcher.kill();
+    let _ = watcher.wait();
+    let told: serde_json::Value = serde_json::from_str(&told.expect("an event")).unwrap();
+    assert_eq!(told["event"], "refused", "{told:#}");
+    assert_eq!(told["name"], "private.example.org");
+    assert_eq!(told["reason"], "unlisted_name");
+    drop(from);
+    reader.join().unwrap();
+    Ok(())
+}
