@@ -4,6 +4,7 @@ use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use forwarder::config::own_sockets::{self, OwnSockets};
 use forwarder::config::surroundings::{self, Surroundings};
 use forwarder::config::{self, Config};
 use forwarder::link::survey::Surveyor;
@@ -49,6 +50,10 @@ impl Check {
             outcome
                 .report
                 .extend(surroundings::check(config, &surroundings));
+            let own = OwnSockets::here();
+            outcome
+                .report
+                .extend(own_sockets::check(config, &surroundings.network, &own));
         }
         let report = &outcome.report;
         let text = if self.json {

@@ -12,6 +12,7 @@ pub mod diagnostic;
 pub mod difference;
 pub mod edit;
 pub mod model;
+pub mod own_sockets;
 pub mod persist;
 pub mod raw;
 mod resolve;

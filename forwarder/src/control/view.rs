@@ -22,11 +22,12 @@ use crate::status::{self, Status};
 type Answer = Result<Json<Value>, Problem>;
 
 /// Does what may take a while on another thread.
-pub(super) async fn aside<T: Send + 'static, E: std::error::Error>(
+pub(super) async fn aside<T, E>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, Problem>
 where
-    E: Send + 'static,
+    T: Send + 'static,
+    E: std::error::Error + Send + 'static,
 {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| Problem::internal(&error)),

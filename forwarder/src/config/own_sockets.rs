@@ -1,0 +1,166 @@
+//! Ports that this machine uses itself: a listener that claims one takes it away from whoever had it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::diagnostic::Diagnostic;
+use super::model::Config;
+use crate::link::Network;
+
+/// `TCP_LISTEN` of `include/net/tcp_states.h`, as `/proc/net/tcp` writes it.
+const LISTEN: &str = "0A";
+
+/// The machine's own sockets that matter here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnSockets {
+    /// Where something listens.
+    pub listening: Vec<SocketAddr>,
+    /// The end of the SSH session that this process runs in, on this machine.
+    pub ssh: Option<SocketAddr>,
+}
+
+impl OwnSockets {
+    /// Those of this network namespace and this session.
+    pub fn here() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let tables = [read("/proc/net/tcp"), read("/proc/net/tcp6")];
+        let session = std::env::var("SSH_CONNECTION");
+        Self {
+            listening: tables.iter().flat_map(|table| listening(table)).collect(),
+            ssh: session.ok().as_deref().and_then(ssh),
+        }
+    }
+}
+
+/// Warnings about claimed ports.
+pub fn check(config: &Config, network: &Network, own: &OwnSockets) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    let public = config.entrance.public.iter();
+    let public = network.addresses(public.map(|name| name.get_ref().as_str()));
+    for listener in &config.listeners {
+        let claimed: Vec<IpAddr> = match &listener.addresses {
+            Some(listed) => listed.iter().map(|address| *address.get_ref()).collect(),
+            None => public.clone(),
+        };
+        let name = &listener.name;
+        let port = listener.port;
+        let takes = |socket: &&SocketAddr| {
+            let ip = socket.ip();
+            // `::` may listen for IPv4 too.
+            socket.port() == port
+                && (claimed.contains(&ip)
+                    || claimed
+                        .iter()
+                        .any(|own| ip.is_unspecified() && (ip.is_ipv6() || own.is_ipv4())))
+        };
+        if let Some(socket) = own.ssh.iter().find(takes) {
+            findings.push(
+                Diagnostic::warning(
+                    "takes-ssh",
+                    name.span(),
+                    format!(
+                        "listener `{}` takes the port of your SSH session, {socket}",
+                        name.get_ref()
+                    ),
+                )
+                .label("you would lock yourself out")
+                .help("give the listener another port, or other `addresses`")
+                .help("`forwarder run --confirm 60s` detaches by itself unless you confirm"),
+            );
+        } else if let Some(socket) = own.listening.iter().find(takes) {
+            findings.push(
+                Diagnostic::warning(
+                    "takes-socket",
+                    name.span(),
+                    format!(
+                        "listener `{}` takes port {port} from a program of this machine",
+                        name.get_ref()
+                    ),
+                )
+                .label(format!("something listens on {socket}"))
+                .help(format!(
+                    "`ss -ltnp 'sport = {port}'` shows what; clients will not reach it while the forwarder is loaded"
+                )),
+            );
+        }
+    }
+    findings
+}
+
+/// `proc_pid_net(5)`: the second column is `address:port`, the fourth the state, all in hexadecimal.
+fn listening(table: &str) -> Vec<SocketAddr> {
+    let socket = |line: &str| {
+        let mut columns = line.split_whitespace().skip(1);
+        let local = columns.next()?;
+        let state = columns.nth(1)?;
+        let (address, port) = local.split_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        (state == LISTEN).then_some(SocketAddr::new(address_of(address)?, port))
+    };
+    table.lines().skip(1).filter_map(socket).collect()
+}
+
+/// Words of 32 bits, each in the machine's own byte order.
+fn address_of(hex: &str) -> Option<IpAddr> {
+    let mut octets = Vec::new();
+    for word in hex.as_bytes().chunks(8) {
+        let word = std::str::from_utf8(word).ok()?;
+        octets.extend(u32::from_str_radix(word, 16).ok()?.to_ne_bytes());
+    }
+    match octets.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?).into()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?).to_canonical()),
+        _ => None,
+    }
+}
+
+/// `SSH_CONNECTION` of `ssh(1)`: client address and port, server address and port.
+fn ssh(session: &str) -> Option<SocketAddr> {
+    let mut words = session.split(' ').skip(2);
+    let ip: IpAddr = words.next()?.parse().ok()?;
+    let port = words.next()?.parse().ok()?;
+    Some(SocketAddr::new(ip.to_canonical(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const TEXT: &str = "[entrance]\npublic=['eth0']\ntunnels=['wg0']\n[[listener]]\nname='https'\nprotocol='tls'\naddresses=['203.0.113.7']\nport=443\n[[pool]]\nname='k3s'\nnodes=['10.0.0.2:443']\n[[route]]\nnames=['a.example.org']\npool='k3s'\n";
+
+    fn codes(listening: &[&str], session: &str) -> Vec<&'static str> {
+        let config = super::super::parse(Path::new("t"), TEXT).config.unwrap();
+        let own = OwnSockets {
+            listening: listening.iter().map(|own| own.parse().unwrap()).collect(),
+            ssh: ssh(session),
+        };
+        let findings = check(&config, &Network::default(), &own);
+        findings.iter().map(|finding| finding.code).collect()
+    }
+
+    #[test]
+    fn what_is_taken_is_said() {
+        for address in ["0.0.0.0:443", "[::]:443", "203.0.113.7:443"] {
+            assert_eq!(codes(&[address], ""), ["takes-socket"], "{address}");
+        }
+        for address in ["127.0.0.1:443", "0.0.0.0:8443", "[::1]:443"] {
+            assert!(codes(&[address], "").is_empty(), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_ssh_session_comes_first() {
+        let session = "198.51.100.4 50000 203.0.113.7 443";
+        assert_eq!(codes(&["0.0.0.0:443"], session), ["takes-ssh"]);
+        assert!(codes(&[], "198.51.100.4 50000 203.0.113.7 22").is_empty());
+        assert!(codes(&[], "nonsense").is_empty());
+    }
+
+    #[test]
+    fn a_listening_socket_is_seen() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = OwnSockets::here();
+        assert!(here.listening.contains(&listener.local_addr().unwrap()));
+    }
+}
