@@ -233,17 +233,16 @@ fn kernel(workspace: &Workspace) -> Result<()> {
     process::run(as_root(&mut budget))
 }
 
-/// Everything in the lab's crate, one test at a time: they measure, and the machine is one.
+/// Everything in the lab's crate, one test at a time: they measure, and the machine is one. `cargo test`
+/// and not nextest, which starts a process, and so a lab, for each test.
 fn lab(workspace: &Workspace) -> Result<()> {
     privilege::ask("the lab (network namespaces, loading kernel programs)")?;
     build::user_programs(workspace, false)?;
-    let mut tests = test_runner(workspace);
-    tests.args(["--package", LAB_CRATE]);
-    if has_nextest() {
-        tests.args(["--test-threads", "1"]);
-    } else {
-        tests.args(["--", "--test-threads", "1"]);
-    }
+    let mut tests = Command::new("cargo");
+    tests
+        .args(["test", "--no-fail-fast", "--package", LAB_CRATE])
+        .args(["--", "--test-threads", "1"])
+        .current_dir(workspace.root());
     process::run(as_root(&mut tests))
 }
 
