@@ -32,7 +32,14 @@ enum Outcome {
 #[inline(always)]
 pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     let now = clock::now_ns();
-    let outcome = match buffer::find(&work.key) {
+    let mut found = buffer::find(&work.key);
+    if let Ok(held) = found
+        && is_another(work, held, now)
+    {
+        buffer::release(&work.key, held);
+        found = Err(Missing::Absent);
+    }
+    let outcome = match found {
         Ok(held) => known(work, held),
         Err(Missing::Busy) => Outcome::Drop(DropReason::HelloBusy),
         Err(Missing::Absent) => unknown(work, now),
@@ -52,6 +59,16 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     } else {
         answer::reply::<true>(packet, work)
     }
+}
+
+/// Whether a client that forgot the connection in the buffer has begun another from the same port: its
+/// segment then acknowledges another good cookie.
+#[inline(always)]
+fn is_another(work: &Work, held: Held, now: u64) -> bool {
+    // SAFETY: held.
+    let known = unsafe { (*held.hello).entrance_isn };
+    let (isn, cookie) = (work.seq.wrapping_sub(1), work.ack.wrapping_sub(1));
+    cookie != known && work.has(flag::ACK) && cookies::verify(work, isn, cookie, now)
 }
 
 /// No byte of this connection was kept so far.
