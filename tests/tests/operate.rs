@@ -194,7 +194,7 @@ fn routes_come_and_go_and_last_if_asked() -> Result<()> {
 }
 
 #[test]
-fn a_drained_node_keeps_its_flows_and_gets_no_new_ones() -> Result<()> {
+fn a_drained_node_gets_no_new_flows() -> Result<()> {
     let lab = Lab::builder()
         .clients(2)
         .tunnel(TunnelKind::Ethernet, 2)
@@ -281,6 +281,52 @@ fn a_drained_node_keeps_its_flows_and_gets_no_new_ones() -> Result<()> {
     assert_eq!(serves(0, Family::V4)?, other);
     let said = refused(&forwarder, &["node", "drain", "thrid"])?;
     assert!(said.contains("no node `thrid`"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_drained_node_keeps_its_flows_until_they_are_reset() -> Result<()> {
+    let site = start();
+    let (mut raw, node) = conversing(&site, Family::V4)?;
+    let address = site.lab.nodes[0].socket(Family::V4, 7000).to_string();
+    verb(&site.forwarder, &["node", "drain", &address])?;
+    raw.send_data(b"still here")?;
+    site.recorded(&raw, node.bytes.len() + 10)?;
+    node.send(b"so am I")?;
+    assert_eq!(raw.read(7, PATIENCE)?, b"so am I");
+    assert!(site.established(Family::V4).is_err(), "a new flow");
+    let said = verb(&site.forwarder, &["node", "maint", &address, "--reset"])?;
+    assert!(said.contains("1 flows ended"), "{said}");
+    raw.send_data(b"anyone?")?;
+    raw.expect("a reset", |segment| segment.flags.has(Flags::RST))?;
+    Ok(())
+}
+
+#[test]
+fn what_nobody_confirms_is_removed() -> Result<()> {
+    let mut site = start();
+    site.forwarder.stop();
+    let run = |time: &str| -> Result<Command> {
+        let mut command = site.forwarder.command()?;
+        command.args(["run", "--confirm", time]);
+        Ok(command)
+    };
+    let unconfirmed = output(&mut run("1s")?)?;
+    let said = String::from_utf8_lossy(&unconfirmed.stderr).into_owned();
+    assert_eq!(unconfirmed.status.code(), Some(1), "{said}");
+    assert!(said.contains("not confirmed in time"), "{said}");
+    let pins = std::fs::read_dir(site.forwarder.bpffs()).map(Iterator::count);
+    assert_eq!(pins.unwrap_or_default(), 0, "pins are left");
+    let mut confirmed = run("15s")?.stderr(Stdio::null()).spawn().unwrap();
+    let answered = wait_until("a daemon to confirm", Duration::from_secs(14), || {
+        verb(&site.forwarder, &["confirm"]).is_ok_and(|said| said.starts_with("confirmed"))
+    });
+    std::thread::sleep(Duration::from_secs(16));
+    let goes_on = confirmed.try_wait().unwrap().is_none();
+    let _ = confirmed.kill();
+    let _ = confirmed.wait();
+    answered?;
+    assert!(goes_on, "it ended although it was confirmed");
     Ok(())
 }
 
