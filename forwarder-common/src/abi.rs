@@ -214,8 +214,9 @@ abi! {
         client_address: u8,
         /// [`balance`].
         balance: u8,
-        /// Zero.
-        pad: u64,
+        /// Until then, ns of `CLOCK_MONOTONIC`, new connections are refused because no node is left. It is
+        /// renewed while that holds, so that it ends by itself when nobody renews it.
+        refuse_until_ns: u64,
     }
 
     /// Maglev look-up tables of one pool, a half for each address family: node ordinals. Only the first

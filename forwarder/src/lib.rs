@@ -6,6 +6,7 @@
 //! - [`daemon`]: keeps the last in step with the first two.
 //! - [`control`]: what others may ask of the daemon while it runs, by a socket.
 //! - [`explain`]: which way a connection would take, and why.
+//! - [`health`]: which nodes work.
 //! - [`status`]: what all of it amounts to, read from the maps.
 //! - [`metrics`]: the same for Prometheus.
 //! - [`logging`]: log lines.
@@ -16,6 +17,7 @@ pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod explain;
+pub mod health;
 pub mod link;
 pub mod logging;
 pub mod metrics;

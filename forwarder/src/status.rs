@@ -15,6 +15,7 @@ use crate::dataplane::maps::{CounterMaps, MapsError, OfMap, Tables, found};
 use crate::dataplane::pins::{Pins, PinsError};
 use crate::dataplane::registry::{Attachment, Registry, RegistryError};
 use crate::dataplane::unload::open_flows;
+use crate::health::report::{NodeReport, Report};
 
 /// Why there is no status.
 #[derive(Debug, Error)]
@@ -139,6 +140,8 @@ pub struct NodeStatus {
     pub ifindex: u32,
     /// MTU of the way to it.
     pub mtu: u32,
+    /// What is known about its health, for each pool it is in; as the daemon left it, if none runs.
+    pub health: Vec<NodeReport>,
     /// SYNs sent to it.
     pub syns: u64,
     /// SYNs it left unanswered so that another node was tried.
@@ -211,6 +214,7 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         sweeper: Expired::open(&pins)?,
     };
     let tables = Tables::open(&pins)?;
+    let health = Report::load(&place.health()).unwrap_or_default();
     let drops = counters
         .programs
         .drops()?
@@ -226,7 +230,7 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         },
         listeners: listeners(&registry, &tables, &counters)?,
         routes: routes(&registry, &counters)?,
-        nodes: nodes(&registry, &tables, &counters)?,
+        nodes: nodes(&registry, &tables, &counters, &health)?,
         drops: drops
             .map(|(reason, count)| (reason.label(), count))
             .collect(),
@@ -292,6 +296,7 @@ fn nodes(
     registry: &Registry,
     tables: &Tables,
     counters: &Counted,
+    health: &Report,
 ) -> Result<Vec<NodeStatus>, StatusError> {
     let mut all = Vec::new();
     for (number, address) in registry.nodes.iter() {
@@ -305,6 +310,12 @@ fn nodes(
             reachable: value.is_some_and(|value| value.ifindex != 0),
             ifindex: value.map_or(0, |value| value.ifindex),
             mtu: value.map_or(0, |value| value.mtu),
+            health: health
+                .nodes
+                .iter()
+                .filter(|own| own.address == *address)
+                .cloned()
+                .collect(),
             syns: stats.syns,
             syn_timeouts: stats.syn_timeouts,
             syn_resets: stats.syn_resets,

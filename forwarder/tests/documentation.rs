@@ -31,6 +31,7 @@ fn keys() -> BTreeSet<(String, String)> {
 fn documented() -> Vec<(String, String, String)> {
     let text = read("docs/config.md");
     let mut section = String::new();
+    let mut below = "";
     let mut found: Vec<(String, String, String)> = Vec::new();
     for line in text.lines() {
         let quoted = |prefix: &str| {
@@ -41,9 +42,10 @@ fn documented() -> Vec<(String, String, String)> {
         if line.starts_with("## ") {
             section = quoted("## ").unwrap_or_default().to_owned();
         } else if let Some(key) = quoted("### ") {
+            below = if key == "nodes" { "a node" } else { "health" };
             found.push((section.clone(), key.to_owned(), String::new()));
         } else if let Some(key) = quoted("#### ") {
-            found.push((String::from("a node"), key.to_owned(), String::new()));
+            found.push((below.to_owned(), key.to_owned(), String::new()));
         } else if let Some((_, _, below)) = found.last_mut() {
             below.push_str(line);
             below.push('\n');
@@ -101,7 +103,9 @@ fn the_example_file_and_the_manual_are_valid() {
         .split("```")
         .next()
         .unwrap();
-    for text in [example.as_str(), manual] {
+    let with_health = example.replace("\n# health = ", "\nhealth = ");
+    assert_ne!(with_health, example);
+    for text in [example.as_str(), with_health.as_str(), manual] {
         let outcome = config::parse(Path::new("example"), text);
         assert_eq!(
             outcome.report.diagnostics.len(),
@@ -119,7 +123,7 @@ fn commented_keys_show_their_defaults() {
     let uncommented: Vec<String> = example
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if is_key(rest) && !rest.starts_with("addresses") => rest.to_owned(),
+            Some(rest) if is_key(rest) && !shows_no_default(rest) => rest.to_owned(),
             _ => line.to_owned(),
         })
         .collect();
@@ -128,6 +132,13 @@ fn commented_keys_show_their_defaults() {
     let without = parse(&example);
     assert_ne!(uncommented.join("\n"), example.trim_end());
     assert_eq!(plain(&with), plain(&without));
+}
+
+/// Keys whose default no value stands for.
+fn shows_no_default(line: &str) -> bool {
+    ["addresses", "health"]
+        .iter()
+        .any(|key| line.starts_with(key))
 }
 
 fn is_key(line: &str) -> bool {

@@ -82,13 +82,17 @@ fn open(work: &Work, hello: &mut Hello) -> Result<(Choice, u16), DropReason> {
     let v6 = work.v6 != 0;
     let entry = look_up(work, hello).ok_or(DropReason::UnlistedName)?;
     let pool = POOLS.get(u32::from(entry.pool)).ok_or(DropReason::NoNode)?;
+    let now = clock::now_ns();
+    if now < pool.refuse_until_ns {
+        return Err(DropReason::NoNode);
+    }
     hello.name = entry.name;
     hello.path_base = u32::from(entry.path_base);
     hello.pool = u32::from(entry.pool);
     hello.attempt = 0;
     hello.node_syns = 0;
     hello.first_ordinal = node::first_ordinal(pool, &work.key.client);
-    let opened_ms = clock::ms(clock::now_ns());
+    let opened_ms = clock::ms(now);
     if pool.client_address == client_address::PROXY_V2 {
         put_header(
             work,

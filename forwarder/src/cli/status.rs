@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 use std::io::{Write, stdout};
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
+use forwarder::health::report::{NodeReport, State};
 use forwarder::status::{self, Status, Traffic};
 
 use super::Globals;
@@ -91,7 +93,8 @@ fn render(status: &Status) -> String {
         routes.add_row(row);
     }
     let mut nodes = table(&[
-        "NODE", "ADDRESS", "TUNNEL", "ACCEPTED", "TIMEOUTS", "RESETS", "CONNECT", "UP", "DOWN",
+        "NODE", "ADDRESS", "TUNNEL", "HEALTH", "ACCEPTED", "TIMEOUTS", "RESETS", "CONNECT", "UP",
+        "DOWN",
     ]);
     for own in &status.nodes {
         let connect = own
@@ -101,6 +104,7 @@ fn render(status: &Status) -> String {
             own.name.clone(),
             own.address.clone(),
             String::from(if own.reachable { "yes" } else { "NONE" }),
+            health(&own.health),
             own.accepted.to_string(),
             own.syn_timeouts.to_string(),
             own.syn_resets.to_string(),
@@ -119,6 +123,41 @@ fn render(status: &Status) -> String {
         }
     }
     out
+}
+
+/// `up 3m, 1.2 ms`, or why not; a line for each pool of the node.
+fn health(pools: &[NodeReport]) -> String {
+    let now = SystemTime::now();
+    let lines = pools.iter().map(|own| {
+        let since = now.duration_since(own.since).unwrap_or_default();
+        let since = humantime::format_duration(Duration::from_secs(since.as_secs()));
+        let last = own.last.as_ref();
+        let mut line = match (own.is_down(), last.and_then(|last| last.error.as_ref())) {
+            (false, _) => own.state.word().to_owned(),
+            (true, None) => format!("{} {since}", own.state.word()),
+            (true, Some(error)) => format!("{} {since}: {error}", own.state.word()),
+        };
+        if own.state == State::Up {
+            let _ = write!(line, " {since}");
+            if let Some(last) = last {
+                let _ = write!(line, ", {:.1} ms", last.took.as_secs_f64() * 1e3);
+            }
+        }
+        if own.share < 100 && !own.is_down() {
+            let _ = write!(line, ", {} %", own.share);
+        }
+        if let Some(expires) = own.certificate_expires {
+            let days = expires
+                .duration_since(now)
+                .map(|left| left.as_secs() / 86_400);
+            let _ = match days {
+                Ok(days) => write!(line, ", certificate {days} d"),
+                Err(_) => write!(line, ", certificate EXPIRED"),
+            };
+        }
+        line
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn table(header: &[&str]) -> Table {

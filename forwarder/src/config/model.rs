@@ -72,8 +72,43 @@ pub struct Pool {
     pub client_address: ClientAddress,
     /// How a node is chosen.
     pub balance: Balance,
+    /// How it is found out whether its nodes work.
+    pub health: Checks,
+    /// How long a node that comes back takes to its full share; zero: none.
+    pub slow_start: Duration,
+    /// What happens to new connections while no node works.
+    pub when_empty: WhenEmpty,
+    /// What happens to the connections of a node that stops working.
+    pub on_down: OnDown,
     /// Its nodes, in the order of the file; never empty.
     pub nodes: Vec<Node>,
+}
+
+/// `health` of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checks {
+    /// What is tried.
+    pub check: Check,
+    /// Name sent in the hello and as `Host`; `None`: the first exact name routed to the pool.
+    pub server_name: Option<String>,
+    /// Path asked for.
+    pub path: String,
+    /// HTTP status codes that are success; empty: 200 to 399.
+    pub expect: Vec<u16>,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// Successes in a row that bring a node back.
+    pub rise: u32,
+    /// Failures in a row that take it out.
+    pub fall: u32,
+    /// Whether a PROXY header (version 2, LOCAL) comes first.
+    pub proxy: bool,
+    /// Whether the certificate must be valid for the name.
+    pub verify: bool,
+    /// Whether connections of clients that fail count too.
+    pub passive: bool,
 }
 
 /// One node of a pool.
@@ -212,6 +247,73 @@ impl Keyword for NodeState {
     ];
 }
 
+/// What a health check tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// Nothing.
+    None,
+    /// To connect.
+    Tcp,
+    /// A TLS handshake.
+    Tls,
+    /// An HTTP request in clear.
+    Http,
+    /// An HTTP request over TLS.
+    Https,
+}
+
+impl Keyword for Check {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("tcp", Self::Tcp),
+        ("tls", Self::Tls),
+        ("http", Self::Http),
+        ("https", Self::Https),
+        ("none", Self::None),
+    ];
+}
+
+impl Check {
+    /// Whether it speaks TLS.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::Https)
+    }
+
+    /// Whether it speaks HTTP.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+}
+
+/// What happens to new connections while no node of a pool works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenEmpty {
+    /// Every node is tried, as if all worked.
+    TryAll,
+    /// They are refused at once.
+    Refuse,
+}
+
+impl Keyword for WhenEmpty {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("try_all", Self::TryAll), ("refuse", Self::Refuse)];
+}
+
+/// What happens to the connections of a node that stops working.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDown {
+    /// They are left alone: the node may come back.
+    Keep,
+    /// Both ends get a reset at their next packet.
+    Reset,
+}
+
+impl Keyword for OnDown {
+    const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("reset", Self::Reset)];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,5 +331,8 @@ mod tests {
         words_match_serde::<ClientAddress>();
         words_match_serde::<Balance>();
         words_match_serde::<NodeState>();
+        words_match_serde::<Check>();
+        words_match_serde::<WhenEmpty>();
+        words_match_serde::<OnDown>();
     }
 }

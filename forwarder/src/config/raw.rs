@@ -87,8 +87,44 @@ pub struct RawPool {
     pub client_address: Option<Text>,
     /// How a node is chosen.
     pub balance: Option<Text>,
+    /// How it is found out whether its nodes work.
+    pub health: Option<Spanned<RawHealth>>,
+    /// How long a node that comes back takes to its full share.
+    pub slow_start: Option<Text>,
+    /// What happens to new connections while no node works.
+    pub when_empty: Option<Text>,
+    /// What happens to the connections of a node that stops working.
+    pub on_down: Option<Text>,
     /// Its nodes.
     pub nodes: List<Spanned<RawNode>>,
+}
+
+/// `health` of a pool: how it is found out whether its nodes work.
+#[derive(Debug, Default, Derive)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawHealth {
+    /// What is tried.
+    pub check: Option<Text>,
+    /// Name sent in the hello and as `Host`.
+    pub server_name: Option<Text>,
+    /// Path asked for.
+    pub path: Option<Text>,
+    /// HTTP status codes that are success.
+    pub expect: List<Number>,
+    /// From one check to the next.
+    pub interval: Option<Text>,
+    /// How long one may take.
+    pub timeout: Option<Text>,
+    /// Successes in a row that bring a node back.
+    pub rise: Option<Number>,
+    /// Failures in a row that take it out.
+    pub fall: Option<Number>,
+    /// Whether a PROXY header comes first.
+    pub proxy: Option<Spanned<bool>>,
+    /// Whether the certificate must be valid for the name.
+    pub verify: Option<Spanned<bool>>,
+    /// Whether connections of clients that fail count too.
+    pub passive: Option<Spanned<bool>>,
 }
 
 /// `[[route]]`: names and the pool that serves them.

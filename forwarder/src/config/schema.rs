@@ -3,7 +3,7 @@
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use super::raw::{
-    RawConfig, RawEntrance, RawListener, RawMetrics, RawNodeTable, RawPool, RawRoute,
+    RawConfig, RawEntrance, RawHealth, RawListener, RawMetrics, RawNodeTable, RawPool, RawRoute,
 };
 
 /// The keys of one table and the tables below them.
@@ -51,7 +51,10 @@ fn pool() -> Table {
     Table {
         title: "[[pool]]",
         keys: keys_of::<RawPool>(),
-        tables: &[("nodes", || leaf("a node", keys_of::<RawNodeTable>()))],
+        tables: &[
+            ("health", || leaf("health", keys_of::<RawHealth>())),
+            ("nodes", || leaf("a node", keys_of::<RawNodeTable>())),
+        ],
     }
 }
 
@@ -110,7 +113,19 @@ mod tests {
             ["entrance", "metrics", "listener", "pool", "route"]
         );
         let pool = root.below("pool").unwrap();
-        assert_eq!(pool.keys, ["name", "client_address", "balance", "nodes"]);
+        assert_eq!(
+            pool.keys,
+            [
+                "name",
+                "client_address",
+                "balance",
+                "health",
+                "slow_start",
+                "when_empty",
+                "on_down",
+                "nodes"
+            ]
+        );
         let node = pool.below("nodes").unwrap();
         assert_eq!(node.keys, ["name", "address", "weight"]);
         assert!(root.below("route").unwrap().below("names").is_none());

@@ -3,6 +3,7 @@
 //! One task owns the data plane and answers one thing at a time: the network changed, an event came, a timer
 //! went off, a signal came. Stopping leaves programs attached and flows alive.
 
+mod health;
 pub mod lock;
 pub mod place;
 mod refusals;
@@ -33,11 +34,12 @@ use crate::control::order::{self, Order};
 use crate::control::server::{self, Shared};
 use crate::control::socket::{self, SocketError, SocketFile};
 use crate::dataplane::events::{self, Events, EventsError, Kind, Record};
-use crate::dataplane::maps::{MapsError, State};
+use crate::dataplane::maps::{CounterMaps, MapsError, State};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::sweep::{Sweeper, Swept};
 use crate::dataplane::unload::unload;
 use crate::dataplane::{Dataplane, DataplaneError, Origin, plan};
+use crate::health::{self as nodes, Health};
 use crate::link::Network;
 use crate::link::survey::{SurveyError, Surveyor};
 use crate::link::watch::Watch;
@@ -102,6 +104,9 @@ pub struct Daemon {
     watch: Watch,
     events: Events,
     refusals: Refusals,
+    health: Health,
+    following: health::Following,
+    counters: CounterMaps,
     /// Absent while a sweep is under way.
     sweeper: Option<Sweeper>,
     missing: Vec<String>,
@@ -138,6 +143,8 @@ impl Daemon {
             orders,
             told: told.clone(),
         };
+        let counters = CounterMaps::open(dataplane.pins())?;
+        let health = Health::new(&config, place.health());
         let mut daemon = Self {
             config: Arc::new(config),
             file: file.to_owned(),
@@ -152,6 +159,9 @@ impl Daemon {
             watch,
             events,
             refusals: Refusals::default(),
+            health,
+            following: health::Following::default(),
+            counters,
             sweeper: Some(sweeper),
             missing: Vec::new(),
             metrics: Server::new(place.clone(), pulse.clone()),
@@ -160,9 +170,14 @@ impl Daemon {
             _lock: lock,
         };
         daemon.restore_edits();
+        daemon.health.follow(&daemon.config);
         daemon.dataplane.rotate_keys()?;
+        // Nodes that a former daemon left out stay out until their first check.
+        let weights = daemon.health.weights(&daemon.config);
+        daemon.dataplane.set_weights(weights);
         daemon.follow_network(true).await?;
         daemon.dataplane.publish()?;
+        daemon.health.save();
         daemon.pulse.in_step(&daemon.missing);
         daemon.metrics.listen(daemon.config.metrics);
         tokio::spawn(server::serve(listener, shared));
@@ -192,6 +207,7 @@ impl Daemon {
         let mut keys = every(KEYS);
         let mut resurvey = every(RESURVEY);
         let beat = sd_notify::watchdog_enabled();
+        let mut poll = every(nodes::POLL);
         let mut heartbeat = every(beat.map_or(RESURVEY, |timeout| timeout / 2));
         let (swept_to, mut swept) = tokio::sync::mpsc::channel(1);
         self.tell_systemd(&[NotifyState::Ready]);
@@ -238,6 +254,8 @@ impl Daemon {
                     Ok(false) => {}
                     Err(error) => error!(error = &error as &dyn std::error::Error, "cookie keys"),
                 },
+                finding = self.health.next() => self.health_checked(finding),
+                _ = poll.tick() => self.health_polled(),
                 _ = resurvey.tick() => self.keep_up().await,
                 _ = heartbeat.tick() => if beat.is_some() {
                     self.tell_systemd(&[NotifyState::Watchdog]);
@@ -287,6 +305,7 @@ impl Daemon {
         if !first && network == self.network {
             return Ok(());
         }
+        self.health.set_ways(self.ways(&network));
         let changes = self.dataplane.apply(&self.config, &network)?;
         let missing = self.dataplane.attach(&self.config, &network)?;
         let missing: Vec<String> = missing.into_iter().map(str::to_owned).collect();

@@ -68,6 +68,11 @@ impl Place {
         self.run_dir.join(format!("{}.edits.json", self.escaped()))
     }
 
+    /// What is known about the health of nodes.
+    pub fn health(&self) -> PathBuf {
+        self.run_dir.join(format!("{}.health.json", self.escaped()))
+    }
+
     /// `/sys/fs/bpf/forwarder` → `sys-fs-bpf-forwarder`; a hyphen is doubled, so that no two are the same.
     fn escaped(&self) -> String {
         let text = self.bpffs.to_string_lossy();

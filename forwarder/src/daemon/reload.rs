@@ -177,6 +177,7 @@ impl Daemon {
         match self.adopt(&new).await {
             Ok(changes) => {
                 self.config = Arc::new(new);
+                self.health_adopts();
                 self.pulse.in_step(&self.missing);
                 self.metrics.listen(self.config.metrics);
                 info!(

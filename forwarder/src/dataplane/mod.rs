@@ -29,10 +29,12 @@ pub mod registry;
 pub mod sizes;
 pub mod sweep;
 pub mod unload;
+pub mod weights;
 pub mod write;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use forwarder_common::abi::map;
 use thiserror::Error;
@@ -48,6 +50,7 @@ use self::plan::PlanError;
 use self::registry::{Attachment, InUse, Registry, RegistryError};
 use self::sizes::{Sizes, SizesError};
 use self::sweep::{SweepError, Sweeper, Swept};
+use self::weights::Weights;
 use self::write::Changes;
 use crate::config::Config;
 use crate::link::{Link, Network};
@@ -106,6 +109,7 @@ pub struct Dataplane {
     registry: Registry,
     registry_path: PathBuf,
     expired: Expired,
+    weights: Weights,
     /// Sweeps that saw nothing but the present plan at work.
     settled: u32,
     /// What this process has attached or taken over.
@@ -158,6 +162,7 @@ impl Dataplane {
             keys: KeyRing::default(),
             registry,
             registry_path: registry_path.to_owned(),
+            weights: Weights::default(),
             settled: 0,
             attached: BTreeSet::new(),
         };
@@ -168,7 +173,7 @@ impl Dataplane {
     pub fn apply(&mut self, config: &Config, network: &Network) -> Result<Changes, DataplaneError> {
         // A plan that does not fit leaves no trace in the numbers.
         let mut registry = self.registry.clone();
-        let plan = plan::plan(config, network, &mut registry, &self.sizes)?;
+        let plan = plan::plan(config, network, &mut registry, &self.sizes, &self.weights)?;
         self.registry = registry;
         // Numbers are on disk before any map holds them.
         self.registry.save(&self.registry_path)?;
@@ -176,6 +181,45 @@ impl Dataplane {
         let changes = self.tables.apply(&plan, &mut self.registry)?;
         self.registry.save(&self.registry_path)?;
         Ok(changes)
+    }
+
+    /// The weights that count from the next [`Self::apply`] on.
+    pub fn set_weights(&mut self, weights: Weights) {
+        self.weights = weights;
+    }
+
+    /// Makes other weights count at once, without a look at anything else: only tables of pools that they
+    /// change are written, each before its pool turns to it. Returns how many pools did.
+    pub fn rebalance(
+        &mut self,
+        config: &Config,
+        weights: Weights,
+    ) -> Result<usize, DataplaneError> {
+        if weights == self.weights {
+            return Ok(0);
+        }
+        self.weights = weights;
+        let mut changed = 0;
+        for (number, (_, pool)) in plan::pools(config, &mut self.registry, &self.weights) {
+            changed += usize::from(self.tables.pool(number, &pool)?);
+        }
+        Ok(changed)
+    }
+
+    /// Refuses new connections to these pools until then, time of the monotonic clock, and to no other pool.
+    pub fn refuse(
+        &mut self,
+        config: &Config,
+        pools: &BTreeSet<&str>,
+        until: Duration,
+    ) -> Result<(), DataplaneError> {
+        let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+        for (number, (pool, _)) in plan::pools(config, &mut self.registry, &self.weights) {
+            let refused = pools.contains(pool.name.get_ref().as_str());
+            self.tables
+                .refuse(number, if refused { until } else { 0 })?;
+        }
+        Ok(())
     }
 
     /// Attaches to interfaces that are there and not attached yet, tunnels first, so that nodes' answers

@@ -15,11 +15,12 @@ use thiserror::Error;
 
 use super::registry::{PoolKey, Registry, RouteKey};
 use super::sizes::Sizes;
+use super::weights::Weights;
 use crate::config::Config;
 use crate::config::model::{
     Balance, ClientAddress, Keyword, Listener, NodeState, OnRefuse, Pool, Route,
 };
-use crate::link::{LinkKind, Network, mss};
+use crate::link::{Egress, Link, LinkKind, Network, mss};
 
 /// MTU of a path that is not known: every IPv6 link has it.
 const LEAST_MTU: u32 = 1_280;
@@ -95,11 +96,12 @@ pub fn plan(
     network: &Network,
     registry: &mut Registry,
     sizes: &Sizes,
+    weights: &Weights,
 ) -> Result<Plan, PlanError> {
     registry.begin();
     let nodes = number_nodes(config, registry);
     room("nodes", registry.nodes.end(), sizes.nodes)?;
-    let pools = pools(config, registry);
+    let pools = pools(config, registry, weights);
     room("pools", registry.pools.end(), sizes.pools)?;
     let listeners: Vec<u16> = config
         .listeners
@@ -165,7 +167,11 @@ fn number_nodes(config: &Config, registry: &mut Registry) -> HashMap<SocketAddr,
 }
 
 /// Number and value of each pool, in the order of the configuration.
-fn pools<'a>(config: &'a Config, registry: &mut Registry) -> Vec<(u16, (&'a Pool, PoolPlan))> {
+pub fn pools<'a>(
+    config: &'a Config,
+    registry: &mut Registry,
+    weights: &Weights,
+) -> Vec<(u16, (&'a Pool, PoolPlan))> {
     let numbered = config.pools.iter().map(|pool| {
         let key = PoolKey {
             name: pool.name.get_ref().clone(),
@@ -177,15 +183,15 @@ fn pools<'a>(config: &'a Config, registry: &mut Registry) -> Vec<(u16, (&'a Pool
                 .collect(),
         };
         let number = narrow(registry.pools.number(&key));
-        (number, (pool, pool_plan(pool)))
+        (number, (pool, pool_plan(pool, weights)))
     });
     numbered.collect()
 }
 
-fn pool_plan(pool: &Pool) -> PoolPlan {
+fn pool_plan(pool: &Pool, weights: &Weights) -> PoolPlan {
     let table = Box::new(abi::MaglevTable {
-        v4: shares(pool, SocketAddr::is_ipv4),
-        v6: shares(pool, SocketAddr::is_ipv6),
+        v4: shares(pool, weights, SocketAddr::is_ipv4),
+        v6: shares(pool, weights, SocketAddr::is_ipv6),
     });
     PoolPlan {
         value: abi::Pool {
@@ -196,20 +202,20 @@ fn pool_plan(pool: &Pool) -> PoolPlan {
                 Balance::Source => abi::balance::SOURCE,
                 Balance::Random => abi::balance::RANDOM,
             },
-            pad: 0,
+            refuse_until_ns: 0,
         },
         table,
     }
 }
 
 /// One half of a pool's table: a client meets nodes of its own family only, and weights count among those.
-fn shares(pool: &Pool, of_family: fn(&SocketAddr) -> bool) -> [u16; 1024] {
+fn shares(pool: &Pool, weights: &Weights, of_family: fn(&SocketAddr) -> bool) -> [u16; 1024] {
     let mut candidates: Vec<_> = (0_u16..)
         .zip(&pool.nodes)
         .filter(|(_, node)| of_family(node.address.get_ref()))
         .map(|(ordinal, node)| {
             let name = node.address.get_ref().to_string();
-            maglev::Candidate::new(ordinal, name.as_bytes(), u32::from(node.share()))
+            maglev::Candidate::new(ordinal, name.as_bytes(), weights.of(pool, node))
         })
         .collect();
     let mut ordinals = [0; 1024];
@@ -326,12 +332,6 @@ fn paths(registry: &Registry) -> Vec<(u16, abi::Path)> {
 }
 
 fn node_values(config: &Config, network: &Network, registry: &Registry) -> Vec<(u16, abi::Node)> {
-    let tunnels: Vec<&str> = config
-        .entrance
-        .tunnels
-        .iter()
-        .map(|name| name.get_ref().as_str())
-        .collect();
     let public = config.entrance.public.iter();
     let widest = public
         .filter_map(|name| network.link(name.get_ref()))
@@ -341,7 +341,7 @@ fn node_values(config: &Config, network: &Network, registry: &Registry) -> Vec<(
     let nodes = registry.nodes.iter();
     let value = |address: SocketAddr| abi::Node {
         closed: u8::from(is_closed(config, address)),
-        ..node_value(address, &tunnels, widest, network)
+        ..node_value(address, config, widest, network)
     };
     nodes
         .map(|(number, address)| (narrow(number), value(*address)))
@@ -354,17 +354,26 @@ fn is_closed(config: &Config, address: SocketAddr) -> bool {
     nodes.any(|node| *node.address.get_ref() == address && node.state != NodeState::Ready)
 }
 
+/// How a node is reached, if it is by one of the tunnels.
+pub fn way<'a>(
+    ip: IpAddr,
+    config: &Config,
+    network: &'a Network,
+) -> Option<(&'a Egress, &'a Link)> {
+    let egress = network.egress.get(&ip).filter(|egress| !egress.local)?;
+    let link = network.link_by_index(egress.ifindex)?;
+    let mut tunnels = config.entrance.tunnels.iter();
+    let usable = link.up
+        && link.kind != LinkKind::Unsupported
+        && tunnels.any(|name| *name.get_ref() == link.name);
+    usable.then_some((egress, link))
+}
+
 /// A node without a tunnel gets interface 0: packets to it are dropped rather than sent in the clear by
 /// the public interface. Segments of `widest`, the smallest MTU of the public interfaces, must fit both
 /// ways: there is no router between the two that could tell an end.
-fn node_value(node: SocketAddr, tunnels: &[&str], widest: u32, network: &Network) -> abi::Node {
+fn node_value(node: SocketAddr, config: &Config, widest: u32, network: &Network) -> abi::Node {
     let ip = node.ip();
-    let egress = network.egress.get(&ip).filter(|egress| !egress.local);
-    let way = egress.and_then(|egress| {
-        let link = network.link_by_index(egress.ifindex)?;
-        let usable = link.up && link.kind != LinkKind::Unsupported;
-        (usable && tunnels.contains(&link.name.as_str())).then_some((egress, link))
-    });
     let mut value = abi::Node {
         address: address(ip),
         local: [0; 4],
@@ -377,7 +386,7 @@ fn node_value(node: SocketAddr, tunnels: &[&str], widest: u32, network: &Network
         mtu: LEAST_MTU,
         pad2: 0,
     };
-    if let Some((egress, link)) = way {
+    if let Some((egress, link)) = way(ip, config, network) {
         let mtu = egress.mtu.map_or(link.mtu, |route| route.min(link.mtu));
         let source = egress
             .source

@@ -103,7 +103,7 @@ impl Tables {
     }
 
     /// A pool has two tables and uses one; a new one is written to the other before the pool turns to it.
-    fn pool(&mut self, number: u16, pool: &PoolPlan) -> Result<bool, MapsError> {
+    pub fn pool(&mut self, number: u16, pool: &PoolPlan) -> Result<bool, MapsError> {
         let index = u32::from(number);
         let slots = [index * 2, index * 2 + 1];
         let known = found(self.pools.get(&index, 0)).reading(map::POOLS)?;
@@ -129,6 +129,8 @@ impl Tables {
         }
         let value = abi::Pool {
             maglev: slot,
+            // Written by [`Self::refuse`] alone.
+            refuse_until_ns: known.map_or(0, |known| known.refuse_until_ns),
             ..pool.value
         };
         if known == Some(value) {
@@ -136,6 +138,17 @@ impl Tables {
         }
         self.pools.set(index, value, 0).writing(map::POOLS)?;
         Ok(true)
+    }
+
+    /// Until then, ns of the monotonic clock, new connections to a pool are refused; 0 ends that.
+    pub fn refuse(&mut self, number: u16, until_ns: u64) -> Result<(), MapsError> {
+        let index = u32::from(number);
+        let known = found(self.pools.get(&index, 0)).reading(map::POOLS)?;
+        let Some(mut pool) = known.filter(|pool| pool.refuse_until_ns != until_ns) else {
+            return Ok(());
+        };
+        pool.refuse_until_ns = until_ns;
+        self.pools.set(index, pool, 0).writing(map::POOLS)
     }
 
     fn name_table(

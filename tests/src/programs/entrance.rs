@@ -139,7 +139,7 @@ pub(super) fn pool(maps: &mut Maps, number: u16, nodes: u16, mode: Mode) {
         nodes,
         client_address: mode.number(),
         balance: balance::SOURCE,
-        pad: 0,
+        refuse_until_ns: 0,
     };
     maps.pools.set(u32::from(number), pool, 0).expect("POOLS");
     for node in 0..nodes {

@@ -4,6 +4,7 @@
 //! a gap rather than stopping the rest. A [`Config`] results only if nothing was an error.
 
 mod entrance;
+mod health;
 mod listener;
 mod metrics;
 mod pool;

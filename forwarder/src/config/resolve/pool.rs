@@ -1,10 +1,12 @@
 //! `[[pool]]`: nodes, and how they are reached.
 
+use std::time::Duration;
+
 use serde_spanned::Spanned;
 
 use super::{Context, Gaps, unique_names};
 use crate::config::diagnostic::{Diagnostic, Span};
-use crate::config::model::{Balance, ClientAddress, Node, NodeState, Pool};
+use crate::config::model::{Balance, ClientAddress, Node, NodeState, OnDown, Pool, WhenEmpty};
 use crate::config::raw::{RawNode, RawPool, Text};
 
 /// Largest weight; more would not show in a Maglev table.
@@ -40,11 +42,24 @@ fn one(context: &mut Context<'_>, index: usize, raw: &Spanned<RawPool>) -> Optio
         ClientAddress::Transparent,
     );
     let balance = context.keyword("balance", raw.balance.as_ref(), Balance::Source);
+    let health = super::health::resolve(context, raw, client_address);
+    let slow_start = context.duration(
+        "slow_start",
+        raw.slow_start.as_ref(),
+        Duration::ZERO..=Duration::from_secs(3_600),
+        Duration::ZERO,
+    );
+    let when_empty = context.keyword("when_empty", raw.when_empty.as_ref(), WhenEmpty::TryAll);
+    let on_down = context.keyword("on_down", raw.on_down.as_ref(), OnDown::Keep);
     let nodes = nodes(context, index, raw, &span);
     Some(Pool {
         name: name?,
         client_address: client_address?,
         balance: balance?,
+        health: health?,
+        slow_start: slow_start?,
+        when_empty: when_empty?,
+        on_down: on_down?,
         nodes: nodes?,
     })
 }

@@ -81,7 +81,7 @@ fn network() -> Network {
 fn planned(text: &str, network: &Network, registry: &mut Registry) -> Plan {
     let config = config(text);
     let sizes = Sizes::of(&config);
-    plan(&config, network, registry, &sizes).unwrap()
+    plan(&config, network, registry, &sizes, &Weights::default()).unwrap()
 }
 
 #[test]
@@ -234,7 +234,9 @@ fn too_many_are_refused_by_name() {
     let config = config(TEXT);
     let mut sizes = Sizes::of(&config);
     sizes.nodes = 2;
-    let error = plan(&config, &network(), &mut Registry::default(), &sizes).unwrap_err();
+    let mut registry = Registry::default();
+    let weights = Weights::default();
+    let error = plan(&config, &network(), &mut registry, &sizes, &weights).unwrap_err();
     assert_eq!((error.what, error.count, error.room), ("nodes", 4, 2));
 }
 

@@ -1,0 +1,120 @@
+//! Health, followed: tables, refusals, resets.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+
+use forwarder_common::abi::NodeStats;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use super::Daemon;
+use crate::dataplane::clock::monotonic;
+use crate::dataplane::{DataplaneError, flows, plan};
+use crate::health::{Dead, Finding, REFUSAL, Ways};
+use crate::link::Network;
+
+/// What is in force because of health.
+#[derive(Debug, Default)]
+pub struct Following {
+    refused: BTreeSet<String>,
+    /// When the refusals were last renewed; `None` before the first time.
+    renewed: Option<Instant>,
+}
+
+impl Daemon {
+    /// A check has ended.
+    pub(super) fn health_checked(&mut self, finding: Finding) {
+        if let Some(dead) = self.health.checked(finding) {
+            self.reset_flows(dead);
+        }
+        self.follow_health();
+    }
+
+    /// Time has passed: counters, shares and refusals.
+    pub(super) fn health_polled(&mut self) {
+        match self.node_stats() {
+            Ok(stats) => self.health.poll(&stats),
+            Err(error) => error!(error = &error as &dyn std::error::Error, "health"),
+        }
+        self.follow_health();
+        self.health.save();
+    }
+
+    /// Interfaces that lead to nodes, for their checks.
+    pub(super) fn ways(&self, network: &Network) -> Ways {
+        let nodes = self.config.pools.iter().flat_map(|pool| &pool.nodes);
+        let ways = nodes.filter_map(|node| {
+            let ip = node.address.get_ref().ip();
+            let (_, link) = plan::way(ip, &self.config, network)?;
+            Some((ip, link.name.clone()))
+        });
+        ways.collect()
+    }
+
+    /// Another configuration is in use.
+    pub(super) fn health_adopts(&mut self) {
+        self.health.follow(&self.config);
+        self.health.set_ways(self.ways(&self.network));
+        self.follow_health();
+        self.health.save();
+    }
+
+    fn node_stats(&self) -> Result<HashMap<SocketAddr, NodeStats>, DataplaneError> {
+        let nodes = self.dataplane.registry().nodes.iter();
+        let stats = nodes.map(|(number, address)| {
+            let number = u16::try_from(number).unwrap_or(u16::MAX);
+            Ok((*address, self.counters.node(number)?))
+        });
+        stats.collect()
+    }
+
+    /// Brings tables and refusals in step with health. What fails is tried again at the next poll.
+    pub(super) fn follow_health(&mut self) {
+        let weights = self.health.weights(&self.config);
+        match self.dataplane.rebalance(&self.config, weights) {
+            Ok(0) => {}
+            Ok(pools) => info!(pools, "shares of nodes changed"),
+            Err(error) => error!(error = &error as &dyn std::error::Error, "shares of nodes"),
+        }
+        if let Err(error) = self.refuse() {
+            error!(
+                error = &error as &dyn std::error::Error,
+                "pools without nodes"
+            );
+        }
+    }
+
+    fn refuse(&mut self) -> Result<(), DataplaneError> {
+        let refused = self.health.refused(&self.config);
+        let same = refused.iter().copied().eq(self.following.refused.iter());
+        let due = match self.following.renewed {
+            Some(renewed) => !refused.is_empty() && renewed.elapsed() > REFUSAL / 3,
+            None => true,
+        };
+        if same && !due {
+            return Ok(());
+        }
+        let until = monotonic() + REFUSAL;
+        self.dataplane.refuse(&self.config, &refused, until)?;
+        self.following.refused = refused.into_iter().map(str::to_owned).collect();
+        self.following.renewed = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Ends the flows of a node on another thread: there may be many.
+    fn reset_flows(&self, Dead { pool, node }: Dead) {
+        let pins = self.dataplane.pins().clone();
+        let registry = self.dataplane.registry().clone();
+        tokio::task::spawn_blocking(move || {
+            let ended = flows::end(&pins, &registry, |flow| {
+                flow.pool.as_ref() == Some(&pool) && flow.node_address == Some(node)
+            });
+            match ended {
+                Ok(ended) => {
+                    info!(pool, %node, flows = ended.len(), "connections of a dead node are reset")
+                }
+                Err(error) => error!(error = &error as &dyn std::error::Error, "resets"),
+            }
+        });
+    }
+}

@@ -1,0 +1,454 @@
+//! Health of nodes: who works, and what share of new connections each gets.
+//!
+//! ```text
+//! check (a task for each node) ──▶ state ──▶ weights ──▶ Maglev tables
+//! NODE_STATS (clients' connections) ──▶ ┘  └──▶ report (a file, for `status`)
+//! ```
+//!
+//! Nothing here is needed to forward: without a daemon the tables stay as they are, a node that does not
+//! answer is passed over by the programs, and a refusal ends by itself ([`REFUSAL`]).
+
+mod check;
+mod expiry;
+pub mod report;
+pub mod state;
+mod tls;
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use forwarder_common::abi::NodeStats;
+use forwarder_common::name::PatternKind;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use self::check::{Method, Outcome};
+use self::report::{LastCheck, NodeReport, Report};
+use self::state::{Cause, Change, Limits, NodeState};
+use self::tls::Trust;
+use crate::config::Config;
+use crate::config::model::{Check, Node, OnDown, Pool, WhenEmpty};
+use crate::dataplane::weights::Weights;
+
+/// How often counters are looked at and shares follow the clock.
+pub const POLL: Duration = Duration::from_millis(500);
+/// How long a pool is refused without being renewed.
+pub const REFUSAL: Duration = Duration::from_secs(15);
+/// The interval while results change, unless the configured one is shorter.
+const FAST: Duration = Duration::from_secs(1);
+/// The weight of the heaviest node of a pool in which shares differ.
+const FINEST: u32 = 1_000;
+
+/// Interfaces that lead to nodes.
+pub type Ways = HashMap<IpAddr, String>;
+
+/// The end of a check.
+#[derive(Debug)]
+pub struct Finding {
+    /// Index into the watched nodes.
+    node: usize,
+    outcome: Outcome,
+}
+
+/// A node whose open connections are to be reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dead {
+    /// Its pool.
+    pub pool: String,
+    /// Its address.
+    pub node: SocketAddr,
+}
+
+struct Watched {
+    pool: String,
+    name: String,
+    node: SocketAddr,
+    limits: Limits,
+    passive: bool,
+    on_down: OnDown,
+    state: NodeState,
+    /// When the state began.
+    since: SystemTime,
+    last: Option<LastCheck>,
+    expires: Option<SystemTime>,
+    /// Failed and accepted connections at the last look.
+    counted: Option<[u64; 2]>,
+    now: Arc<Notify>,
+}
+
+/// Everything known about the health of nodes.
+pub struct Health {
+    watched: Vec<Watched>,
+    findings: mpsc::Receiver<Finding>,
+    /// Absent until the network has been looked at: checks wait for it.
+    ways: watch::Sender<Option<Ways>>,
+    /// The checks; dropped, they end.
+    tasks: JoinSet<()>,
+    file: PathBuf,
+    /// Whether the file is behind.
+    stale_file: bool,
+}
+
+impl Health {
+    /// Watches the nodes of a configuration. What a former daemon left in `file` holds until something newer
+    /// is known. Needs a running tokio.
+    pub fn new(config: &Config, file: PathBuf) -> Self {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let left = Report::load(&file).unwrap_or_default();
+        let mut health = Self {
+            watched: Vec::new(),
+            findings: mpsc::channel(1).1,
+            ways: watch::Sender::default(),
+            tasks: JoinSet::new(),
+            file,
+            stale_file: true,
+        };
+        health.follow(config);
+        for own in &mut health.watched {
+            let known = left.of(&own.pool, own.node);
+            if let Some(known) = known.filter(|known| known.is_down() && known.since <= wall) {
+                let cause = known.cause.unwrap_or(Cause::Check);
+                own.state = NodeState::left_down(cause, now);
+                own.since = known.since;
+            }
+        }
+        health
+    }
+
+    /// Watches the nodes of another configuration from now on. What is known about nodes that stay is kept.
+    pub fn follow(&mut self, config: &Config) {
+        let mut former: HashMap<(String, SocketAddr), Watched> = std::mem::take(&mut self.watched)
+            .into_iter()
+            .map(|own| ((own.pool.clone(), own.node), own))
+            .collect();
+        self.tasks = JoinSet::new();
+        let (to, findings) = mpsc::channel(64);
+        self.findings = findings;
+        self.stale_file = true;
+        for (at, pool) in config.pools.iter().enumerate() {
+            let method = (pool.health.check != Check::None).then(|| method(config, at, pool));
+            for node in &pool.nodes {
+                let address = *node.address.get_ref();
+                let former = former.remove(&(pool.name.get_ref().clone(), address));
+                let own = watched(pool, node, former);
+                if let Some(method) = &method {
+                    let check = CheckLoop {
+                        index: self.watched.len(),
+                        node: address,
+                        method: method.clone(),
+                        ways: self.ways.subscribe(),
+                        now: Arc::clone(&own.now),
+                        to: to.clone(),
+                    };
+                    self.tasks.spawn(check.run());
+                }
+                self.watched.push(own);
+            }
+        }
+    }
+
+    /// Says through which interfaces nodes are reached. Nodes without one fail their checks.
+    pub fn set_ways(&self, ways: Ways) {
+        self.ways.send_replace(Some(ways));
+    }
+
+    /// The next check that ends. Does not end while there are none.
+    pub async fn next(&mut self) -> Finding {
+        match self.findings.recv().await {
+            Some(finding) => finding,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes a check in. Returns the node if its connections are to be reset.
+    pub fn checked(&mut self, finding: Finding) -> Option<Dead> {
+        let own = self.watched.get_mut(finding.node)?;
+        let Outcome {
+            result,
+            took,
+            expires,
+        } = finding.outcome;
+        let error = result.as_ref().err().map(ToString::to_string);
+        let change = own.state.check(result.is_ok(), Instant::now(), &own.limits);
+        own.expires = expires.or(own.expires);
+        own.last = Some(LastCheck {
+            at: SystemTime::now(),
+            took,
+            error,
+        });
+        self.stale_file = true;
+        change.and_then(|change| own.changed(change))
+    }
+
+    /// Takes the counters of nodes and the time in.
+    pub fn poll(&mut self, stats: &HashMap<SocketAddr, NodeStats>) {
+        let now = Instant::now();
+        for own in &mut self.watched {
+            let seen = stats.get(&own.node).filter(|_| own.passive);
+            let seen = seen.map(|stats| [stats.syn_timeouts + stats.syn_resets, stats.accepted]);
+            let before = std::mem::replace(&mut own.counted, seen);
+            let mut change = None;
+            if let (Some(seen), Some(before)) = (seen, before) {
+                let [failed, accepted] =
+                    [0, 1].map(|at: usize| seen[at].saturating_sub(before[at]));
+                change = own.state.clients(failed, accepted, now, &own.limits);
+            }
+            if let Some(change) = change.or_else(|| own.state.tick(now, &own.limits)) {
+                // Clients alone never reset a node's connections.
+                own.changed(change);
+                self.stale_file = true;
+            }
+        }
+    }
+
+    /// The weights that follow. Where no node of a family works, all count as if they did.
+    pub fn weights(&self, config: &Config) -> Weights {
+        let now = Instant::now();
+        let mut weights = Weights::default();
+        let states: HashMap<(&str, SocketAddr), &Watched> = self
+            .watched
+            .iter()
+            .map(|own| ((own.pool.as_str(), own.node), own))
+            .collect();
+        for pool in &config.pools {
+            let name = pool.name.get_ref().as_str();
+            for v4 in [true, false] {
+                let nodes = pool
+                    .nodes
+                    .iter()
+                    .map(|node| (*node.address.get_ref(), node.share()));
+                let shares: Vec<(SocketAddr, u32, u32)> = nodes
+                    .filter(|(address, weight)| address.is_ipv4() == v4 && *weight > 0)
+                    .map(|(address, weight)| {
+                        let state = states.get(&(name, address));
+                        let share = state.map_or(100, |own| own.state.share(now, &own.limits));
+                        (address, u32::from(weight), share)
+                    })
+                    .collect();
+                for (address, weight) in relative(&shares) {
+                    weights.set(name, address, weight);
+                }
+            }
+        }
+        weights
+    }
+
+    /// Pools in which checks left no node, and which want new connections refused then.
+    pub fn refused<'a>(&self, config: &'a Config) -> BTreeSet<&'a str> {
+        let pools = config.pools.iter();
+        let refusing = pools.filter(|pool| pool.when_empty == WhenEmpty::Refuse);
+        let empty = refusing.filter(|pool| {
+            let takes = |own: &Watched| {
+                let mut nodes = pool.nodes.iter();
+                nodes.any(|node| *node.address.get_ref() == own.node && node.share() > 0)
+            };
+            let of_pool = |own: &&Watched| own.pool == *pool.name.get_ref() && takes(own);
+            let mut nodes = self.watched.iter().filter(of_pool).peekable();
+            nodes.peek().is_some() && nodes.all(|own| own.state.down() == Some(Cause::Check))
+        });
+        empty.map(|pool| pool.name.get_ref().as_str()).collect()
+    }
+
+    /// What is known, for people and metrics.
+    pub fn report(&self) -> Report {
+        let now = Instant::now();
+        let nodes = self.watched.iter().map(|own| NodeReport {
+            pool: own.pool.clone(),
+            name: own.name.clone(),
+            address: own.node,
+            state: report::State::of(
+                &own.state,
+                own.limits.interval.is_some(),
+                own.last.is_some(),
+            ),
+            cause: own.state.down(),
+            share: own.state.share(now, &own.limits),
+            since: own.since,
+            last: own.last.clone(),
+            certificate_expires: own.expires,
+        });
+        Report {
+            nodes: nodes.collect(),
+        }
+    }
+
+    /// Writes the report where `status` finds it, if there is anything new.
+    pub fn save(&mut self) {
+        if std::mem::take(&mut self.stale_file)
+            && let Err(error) = self.report().save(&self.file)
+        {
+            warn!(path = %self.file.display(), %error, "health is not written");
+        }
+    }
+}
+
+impl Watched {
+    /// Tells about a change, once. Returns the node if its connections are to be reset.
+    fn changed(&mut self, change: Change) -> Option<Dead> {
+        let (pool, node, address) = (&self.pool, &self.name, self.node);
+        let last = self.last.as_ref();
+        let error = last
+            .and_then(|last| last.error.as_deref())
+            .unwrap_or_default();
+        match change {
+            Change::Up => info!(pool, node, %address, "node is up"),
+            Change::Down(Cause::Check) => warn!(pool, node, %address, error, "node is down"),
+            Change::Down(Cause::Clients) => {
+                warn!(pool, node, %address, "node is down: it does not accept connections");
+                self.now.notify_one();
+            }
+            Change::Confirmed => info!(pool, node, %address, error, "node is down, says its check"),
+        }
+        if change != Change::Confirmed {
+            self.since = SystemTime::now();
+        }
+        let proven = matches!(change, Change::Confirmed | Change::Down(Cause::Check));
+        (proven && self.on_down == OnDown::Reset).then(|| Dead {
+            pool: self.pool.clone(),
+            node: self.node,
+        })
+    }
+}
+
+fn watched(pool: &Pool, node: &Node, former: Option<Watched>) -> Watched {
+    let checks = &pool.health;
+    let fresh = Watched {
+        pool: pool.name.get_ref().clone(),
+        name: node.name.clone(),
+        node: *node.address.get_ref(),
+        limits: Limits {
+            rise: checks.rise,
+            fall: checks.fall,
+            interval: (checks.check != Check::None).then_some(checks.interval),
+            slow_start: pool.slow_start,
+        },
+        passive: checks.passive,
+        on_down: pool.on_down,
+        state: NodeState::default(),
+        since: SystemTime::now(),
+        last: None,
+        expires: None,
+        counted: None,
+        now: Arc::new(Notify::new()),
+    };
+    match former {
+        Some(former) => Watched {
+            state: former.state,
+            since: former.since,
+            last: former.last,
+            expires: former.expires,
+            counted: former.counted,
+            ..fresh
+        },
+        None => fresh,
+    }
+}
+
+fn method(config: &Config, at: usize, pool: &Pool) -> Method {
+    let checks = pool.health.clone();
+    let routes = config.routes.iter().filter(|route| route.pool == at);
+    let mut names = routes.flat_map(|route| &route.names);
+    let routed = names
+        .find(|name| name.kind() == PatternKind::Exact)
+        .map(|name| name.name().to_owned());
+    let trust = checks.check.is_tls().then(|| Trust::new(checks.verify));
+    let trust = trust.and_then(|trust| {
+        trust
+            .map_err(|error| warn!(pool = pool.name.get_ref(), %error, "no TLS for checks"))
+            .ok()
+    });
+    Method {
+        server_name: checks.server_name.clone().or(routed),
+        trust: trust.map(Arc::new),
+        checks,
+    }
+}
+
+/// Weights where shares differ; nothing where all have their full share or none has any.
+fn relative(nodes: &[(SocketAddr, u32, u32)]) -> Vec<(SocketAddr, u16)> {
+    let full = nodes.iter().all(|(_, _, share)| *share == 100);
+    let none = nodes.iter().all(|(_, _, share)| *share == 0);
+    if full || none {
+        return Vec::new();
+    }
+    let heaviest = nodes
+        .iter()
+        .map(|(_, weight, _)| *weight)
+        .max()
+        .unwrap_or(1);
+    let factor = (FINEST / heaviest.max(1)).max(1);
+    let nodes = nodes.iter().map(|(address, weight, share)| {
+        let part = (weight * factor * share / 100).min(FINEST);
+        let least = u32::from(*share > 0);
+        (*address, part.max(least) as u16)
+    });
+    nodes.collect()
+}
+
+/// Checks one node again and again.
+struct CheckLoop {
+    index: usize,
+    node: SocketAddr,
+    method: Method,
+    ways: watch::Receiver<Option<Ways>>,
+    now: Arc<Notify>,
+    to: mpsc::Sender<Finding>,
+}
+
+impl CheckLoop {
+    async fn run(mut self) {
+        if self.ways.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        let checks = &self.method.checks;
+        let random = RandomState::new();
+        let mut round = 0_u64;
+        // Spread over the first second: a start is no reason to meet all nodes at once.
+        let mut pause = part(checks.interval.min(FAST), random.hash_one(round));
+        let (mut last, mut row) = (None, 0);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.now.notified() => {}
+            }
+            let interface = self.interface();
+            let outcome = self.method.run(self.node, interface.as_deref()).await;
+            let success = outcome.result.is_ok();
+            row = if last == Some(success) { row + 1 } else { 1 };
+            last = Some(success);
+            let settled = row >= if success { checks.rise } else { checks.fall };
+            let interval = if settled {
+                checks.interval
+            } else {
+                checks.interval.min(FAST)
+            };
+            round += 1;
+            // 90 to 110 %.
+            pause = interval * 9 / 10 + part(interval / 5, random.hash_one(round));
+            let node = self.index;
+            if self.to.send(Finding { node, outcome }).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl CheckLoop {
+    fn interface(&self) -> Option<String> {
+        let ways = self.ways.borrow();
+        ways.as_ref()?.get(&self.node.ip()).cloned()
+    }
+}
+
+/// A random part of a duration.
+fn part(whole: Duration, random: u64) -> Duration {
+    whole.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64)
+}
+
+#[cfg(test)]
+mod tests;
