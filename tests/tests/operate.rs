@@ -448,18 +448,20 @@ fn watchers_see_who_comes_and_who_is_refused() -> Result<()> {
         }
     });
     // It takes a moment until it listens; until then nothing is told.
-    let mut told = None;
-    for _ in 0..20 {
-        site.report(Family::V4, "www.example.org")?;
-        site.curl(Family::V4, "private.example.org", "/")?.run()?;
-        told = from.recv_timeout(Duration::from_secs(1)).ok();
-        if told.is_some() {
-            break;
+    let event = || -> Result<Option<String>> {
+        for _ in 0..20 {
+            site.report(Family::V4, "www.example.org")?;
+            site.curl(Family::V4, "private.example.org", "/")?.run()?;
+            if let Ok(line) = from.recv_timeout(Duration::from_secs(1)) {
+                return Ok(Some(line));
+            }
         }
-    }
+        Ok(None)
+    };
+    let told = event();
     let _ = watcher.kill();
     let _ = watcher.wait();
-    let told: serde_json::Value = serde_json::from_str(&told.expect("an event")).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told?.expect("an event")).unwrap();
     assert_eq!(told["event"], "refused", "{told:#}");
     assert_eq!(told["name"], "private.example.org");
     assert_eq!(told["reason"], "unlisted_name");
