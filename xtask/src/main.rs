@@ -12,6 +12,7 @@ mod build;
 mod debian;
 mod demo;
 mod deny;
+mod dist;
 mod linker;
 mod privilege;
 mod process;
@@ -43,6 +44,8 @@ enum Command {
     Test(test::Arguments),
     /// Show the entrance at work with real clients and servers.
     Demo(demo::Arguments),
+    /// Make a Debian package of the optimised daemon.
+    Dist(dist::Arguments),
     /// Run the main job on a distribution kernel in a virtual machine.
     Vm(vm::Arguments),
 }
@@ -63,6 +66,7 @@ fn run(command: Command) -> Result<()> {
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Demo(arguments) => demo::run(&workspace, &arguments),
+        Command::Dist(arguments) => dist::run(&workspace, &arguments),
         Command::Vm(arguments) => vm::run(&workspace, &arguments),
         Command::Setup(arguments) => setup::run(&workspace, &arguments),
     }

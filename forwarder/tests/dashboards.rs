@@ -1,0 +1,182 @@
+//! Every query of the dashboards and rules parses, and asks only for metrics and labels that exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use forwarder::metrics::catalog;
+use promql_parser::label::MatchOp;
+use promql_parser::parser::{self, Expr, VectorSelector};
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Names of series and the labels each can have, recorded ones included.
+fn series() -> BTreeMap<String, BTreeSet<&'static str>> {
+    let mut all = BTreeMap::new();
+    for metric in catalog::ALL {
+        let mut labels: BTreeSet<_> = metric.labels().iter().copied().collect();
+        // Added by Prometheus.
+        labels.extend(["instance", "job"]);
+        let name = metric.name();
+        if metric.kind().as_str() == "histogram" {
+            all.insert(format!("{name}_sum"), labels.clone());
+            all.insert(format!("{name}_count"), labels.clone());
+            labels.insert("le");
+            all.insert(format!("{name}_bucket"), labels);
+        } else {
+            all.insert(name, labels);
+        }
+    }
+    all.insert(String::from("up"), BTreeSet::from(["instance", "job"]));
+    for (name, _) in rules().into_iter().filter(|(name, _)| name.contains(':')) {
+        all.insert(name, BTreeSet::from(["instance", "map"]));
+    }
+    all
+}
+
+/// Every vector selector of an expression.
+fn selectors<'a>(expr: &'a Expr, found: &mut Vec<&'a VectorSelector>) {
+    match expr {
+        Expr::Aggregate(e) => selectors(&e.expr, found),
+        Expr::Unary(e) => selectors(&e.expr, found),
+        Expr::Binary(e) => {
+            selectors(&e.lhs, found);
+            selectors(&e.rhs, found);
+        }
+        Expr::Paren(e) => selectors(&e.expr, found),
+        Expr::Subquery(e) => selectors(&e.expr, found),
+        Expr::VectorSelector(own) => found.push(own),
+        Expr::MatrixSelector(e) => found.push(&e.vs),
+        Expr::Call(e) => e.args.args.iter().for_each(|arg| selectors(arg, found)),
+        Expr::NumberLiteral(_) | Expr::StringLiteral(_) => {}
+        Expr::Extension(_) => panic!("an extension of PromQL"),
+    }
+}
+
+/// Checks a query; returns how many metrics it names.
+fn check(place: &str, query: &str) -> usize {
+    let plain = query.replace("$__rate_interval", "5m");
+    let expr = parser::parse(&plain).unwrap_or_else(|error| panic!("{place}: {query}: {error}"));
+    let series = series();
+    let mut found = Vec::new();
+    selectors(&expr, &mut found);
+    for selector in &found {
+        let name = selector.name.as_deref().unwrap_or_default();
+        let labels = series
+            .get(name)
+            .unwrap_or_else(|| panic!("{place}: there is no metric {name}"));
+        for matcher in &selector.matchers.matchers {
+            let known = labels.contains(matcher.name.as_str());
+            assert!(known, "{place}: {name} has no label {}", matcher.name);
+            if matcher.op == MatchOp::Equal && matcher.name == "map" {
+                assert!(
+                    MAPS.contains(&matcher.value.as_str()),
+                    "{place}: {}",
+                    matcher.value
+                );
+            }
+        }
+    }
+    found.len()
+}
+
+const MAPS: &[&str] = forwarder::dataplane::pins::MAPS;
+
+fn dashboards() -> Vec<(String, Value)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(root().join("dashboards")).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            let text = fs::read_to_string(&path).unwrap();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            all.push((name, serde_json::from_str(&text).unwrap()));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_panel_asks_for_what_exists() {
+    let dashboards = dashboards();
+    assert_eq!(dashboards.len(), 4);
+    for (file, dashboard) in &dashboards {
+        assert_eq!(dashboard["uid"], file.as_str());
+        let panels = dashboard["panels"].as_array().unwrap();
+        assert!(panels.len() >= 8, "{file}");
+        for panel in panels {
+            let place = format!("{file}: {}", panel["title"]);
+            let targets = panel["targets"].as_array().unwrap();
+            assert!(!targets.is_empty(), "{place}");
+            for target in targets {
+                let query = target["expr"].as_str().unwrap();
+                assert!(check(&place, query) > 0, "{place}: {query}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_dashboard_has_the_same_variables() {
+    for (file, dashboard) in dashboards() {
+        let variables = dashboard["templating"]["list"].as_array().unwrap().clone();
+        let names: Vec<_> = variables
+            .iter()
+            .filter_map(|v| v["name"].as_str())
+            .collect();
+        assert_eq!(names, ["datasource", "instance", "route", "node"], "{file}");
+        for variable in &variables[1..] {
+            let query = variable["definition"].as_str().unwrap();
+            let inner = query.strip_prefix("label_values(").unwrap();
+            let (selector, label) = inner.strip_suffix(')').unwrap().rsplit_once(", ").unwrap();
+            check(&file, selector);
+            let name = selector.split('{').next().unwrap();
+            assert!(series()[name].contains(label), "{file}: {query}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_of_the_forwarder_is_shown_somewhere() {
+    let text: String = dashboards().iter().map(|(_, d)| d.to_string()).collect();
+    let text = text + &fs::read_to_string(root().join("packaging/prometheus/rules.yml")).unwrap();
+    for metric in catalog::ALL {
+        assert!(text.contains(&metric.name()), "{}", metric.name());
+    }
+}
+
+/// Name and expression of each rule. The file keeps each on one line, so that no YAML reader is needed.
+fn rules() -> Vec<(String, String)> {
+    let text = fs::read_to_string(root().join("packaging/prometheus/rules.yml")).unwrap();
+    let mut all = Vec::new();
+    let mut name = None;
+    for line in text.lines().map(str::trim) {
+        let named = line
+            .strip_prefix("- record: ")
+            .or_else(|| line.strip_prefix("- alert: "));
+        if let Some(named) = named {
+            assert_eq!(
+                name.replace(named.to_owned()),
+                None,
+                "a rule without expression"
+            );
+        } else if let Some(expr) = line.strip_prefix("expr: ") {
+            all.push((name.take().unwrap(), expr.to_owned()));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_rule_asks_for_what_exists() {
+    let rules = rules();
+    assert!(rules.len() >= 12);
+    for (name, query) in &rules {
+        assert!(check(name, query) > 0, "{name}");
+    }
+}
