@@ -5,7 +5,9 @@ use std::fmt::{Display, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Config, Keyword, Listener, Node, Pool, Protocol};
+use super::model::{
+    Check, ClientAddress, Config, Keyword, Listener, Node, OnDown, Pool, Protocol, WhenEmpty,
+};
 
 /// What differs between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,10 +242,54 @@ fn names(config: &Config) -> BTreeMap<String, String> {
 }
 
 fn pools(config: &Config) -> BTreeMap<String, String> {
-    let describe = |own: &Pool| format!("{}, by {}", word(own.client_address), word(own.balance));
+    let describe = |own: &Pool| {
+        let mut text = format!("{}, by {}", word(own.client_address), word(own.balance));
+        describe_health(own, &mut text);
+        text
+    };
     let all = config.pools.iter();
     all.map(|own| (own.name.get_ref().clone(), describe(own)))
         .collect()
+}
+
+/// What is not as it is when nothing is written.
+fn describe_health(pool: &Pool, text: &mut String) {
+    let checks = &pool.health;
+    let time = humantime::format_duration;
+    if checks.check != Check::None {
+        let (every, within) = (time(checks.interval), time(checks.timeout));
+        let _ = write!(
+            text,
+            ", check {} every {every} within {within}, rise {}, fall {}",
+            word(checks.check),
+            checks.rise,
+            checks.fall
+        );
+        if let Some(name) = &checks.server_name {
+            let _ = write!(text, ", name {name}");
+        }
+        if checks.check.is_http() {
+            let _ = write!(text, ", path {}", checks.path);
+        }
+        if !checks.expect.is_empty() {
+            let _ = write!(text, ", expect {:?}", checks.expect);
+        }
+    }
+    let proxied = pool.client_address == ClientAddress::ProxyV2;
+    let flags = [
+        (checks.verify, "verified"),
+        (checks.proxy && !proxied, "with PROXY header"),
+        (!checks.proxy && proxied, "checks without PROXY header"),
+        (!checks.passive, "not by clients"),
+        (pool.when_empty == WhenEmpty::Refuse, "refused when empty"),
+        (pool.on_down == OnDown::Reset, "reset on down"),
+    ];
+    for (_, words) in flags.iter().filter(|(holds, _)| *holds) {
+        let _ = write!(text, ", {words}");
+    }
+    if !pool.slow_start.is_zero() {
+        let _ = write!(text, ", slow start {}", time(pool.slow_start));
+    }
 }
 
 fn nodes(config: &Config) -> BTreeMap<String, String> {
@@ -322,6 +368,32 @@ mod tests {
             ],
         );
         assert_eq!(difference.count(), 7);
+    }
+
+    #[test]
+    fn every_key_of_health_is_a_difference() {
+        let with = |more: &str| BASE.replace("name='other'", &format!("name='other'\n{more}"));
+        let https = |more: &str| with(&format!("health = {{ check = 'https'{more} }}"));
+        for changed in [
+            https(", server_name = 'x.example.org'"),
+            https(", path = '/x'"),
+            https(", expect = [404]"),
+            https(", interval = '7s'"),
+            https(", timeout = '1s'"),
+            https(", rise = 1"),
+            https(", fall = 1"),
+            https(", proxy = true"),
+            https(", verify = true"),
+            https(", passive = false"),
+            with("health = { check = 'tls' }"),
+            with("slow_start = '9s'"),
+            with("when_empty = 'refuse'"),
+            with("on_down = 'reset'"),
+            with("client_address = 'proxy-v2'\nhealth = { check = 'https', proxy = false }"),
+        ] {
+            let difference = Difference::between(&config(&https("")), &config(&changed));
+            assert_eq!(difference.count(), 1, "{changed}");
+        }
     }
 
     #[test]
