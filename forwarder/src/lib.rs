@@ -6,6 +6,8 @@
 //! - [`daemon`]: keeps the last in step with the first two.
 //! - [`control`]: what others may ask of the daemon while it runs, by a socket.
 //! - [`explain`]: which way a connection would take, and why.
+//! - [`flow_log`]: a line for each flow.
+//! - [`geoip`]: where clients are.
 //! - [`health`]: which nodes work.
 //! - [`status`]: what all of it amounts to, read from the maps.
 //! - [`metrics`]: the same for Prometheus.
@@ -17,6 +19,8 @@ pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod explain;
+pub mod flow_log;
+pub mod geoip;
 pub mod health;
 pub mod link;
 pub mod logging;

@@ -30,6 +30,7 @@ pub mod ethtool;
 pub mod forwarder;
 pub mod hello;
 pub mod lab;
+pub mod mmdb;
 pub mod netns;
 pub mod packet;
 pub mod pattern;

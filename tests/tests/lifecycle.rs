@@ -259,14 +259,14 @@ fn events_tell_who_came_for_what_and_how_it_ended() -> Result<()> {
             .any(|line| words.iter().all(|word| line.contains(word)))
     };
     let node = site.lab.nodes[0].socket(Family::V4, 443).to_string();
-    wait_until("the opening", PATIENCE, || {
-        tells(&["opened", &client, "www.example.org", &node])
-    })?;
     wait_until("the refusal", PATIENCE, || {
         tells(&["refused", &client6, "private.example.org", "unlisted_name"])
     })?;
     wait_until("the close", Duration::from_secs(30), || {
-        tells(&["closed", &client, "up_bytes", "down_bytes"])
+        let words = ["up_bytes", "down_bytes", "hello_ms", "connect_us"];
+        words
+            .iter()
+            .all(|word| tells(&["closed", &client, "www.example.org", &node, word]))
     })?;
     Ok(())
 }

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::model::{
-    Check, ClientAddress, Config, Keyword, Listener, Node, OnDown, Pool, Protocol, WhenEmpty,
+    Check, ClientAddress, Config, FlowLog, Keyword, Listener, Node, OnDown, Pool, Protocol,
+    WhenEmpty,
 };
 
 /// What differs between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Keys of `[entrance]`, and where metrics are served.
+    /// Keys of `[entrance]`, `[metrics]`, `[flow_log]` and `[geoip]`.
     pub entrance: Changes,
     /// Listeners.
     pub listeners: Changes,
@@ -189,11 +191,35 @@ fn entrance(config: &Config) -> BTreeMap<String, String> {
                 .metrics
                 .map_or_else(|| String::from("off"), |at| at.to_string()),
         ),
+        ("flow_log", flow_log(&config.flow_log)),
+        ("geoip.country", path(&config.geoip.country)),
+        ("geoip.asn", path(&config.geoip.asn)),
     ];
     lines
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
+}
+
+fn flow_log(own: &FlowLog) -> String {
+    let kinds = [
+        (own.opened, "opened"),
+        (own.closed, "closed"),
+        (own.refused, "refused"),
+    ];
+    let kinds = kinds.iter().filter(|(wanted, _)| *wanted);
+    let kinds: Vec<_> = kinds.map(|(_, kind)| *kind).collect();
+    let kinds = match kinds.as_slice() {
+        [] => String::from("nothing"),
+        kinds => kinds.join(", "),
+    };
+    let (to, rate, burst) = (&own.to, own.rate, own.burst);
+    format!("{kinds} to {to}, {rate} lines/s, burst {burst}")
+}
+
+fn path(path: &Option<PathBuf>) -> String {
+    let path = path.as_ref();
+    path.map_or_else(|| String::from("none"), |path| path.display().to_string())
 }
 
 fn listeners(config: &Config) -> BTreeMap<String, String> {
@@ -392,6 +418,24 @@ mod tests {
             with("client_address = 'proxy-v2'\nhealth = { check = 'https', proxy = false }"),
         ] {
             let difference = Difference::between(&config(&https("")), &config(&changed));
+            assert_eq!(difference.count(), 1, "{changed}");
+        }
+    }
+
+    #[test]
+    fn every_key_of_seeing_is_a_difference() {
+        for changed in [
+            "[flow_log]\nto = 'stdout'",
+            "[flow_log]\nopened = true",
+            "[flow_log]\nclosed = false",
+            "[flow_log]\nrefused = false",
+            "[flow_log]\nrate = 7",
+            "[flow_log]\nburst = 7",
+            "[geoip]\ncountry = '/c.mmdb'",
+            "[geoip]\nasn = '/a.mmdb'",
+        ] {
+            let new = config(&format!("{BASE}{changed}\n"));
+            let difference = Difference::between(&config(BASE), &new);
             assert_eq!(difference.count(), 1, "{changed}");
         }
     }

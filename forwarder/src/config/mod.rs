@@ -24,6 +24,7 @@ pub mod surroundings;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use self::diagnostic::Diagnostic;
@@ -73,14 +74,26 @@ pub fn parse(path: &Path, text: impl Into<String>) -> Outcome {
     let mut report = Report::new(path, text);
     let shape = shape::read(&report.text);
     let config = if shape.is_toml {
-        let (config, findings) = resolve::resolve(&shape);
+        let (mut config, findings) = resolve::resolve(&shape);
         report.extend(findings);
+        if let Some(config) = &mut config {
+            config.digest = digest(&report.text);
+        }
         config
     } else {
         None
     };
     report.extend(shape.diagnostics);
     Outcome { config, report }
+}
+
+/// The first 48 bits of the SHA-256 of `text`: `sha256sum FILE | cut -c 1-12`. A metric can hold so many
+/// without rounding.
+fn digest(text: &str) -> u64 {
+    let hash = Sha256::digest(text.as_bytes());
+    hash.iter()
+        .take(6)
+        .fold(0, |all, byte| all << 8 | u64::from(*byte))
 }
 
 fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Outcome {

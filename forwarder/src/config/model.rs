@@ -3,6 +3,7 @@
 //! Values that a later check may have to point at (interfaces, addresses) keep their place in the
 //! file. Indices into [`Config::listeners`] and [`Config::pools`] are valid by construction.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -15,16 +16,35 @@ use serde_spanned::Spanned;
 /// A validated configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The first 48 bits of the SHA-256 of the text it was read from.
+    pub digest: u64,
     /// This machine.
     pub entrance: Entrance,
     /// Where metrics are served, if at all.
     pub metrics: Option<SocketAddr>,
+    /// What is written about flows.
+    pub flow_log: FlowLog,
+    /// Where clients are looked up.
+    pub geoip: GeoIp,
     /// Where clients connect, in the order of the file.
     pub listeners: Vec<Listener>,
     /// What serves them, in the order of the file.
     pub pools: Vec<Pool>,
     /// Which name goes to which pool, in the order of the file.
     pub routes: Vec<Route>,
+}
+
+impl Config {
+    /// The listener that claims an address and port.
+    pub fn listener_at(&self, (address, port): (IpAddr, u16)) -> Option<&str> {
+        let claims = |own: &&Listener| {
+            let addresses = own.addresses.as_ref();
+            own.port == port
+                && addresses.is_none_or(|all| all.iter().any(|own| *own.get_ref() == address))
+        };
+        let found = self.listeners.iter().find(claims);
+        found.map(|own| own.name.get_ref().as_str())
+    }
 }
 
 /// `[entrance]`.
@@ -46,6 +66,69 @@ pub struct Entrance {
     pub idle_timeout: Duration,
     /// Resets a second in answer to packets of unknown flows.
     pub rst_rate: u32,
+}
+
+/// `[flow_log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowLog {
+    /// Where lines go.
+    pub to: FlowLogTo,
+    /// Whether flows that open get a line.
+    pub opened: bool,
+    /// Whether flows that close get one.
+    pub closed: bool,
+    /// Whether connections that are refused get one.
+    pub refused: bool,
+    /// Lines a second, of refused connections and of others apart.
+    pub rate: u32,
+    /// Lines at once, after a calm.
+    pub burst: u32,
+}
+
+/// Where lines of the flow log go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FlowLogTo {
+    /// Nowhere.
+    None,
+    /// Among the daemon's own log lines.
+    Log,
+    /// To the systemd journal, each field its own.
+    Journald,
+    /// To standard output, as JSON.
+    Stdout,
+    /// To a file, as JSON.
+    File(PathBuf),
+}
+
+impl FlowLogTo {
+    /// Every destination that is a word.
+    pub const WORDS: &'static [(&'static str, Self)] = &[
+        ("log", Self::Log),
+        ("journald", Self::Journald),
+        ("stdout", Self::Stdout),
+        ("none", Self::None),
+    ];
+}
+
+impl fmt::Display for FlowLogTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            own => {
+                let word = Self::WORDS.iter().find(|(_, to)| to == own);
+                f.write_str(word.map_or("", |(word, _)| word))
+            }
+        }
+    }
+}
+
+/// `[geoip]`: MaxMind DB files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GeoIp {
+    /// Database of countries.
+    pub country: Option<PathBuf>,
+    /// Database of networks (autonomous systems).
+    pub asn: Option<PathBuf>,
 }
 
 /// `[[listener]]`.

@@ -48,6 +48,7 @@ pub enum PersistError {
 pub struct Pending {
     path: PathBuf,
     text: String,
+    digest: u64,
 }
 
 /// Prepares the file at `path` with `edit`; nothing is written yet.
@@ -59,14 +60,22 @@ pub fn prepare(path: &Path, edit: &Edit) -> Result<Pending, PersistError> {
     })?;
     let text = edited(path, &text, edit)?;
     let outcome = super::parse(path, text.as_str());
-    if outcome.config.is_none() {
+    let Some(config) = outcome.config else {
         return Err(PersistError::Invalid(Box::new(outcome.report)));
-    }
-    let path = path.to_owned();
-    Ok(Pending { path, text })
+    };
+    Ok(Pending {
+        path: path.to_owned(),
+        text,
+        digest: config.digest,
+    })
 }
 
 impl Pending {
+    /// What [`Config::digest`](super::Config::digest) will be of the file.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
     /// Replaces the file at once; owner and mode stay.
     pub fn write(self) -> Result<(), PersistError> {
         let write = || {

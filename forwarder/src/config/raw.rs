@@ -23,6 +23,10 @@ pub struct RawConfig {
     pub entrance: Option<Spanned<RawEntrance>>,
     /// `[metrics]`
     pub metrics: Option<Spanned<RawMetrics>>,
+    /// `[flow_log]`
+    pub flow_log: Option<Spanned<RawFlowLog>>,
+    /// `[geoip]`
+    pub geoip: Option<Spanned<RawGeoIp>>,
     /// `[[listener]]`
     pub listener: Vec<Spanned<RawListener>>,
     /// `[[pool]]`
@@ -59,6 +63,34 @@ pub struct RawEntrance {
 pub struct RawMetrics {
     /// Address and port of the metrics page.
     pub listen: Option<Text>,
+}
+
+/// `[flow_log]`: what is written about flows.
+#[derive(Debug, Default, Derive)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawFlowLog {
+    /// Where lines go.
+    pub to: Option<Text>,
+    /// Whether flows that open get a line.
+    pub opened: Option<Spanned<bool>>,
+    /// Whether flows that close get one.
+    pub closed: Option<Spanned<bool>>,
+    /// Whether connections that are refused get one.
+    pub refused: Option<Spanned<bool>>,
+    /// Lines a second.
+    pub rate: Option<Number>,
+    /// Lines at once.
+    pub burst: Option<Number>,
+}
+
+/// `[geoip]`: where clients are looked up.
+#[derive(Debug, Default, Derive)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawGeoIp {
+    /// Database of countries.
+    pub country: Option<Text>,
+    /// Database of networks.
+    pub asn: Option<Text>,
 }
 
 /// `[[listener]]`: addresses and a port that clients connect to.

@@ -3,7 +3,8 @@
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use super::raw::{
-    RawConfig, RawEntrance, RawHealth, RawListener, RawMetrics, RawNodeTable, RawPool, RawRoute,
+    RawConfig, RawEntrance, RawFlowLog, RawGeoIp, RawHealth, RawListener, RawMetrics, RawNodeTable,
+    RawPool, RawRoute,
 };
 
 /// The keys of one table and the tables below them.
@@ -38,6 +39,8 @@ pub fn root() -> Table {
         tables: &[
             ("entrance", || leaf("[entrance]", keys_of::<RawEntrance>())),
             ("metrics", || leaf("[metrics]", keys_of::<RawMetrics>())),
+            ("flow_log", || leaf("[flow_log]", keys_of::<RawFlowLog>())),
+            ("geoip", || leaf("[geoip]", keys_of::<RawGeoIp>())),
             ("listener", || {
                 leaf("[[listener]]", keys_of::<RawListener>())
             }),
@@ -110,7 +113,9 @@ mod tests {
         let root = root();
         assert_eq!(
             root.keys,
-            ["entrance", "metrics", "listener", "pool", "route"]
+            [
+                "entrance", "metrics", "flow_log", "geoip", "listener", "pool", "route"
+            ]
         );
         let pool = root.below("pool").unwrap();
         assert_eq!(

@@ -168,7 +168,7 @@ fn type_error(error: &toml::de::Error, span: Span, path: &[Step]) -> Diagnostic 
         .replace(", expected", "; expected");
     let finding = Diagnostic::error("wrong-type", span, message).label(label);
     match (path.len(), key) {
-        (1, Some(key @ ("entrance" | "metrics"))) => finding.help(format!(
+        (1, Some(key @ ("entrance" | "metrics" | "flow_log" | "geoip"))) => finding.help(format!(
             "write `[{key}]`, with single brackets: there is one"
         )),
         (1, Some(key)) => finding.help(format!(

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
@@ -16,6 +17,7 @@ use super::parameters::Parameters;
 use super::server::Shared;
 use crate::config::edit::selects;
 use crate::dataplane::events::{Kind, Record};
+use crate::metrics::tally::Tally;
 
 /// Events that a slow reader may be behind; it is told how many more it missed.
 pub const BACKLOG: usize = 4_096;
@@ -113,15 +115,20 @@ pub async fn follow(
     let receiver = shared.told.subscribe();
     // At once, so that whoever follows knows from when on nothing is missed.
     let greeting = sse::Event::default().comment("following");
-    let events = futures_util::stream::unfold((receiver, wanted), |(mut receiver, wanted)| async {
-        let event = next(&mut receiver, &wanted).await?;
-        Some((Ok(event), (receiver, wanted)))
+    let state = (receiver, wanted, shared.tally.clone());
+    let events = futures_util::stream::unfold(state, |(mut receiver, wanted, tally)| async {
+        let event = next(&mut receiver, &wanted, &tally).await?;
+        Some((Ok(event), (receiver, wanted, tally)))
     });
     let stream = futures_util::stream::once(async { Ok(greeting) }).chain(events);
     Sse::new(stream).keep_alive(KeepAlive::default())
 }
 
-async fn next(receiver: &mut broadcast::Receiver<Told>, wanted: &Wanted) -> Option<sse::Event> {
+async fn next(
+    receiver: &mut broadcast::Receiver<Told>,
+    wanted: &Wanted,
+    tally: &Arc<Tally>,
+) -> Option<sse::Event> {
     loop {
         match receiver.recv().await {
             Ok(told) if wanted.wants(&told) => {
@@ -130,6 +137,7 @@ async fn next(receiver: &mut broadcast::Receiver<Told>, wanted: &Wanted) -> Opti
             }
             Ok(_) => {}
             Err(RecvError::Lagged(missed)) => {
+                tally.missed_by_followers.add(missed);
                 let data = serde_json::json!({ "event": "missed", "count": missed });
                 return Some(sse::Event::default().event("missed").data(data.to_string()));
             }

@@ -1,5 +1,7 @@
 //! The HTTP side: paths, parameters, who may do what.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{Method, StatusCode, Uri};
@@ -15,6 +17,7 @@ use super::order::Orders;
 use super::peer::{GROUP, Peer};
 use super::problem::Problem;
 use super::{change, events, view};
+use crate::metrics::tally::Tally;
 
 /// What handlers share.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct Shared {
     pub orders: Orders,
     /// What happens to flows.
     pub told: broadcast::Sender<Told>,
+    /// Where is counted what somebody missed.
+    pub tally: Arc<Tally>,
 }
 
 /// Serves until the runtime ends.

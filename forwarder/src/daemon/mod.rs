@@ -6,8 +6,8 @@
 mod health;
 pub mod lock;
 pub mod place;
-mod refusals;
 pub mod reload;
+mod telling;
 mod timers;
 
 use std::path::{Path, PathBuf};
@@ -23,13 +23,13 @@ use tracing::{debug, error, info, warn};
 
 use self::lock::{Lock, LockError};
 use self::place::Place;
-use self::refusals::Refusals;
+use self::telling::Telling;
 use self::timers::sweep_aside;
 use crate::config::Config;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::edit::Edit;
 use crate::config::surroundings::{self, Surroundings};
-use crate::control::events::{BACKLOG, Told};
+use crate::control::events::BACKLOG;
 use crate::control::order::{self, Order};
 use crate::control::server::{self, Shared};
 use crate::control::socket::{self, SocketError, SocketFile};
@@ -45,6 +45,7 @@ use crate::link::survey::{SurveyError, Surveyor};
 use crate::link::watch::Watch;
 use crate::metrics::pulse::Pulse;
 use crate::metrics::server::Server;
+use crate::metrics::tally::Tally;
 
 /// How often silent flows are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -95,7 +96,6 @@ pub struct Daemon {
     edits: Vec<Edit>,
     place: Place,
     orders: mpsc::Receiver<Order>,
-    told: broadcast::Sender<Told>,
     /// When everything is removed unless somebody confirms before.
     deadline: Option<Instant>,
     dataplane: Dataplane,
@@ -103,7 +103,7 @@ pub struct Daemon {
     surveyor: Surveyor,
     watch: Watch,
     events: Events,
-    refusals: Refusals,
+    telling: Telling,
     health: Health,
     following: health::Following,
     counters: CounterMaps,
@@ -111,6 +111,7 @@ pub struct Daemon {
     sweeper: Option<Sweeper>,
     missing: Vec<String>,
     pulse: Arc<Pulse>,
+    tally: Arc<Tally>,
     metrics: Server,
     _socket: SocketFile,
     /// Held for as long as the daemon runs.
@@ -136,13 +137,17 @@ impl Daemon {
         let state = State::open(dataplane.pins())?;
         let sweeper = Sweeper::new(state, config.entrance.idle_timeout);
         let pulse = Arc::new(Pulse::default());
+        let tally = Arc::new(Tally::default());
+        tally.configured(config.digest);
         let (told, _) = broadcast::channel(BACKLOG);
         let (orders, received) = order::channel();
         let (listener, socket) = socket::listen(&place.control())?;
         let shared = Shared {
             orders,
             told: told.clone(),
+            tally: tally.clone(),
         };
+        let telling = Telling::new(&config, told, tally.clone());
         let counters = CounterMaps::open(dataplane.pins())?;
         let health = Health::new(&config, place.health());
         let mut daemon = Self {
@@ -151,21 +156,21 @@ impl Daemon {
             edits: Vec::new(),
             place: place.clone(),
             orders: received,
-            told,
             deadline: None,
             dataplane,
             network: Network::default(),
             surveyor,
             watch,
             events,
-            refusals: Refusals::default(),
+            telling,
             health,
             following: health::Following::default(),
             counters,
             sweeper: Some(sweeper),
             missing: Vec::new(),
-            metrics: Server::new(place.clone(), pulse.clone()),
+            metrics: Server::new(place.clone(), pulse.clone(), tally.clone()),
             pulse,
+            tally,
             _socket: socket,
             _lock: lock,
         };
@@ -240,7 +245,7 @@ impl Daemon {
                         sweeper.set_idle(self.config.entrance.idle_timeout);
                         sweep_aside(sweeper, swept_to.clone());
                     }
-                    self.refusals.summarize();
+                    self.telling.refresh();
                 }
                 Some((sweeper, result)) = swept.recv() => {
                     self.sweeper = Some(sweeper);
@@ -255,7 +260,10 @@ impl Daemon {
                     Err(error) => error!(error = &error as &dyn std::error::Error, "cookie keys"),
                 },
                 finding = self.health.next() => self.health_checked(finding),
-                _ = poll.tick() => self.health_polled(),
+                _ = poll.tick() => {
+                    self.health_polled();
+                    self.telling.tell_dropped();
+                }
                 _ = resurvey.tick() => self.keep_up().await,
                 _ = heartbeat.tick() => if beat.is_some() {
                     self.tell_systemd(&[NotifyState::Watchdog]);
@@ -263,6 +271,7 @@ impl Daemon {
             }
         }
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        self.telling.finish();
         info!(
             "stopping; programs stay attached and flows go on. `forwarder unload` removes everything"
         );
@@ -345,11 +354,12 @@ impl Daemon {
     }
 
     fn event(&mut self, event: &forwarder_common::abi::Event) {
-        let record = Record::new(event, self.dataplane.registry());
-        self.tell(&record, event);
-        if !matches!(record.kind, Kind::Refused { .. }) || self.refusals.may_show(Instant::now()) {
-            record.log(event);
-        }
+        let mut record = Record::new(event, self.dataplane.registry());
+        // A connection that was refused took no path.
+        record.listener = record
+            .listener
+            .or_else(|| self.config.listener_at(record.local?));
+        self.telling.tell(&record, event);
     }
 
     fn swept(&mut self, swept: &Swept) {
@@ -357,8 +367,7 @@ impl Daemon {
             let event = events::expired(key, flow);
             let mut record = Record::new(&event, self.dataplane.registry());
             record.kind = Kind::Closed { reason: why.word() };
-            self.tell(&record, &event);
-            record.log(&event);
+            self.telling.tell(&record, &event);
         }
         debug!(
             flows = swept.flows,
@@ -374,14 +383,6 @@ impl Daemon {
             );
         }
         self.tell_systemd(&[NotifyState::Status(&format!("{} flows", swept.flows))]);
-    }
-
-    /// Tells those who follow events.
-    fn tell(&self, record: &Record<'_>, event: &forwarder_common::abi::Event) {
-        if self.told.receiver_count() > 0 {
-            // The last one may have gone meanwhile.
-            let _ = self.told.send(Told::new(record, event));
-        }
     }
 
     /// As `Type=notify-reload` wants it (`sd_notify(3)`).

@@ -83,6 +83,16 @@ impl Daemon {
 
     /// Reads the file and puts it to use, unless it has errors.
     pub(super) async fn reload(&mut self, reset: bool) -> Result<Reloaded, Problem> {
+        let reloaded = self.use_file().await;
+        self.tally.reloaded(reloaded.is_ok());
+        let mut reloaded = reloaded?;
+        if reset {
+            reloaded.reset = self.end_flows(|flow| !flow.configured)?;
+        }
+        Ok(reloaded)
+    }
+
+    async fn use_file(&mut self) -> Result<Reloaded, Problem> {
         let outcome = config::load(&self.file).map_err(|error| {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, chain(&error))
                 .fix("the running configuration stays in use")
@@ -97,6 +107,7 @@ impl Daemon {
         let fixed = keep_fixed(&self.config, &mut new);
         let difference = Difference::between(&self.config, &new);
         self.turn_to(new).await?;
+        self.tally.configured(self.config.digest);
         report.log();
         for own in &fixed {
             warn!(
@@ -112,17 +123,12 @@ impl Daemon {
         info!(differences = difference.count(), "configuration reloaded");
         let edits = std::mem::take(&mut self.edits);
         self.save_edits();
-        let reset = if reset {
-            self.end_flows(|flow| !flow.configured)?
-        } else {
-            0
-        };
         Ok(Reloaded {
             difference,
             fixed,
             edits,
             report: report.to_json(),
-            reset,
+            reset: 0,
         })
     }
 
@@ -136,12 +142,14 @@ impl Daemon {
         self.turn_to(new).await?;
         let persisted = match pending {
             Some(pending) => {
+                let digest = pending.digest();
                 if let Err(error) = pending.write() {
                     self.edits.push(edit);
                     self.save_edits();
                     let message = format!("in use until the next reload, but {}", chain(&error));
                     return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message));
                 }
+                Arc::make_mut(&mut self.config).digest = digest;
                 self.save_edits();
                 true
             }
@@ -180,6 +188,7 @@ impl Daemon {
                 self.health_adopts();
                 self.pulse.in_step(&self.missing);
                 self.metrics.listen(self.config.metrics);
+                self.telling.adopt(&self.config);
                 info!(
                     nodes = changes.nodes,
                     pools = changes.pools,
@@ -224,6 +233,7 @@ impl Daemon {
 
     /// Keeps edits where the next daemon finds them, should this one be killed.
     fn save_edits(&self) {
+        self.tally.edited(self.config.digest, self.edits.len());
         if let Err(error) = save_edits(&self.place.edits(), &self.file, &self.edits) {
             warn!(%error, "edits will not outlive this daemon");
         }
@@ -237,6 +247,7 @@ impl Daemon {
                     info!(?edit, "edit of the former daemon goes on");
                     self.config = Arc::new(config);
                     self.edits.push(edit);
+                    self.tally.edited(self.config.digest, self.edits.len());
                 }
                 Err(error) => warn!(?edit, %error, "edit of the former daemon is dropped"),
             }

@@ -1,4 +1,4 @@
-//! The event ring: flows that open and close, connections that are refused, as log lines.
+//! The event ring: flows that open and close, connections that are refused, in words.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -84,8 +84,12 @@ pub struct Record<'a> {
     pub kind: Kind,
     /// The name the client sent, or the listed one it matched.
     pub name: String,
+    /// The listed name or pattern it matched.
+    pub listed: Option<&'a str>,
     /// The listener.
     pub listener: Option<&'a str>,
+    /// The route, by its first name.
+    pub route: Option<&'a str>,
     /// The pool.
     pub pool: Option<&'a str>,
     /// The node.
@@ -159,42 +163,18 @@ impl<'a> Record<'a> {
             local: registry.vips.key(key(event.flow.vip)).copied(),
             kind: kind(event),
             name,
+            listed: registry
+                .names
+                .key(event.name_id as usize)
+                .map(String::as_str),
+            route: path
+                .and_then(|(block, _)| registry.routes.key(key(block.route)))
+                .map(|route| route.first_name.as_str()),
             listener: path
                 .and_then(|(block, _)| Some(registry.listeners.key(key(block.listener))?.as_str())),
             pool: path
                 .and_then(|(block, _)| Some(registry.pools.key(key(block.pool))?.name.as_str())),
             node: node.and_then(|node| Some(registry.node_names.get(&node)?.as_str())),
-        }
-    }
-
-    /// Writes the log line.
-    pub fn log(&self, event: &Event) {
-        let client = self.client;
-        let local = self
-            .local
-            .map(|(ip, port)| SocketAddr::new(ip, port).to_string());
-        let local = local.unwrap_or_default();
-        let (name, listener) = (self.name.as_str(), self.listener.unwrap_or_default());
-        let (pool, node) = (self.pool.unwrap_or_default(), self.node.unwrap_or_default());
-        let id = format!("{:016x}", event.unique_id);
-        match self.kind {
-            Kind::Opened => tracing::info!(
-                target: "forwarder::flow", event = "opened", %client, local, name, listener, pool, node, id,
-                connect_us = event.duration, hello_ms = event.hello_ms,
-                hello_segments = event.hello_segments, syns = event.syns,
-                "opened"
-            ),
-            Kind::Closed { reason } => tracing::info!(
-                target: "forwarder::flow", event = "closed", %client, local, name, listener, pool, node, id,
-                reason, up_bytes = event.up_bytes, down_bytes = event.down_bytes,
-                duration_ms = event.duration,
-                "closed"
-            ),
-            Kind::Refused { reason } => tracing::info!(
-                target: "forwarder::flow", event = "refused", %client, local, name, reason,
-                hello_bytes = event.up_bytes, hello_segments = event.hello_segments,
-                "refused"
-            ),
         }
     }
 }
@@ -225,7 +205,7 @@ fn kind(event: &Event) -> Kind {
 mod tests {
     use super::*;
     use crate::dataplane::plan::address;
-    use crate::dataplane::registry::PoolKey;
+    use crate::dataplane::registry::{PoolKey, RouteKey};
 
     fn event(kind: u32, reason: u32, name: &[u8]) -> Event {
         let mut event = Event {
@@ -265,6 +245,11 @@ mod tests {
         registry.names.number(&String::from("*.example.org"));
         registry.vips.number(&("203.0.113.7".parse().unwrap(), 443));
         registry.node_names.insert(4, String::from("thinkpad"));
+        registry.routes.number(&RouteKey {
+            first_name: String::from("www.example.org"),
+            pool: String::from("k3s"),
+            listeners: Vec::new(),
+        });
         registry.block(0, 0, 0, &[4]);
         registry
     }
@@ -281,6 +266,8 @@ mod tests {
             (Some("https"), Some("k3s"), Some("thinkpad"))
         );
         assert_eq!(record.local.unwrap().1, 443);
+        assert_eq!(record.listed, Some("*.example.org"));
+        assert_eq!(record.route, Some("www.example.org"));
     }
 
     #[test]
@@ -308,8 +295,13 @@ mod tests {
         let record = Record::new(&event, &registry);
         assert_eq!(record.kind, Kind::Refused { reason: "not_tls" });
         assert_eq!(
-            (record.name.as_str(), record.node, record.local),
-            ("", None, None)
+            (
+                record.name.as_str(),
+                record.listed,
+                record.node,
+                record.local
+            ),
+            ("", None, None, None)
         );
     }
 

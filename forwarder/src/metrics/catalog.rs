@@ -136,6 +136,14 @@ metrics! {
         PACKETS_DROPPED: Counter "forwarder_packets_dropped" (&["reason"])
             "Packets that were not forwarded, by reason. Some belong to any healthy handshake, like `absorbed`.";
     }
+    "Countries" {
+        OPENED_BY_COUNTRY: Counter "forwarder_connections_opened_by_country" (&["country"])
+            "Connections that a node accepted, by the client's country: two letters (ISO 3166-1), or `unknown`. Counted by the daemon, anew with each start, and only with `[geoip] country`.";
+        REFUSED_BY_COUNTRY: Counter "forwarder_connections_refused_by_country" (&["country"])
+            "Connections refused, by the client's country: two letters (ISO 3166-1), or `unknown`. Counted by the daemon, anew with each start, and only with `[geoip] country`.";
+        GEOIP_BUILT: Gauge "forwarder_geoip_build_timestamp" [Seconds] (&["database"])
+            "When the database in use was built, seconds since 1970. Database: `country`, `asn`.";
+    }
     "Nodes" {
         NODE_REACHABLE: Gauge "forwarder_node_reachable" (&["node"])
             "Whether the way to the node leads through a tunnel that is up: 1 or 0. It says nothing about the node itself.";
@@ -161,6 +169,28 @@ metrics! {
             "Entries that fit into the map.";
         MAP_MEMORY: Gauge "forwarder_map_memory" [Bytes] (&["map"])
             "Memory the kernel accounts to the map.";
+    }
+    "Events and flow log" {
+        EVENTS: Counter "forwarder_events" (&["kind"])
+            "Events that the daemon got from the kernel programs or found by sweeping, since it started. Kind: `opened`, `closed`, `refused`.";
+        EVENTS_LOST: Counter "forwarder_events_lost" (&["where"])
+            "Events that somebody did not get. Where: `follower` (one who follows events on the control socket was too slow; since the daemon started).";
+        FLOW_LOG_LINES: Counter "forwarder_flow_log_lines" (&[])
+            "Lines of the flow log that were written, since the daemon started.";
+        FLOW_LOG_DROPPED: Counter "forwarder_flow_log_dropped" (&["cause"])
+            "Lines of the flow log that were not written, since the daemon started. Cause: `rate` (more than `[flow_log] rate` allows), `backlog` (they came faster than the destination takes them), `error` (the destination cannot be written to).";
+    }
+    "Configuration" {
+        RELOADS: Counter "forwarder_config_reloads" (&["result"])
+            "Reloads of the configuration, since the daemon started. Result: `applied`, `refused` (the former one stayed in use).";
+        RELOAD_SUCCESSFUL: Gauge "forwarder_config_last_reload_successful" (&[])
+            "Whether the last reload succeeded: 1 or 0. 1 before the first.";
+        RELOAD_TIME: Gauge "forwarder_config_last_reload_success_timestamp" [Seconds] (&[])
+            "When the configuration in use was read, seconds since 1970.";
+        CONFIG_HASH: Gauge "forwarder_config_hash" (&[])
+            "The first 48 bits of the SHA-256 of the configuration file in use, as a number.";
+        CONFIG_EDITS: Gauge "forwarder_config_edits" (&[])
+            "Edits at run time that the configuration file does not hold; the next reload undoes them.";
     }
     "Daemon" {
         BUILD: Info "forwarder_build" (&["version", "abi"])
@@ -226,6 +256,11 @@ mod tests {
             "interface",
             "side",
             "map",
+            "country",
+            "database",
+            "kind",
+            "where",
+            "cause",
             "version",
             "abi",
         ];

@@ -1,8 +1,10 @@
 //! From a [`Snapshot`] to an OpenMetrics page.
 
-use std::fmt;
+mod own;
 
-use forwarder_common::abi::ABI_VERSION;
+use std::fmt;
+use std::sync::Arc;
+
 use forwarder_common::verdict::DropReason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -12,21 +14,27 @@ use prometheus_client::registry::Registry;
 
 use super::catalog::{self, Metric};
 use super::snapshot::Snapshot;
+use super::tally::Tally;
 
 /// Upper bound of the first bucket of connect times; each further one is twice as wide.
 const FIRST_BUCKET: f64 = 0.000_25;
 
-/// A snapshot and what is known beside it.
+/// A snapshot and what the daemon knows beside it.
 #[derive(Debug)]
 struct Page {
     snapshot: Snapshot,
     ready: bool,
+    tally: Arc<Tally>,
 }
 
 /// Writes the page.
-pub fn page(snapshot: Snapshot, ready: bool) -> Result<String, fmt::Error> {
+pub fn page(snapshot: Snapshot, ready: bool, tally: Arc<Tally>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page { snapshot, ready }));
+    registry.register_collector(Box::new(Page {
+        snapshot,
+        ready,
+        tally,
+    }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
@@ -295,25 +303,5 @@ impl Page {
             }
         }
         Ok(())
-    }
-
-    fn daemon(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut build = family(encoder, &catalog::BUILD)?;
-        let abi = format!("v{ABI_VERSION}");
-        let values = [env!("CARGO_PKG_VERSION"), &abi];
-        let labels = build.labels(&values);
-        build.encoder.encode_info(&labels)?;
-        family(encoder, &catalog::READY)?.gauge(&[], u64::from(self.ready))?;
-        let took = self.snapshot.took.as_secs_f64();
-        let mut real = |metric, value: f64| family(encoder, metric)?.encoder.encode_gauge(&value);
-        real(&catalog::SCRAPE_SECONDS, took)?;
-        let Some(process) = &self.snapshot.process else {
-            return Ok(());
-        };
-        real(&catalog::PROCESS_START, process.start)?;
-        family(encoder, &catalog::PROCESS_CPU)?.seconds(&[], process.cpu)?;
-        family(encoder, &catalog::PROCESS_RSS)?.gauge(&[], process.resident)?;
-        family(encoder, &catalog::PROCESS_FDS)?.gauge(&[], process.open_fds)?;
-        family(encoder, &catalog::PROCESS_MAX_FDS)?.gauge(&[], process.max_fds)
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! maps, registry ──snapshot──▶ Snapshot ──collect──▶ OpenMetrics text ──server──▶ Prometheus
-//!                                  catalog (names, help) ──reference──▶ docs/metrics.md
+//!                       tally ─────────────┘ catalog (names, help) ──reference──▶ docs/metrics.md
 //! ```
 //!
-//! Nothing is kept here: counters live in the kernel, so they go on over restarts of the daemon, and no
-//! packet is slower for being counted.
+//! Counters live in the kernel, so they go on over restarts of the daemon, and no packet is slower for being
+//! counted. Only what the kernel cannot know is counted by the daemon ([`tally`]).
 
 pub mod catalog;
 pub mod collect;
@@ -15,3 +15,5 @@ pub mod pulse;
 pub mod reference;
 pub mod server;
 pub mod snapshot;
+pub mod tally;
+pub mod text_format;

@@ -10,10 +10,11 @@ use super::catalog::{ALL, Metric};
 const INTRODUCTION: &str = "\
 # Metrics
 
-`forwarder run` serves them where [`[metrics]`](config.md#metrics) says, at `/metrics`, in the OpenMetrics format.
+`forwarder run` serves them where [`[metrics]`](config.md#metrics) says, at `/metrics`, in the OpenMetrics format to whoever
+asks for it, as Prometheus does, and in the older text format to others (`curl`, `promtool check metrics`).
 Counters are read from the kernel's maps whenever somebody asks: they go on over restarts and upgrades of the daemon
-and begin anew after a reboot or `forwarder unload`. Label values are names from the configuration and words of the
-lists below; nothing a client sent is ever one. `route` is the first name of the route.
+and begin anew after a reboot or `forwarder unload`, unless they say that the daemon counts them. Label values are names from the configuration and words of the
+lists below, and codes of countries; nothing a client sent is ever one. `route` is the first name of the route.
 
 `packaging/prometheus/` has a scrape configuration, recording rules and alerts, and `dashboards/` shows it all.
 This page is made from the source; do not edit it.

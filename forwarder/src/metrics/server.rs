@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, VARY};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -19,9 +19,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info};
 
-use super::collect;
 use super::pulse::Pulse;
 use super::snapshot::Snapshot;
+use super::tally::Tally;
+use super::{collect, text_format};
 use crate::daemon::place::Place;
 
 /// Connections at once.
@@ -48,16 +49,18 @@ pub struct Server {
 struct Pages {
     place: Place,
     pulse: Arc<Pulse>,
+    tally: Arc<Tally>,
     /// One reading of the maps at a time.
     reading: Mutex<()>,
 }
 
 impl Server {
     /// A server that is not running.
-    pub fn new(place: Place, pulse: Arc<Pulse>) -> Self {
+    pub fn new(place: Place, pulse: Arc<Pulse>, tally: Arc<Tally>) -> Self {
         let pages = Pages {
             place,
             pulse,
+            tally,
             reading: Mutex::default(),
         };
         Self {
@@ -149,7 +152,7 @@ impl Pages {
             return answer;
         }
         match request.uri().path() {
-            "/metrics" => self.metrics().await,
+            "/metrics" => self.metrics(wants_open_metrics(request)).await,
             "/healthz" if self.pulse.is_alive() => text(StatusCode::OK, "ok\n"),
             "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "the daemon hangs\n"),
             "/readyz" => match self.pulse.problem() {
@@ -160,7 +163,7 @@ impl Pages {
         }
     }
 
-    async fn metrics(&self) -> Response<Full<Bytes>> {
+    async fn metrics(&self, open_metrics: bool) -> Response<Full<Bytes>> {
         let _alone = self.reading.lock().await;
         let place = self.place.clone();
         let read = tokio::task::spawn_blocking(move || Snapshot::read(&place)).await;
@@ -173,11 +176,30 @@ impl Pages {
             Ok(Err(error)) => return failed(&error),
             Err(error) => return failed(&error),
         };
-        match collect::page(snapshot, self.pulse.problem().is_none()) {
-            Ok(page) => typed(StatusCode::OK, OPEN_METRICS, page),
-            Err(error) => failed(&error),
-        }
+        let ready = self.pulse.problem().is_none();
+        let page = match collect::page(snapshot, ready, self.tally.clone()) {
+            Ok(page) => page,
+            Err(error) => return failed(&error),
+        };
+        let mut answer = match open_metrics {
+            true => typed(StatusCode::OK, OPEN_METRICS, page),
+            false => {
+                let page = text_format::from_open_metrics(&page);
+                typed(StatusCode::OK, text_format::CONTENT_TYPE, page)
+            }
+        };
+        let vary = hyper::header::HeaderValue::from_static("Accept");
+        answer.headers_mut().insert(VARY, vary);
+        answer
     }
+}
+
+/// Whether the request names OpenMetrics among what it accepts; Prometheus does.
+fn wants_open_metrics(request: &Request<Incoming>) -> bool {
+    let accepted = request.headers().get_all(ACCEPT).iter();
+    accepted
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("application/openmetrics-text"))
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

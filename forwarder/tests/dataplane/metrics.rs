@@ -12,9 +12,11 @@ use forwarder::daemon::place::Place;
 use forwarder::dataplane::maps::{CounterMaps, State};
 use forwarder::dataplane::sweep::Expiry;
 use forwarder::dataplane::{Dataplane, expired::Expired};
+use forwarder::geoip::country::Country;
 use forwarder::metrics::pulse::Pulse;
 use forwarder::metrics::server::Server;
 use forwarder::metrics::snapshot::Snapshot;
+use forwarder::metrics::tally::Tally;
 use forwarder::metrics::{catalog, collect};
 use forwarder_common::abi::{self, Flow, FlowKey, address_v4, state};
 use forwarder_common::verdict::DropReason;
@@ -54,8 +56,21 @@ fn processors() -> u64 {
     aya::util::nr_cpus().unwrap().min(2) as u64
 }
 
+/// What a daemon has counted for a while.
+fn tally() -> Arc<Tally> {
+    let tally = Tally::default();
+    tally.opened.count(Country::from_code("DE"));
+    tally.opened.count(Country::from_code("DE"));
+    tally.refused.count(None);
+    tally.databases_loaded(BTreeMap::from([("country", 1_760_000_000)]));
+    tally.configured(0xffff_ffff_ffff);
+    tally.reloaded(false);
+    tally.flow_log.beyond_rate.add(9);
+    Arc::new(tally)
+}
+
 fn page(place: &Place) -> BTreeMap<String, f64> {
-    let text = collect::page(Snapshot::read(place).unwrap(), true).unwrap();
+    let text = collect::page(Snapshot::read(place).unwrap(), true, tally()).unwrap();
     assert!(text.ends_with("# EOF\n"));
     series(&text)
 }
@@ -200,6 +215,19 @@ fn what_the_maps_hold_is_on_the_page() {
         );
         assert!(page[r#"forwarder_map_memory_bytes{map="FLOWS"}"#] >= 256.0 * 56.0);
         assert!(page["process_resident_memory_bytes"] > 1e5);
+        is(
+            r#"forwarder_connections_opened_by_country_total{country="DE"}"#,
+            2.0,
+        );
+        is(
+            r#"forwarder_connections_refused_by_country_total{country="unknown"}"#,
+            1.0,
+        );
+        is(r#"forwarder_flow_log_dropped_total{cause="rate"}"#, 9.0);
+        is(r#"forwarder_config_reloads_total{result="refused"}"#, 1.0);
+        is("forwarder_config_last_reload_successful", 0.0);
+        is("forwarder_config_hash", 281_474_976_710_655.0);
+        assert!(page["forwarder_config_last_reload_success_timestamp_seconds"] > 1.7e9);
     });
 }
 
@@ -224,11 +252,15 @@ fn every_metric_of_the_catalog_is_written_and_no_other() {
 
 /// Sends a request and returns status line, headers and body.
 fn ask(at: SocketAddr, request: &str) -> std::io::Result<String> {
+    ask_for(at, request, "accept: */*")
+}
+
+fn ask_for(at: SocketAddr, request: &str, header: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(at)?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     write!(
         stream,
-        "{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        "{request} HTTP/1.1\r\nhost: x\r\n{header}\r\nconnection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -253,7 +285,7 @@ fn the_server_tells_metrics_health_and_readiness() {
         let shared = pulse.clone();
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
-            let mut server = Server::new(place, shared.clone());
+            let mut server = Server::new(place, shared.clone(), tally());
             server.listen(Some(at));
             let ask = |request: &'static str| in_this_namespace(move || ask(at, request));
             let metrics = loop {
@@ -263,7 +295,15 @@ fn the_server_tells_metrics_health_and_readiness() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             };
             assert_eq!(status(&metrics), "200");
-            assert!(metrics.contains("content-type: application/openmetrics-text; version=1.0.0"));
+            assert!(metrics.contains("content-type: text/plain; version=0.0.4"));
+            assert!(metrics.contains("\n# TYPE forwarder_refusals_total counter\n"));
+            assert!(!metrics.contains("# EOF"), "{metrics}");
+            let accept = "accept: application/openmetrics-text;version=1.0.0;q=0.6,*/*;q=0.1";
+            let open = in_this_namespace(move || ask_for(at, "GET /metrics", accept));
+            let open = open.await.unwrap();
+            assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0"));
+            assert!(open.contains("\n# TYPE forwarder_refusals counter\n"));
+            assert!(open.ends_with("# EOF\n"), "{open}");
             assert!(metrics.contains("\nforwarder_ready 0\n"), "{metrics}");
             assert_eq!(status(&ask("GET /healthz").await.unwrap()), "200");
             let answer = ask("GET /readyz").await.unwrap();

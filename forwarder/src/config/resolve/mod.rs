@@ -9,6 +9,7 @@ mod listener;
 mod metrics;
 mod pool;
 mod route;
+mod seeing;
 mod value;
 
 pub use self::entrance::DEFAULT_BPFFS;
@@ -59,6 +60,8 @@ pub fn resolve(shape: &Shape) -> (Option<Config>, Vec<Diagnostic>) {
     };
     let entrance = entrance::resolve(&mut context);
     let metrics = metrics::resolve(&mut context);
+    let flow_log = seeing::flow_log(&mut context);
+    let geoip = seeing::geoip(&mut context);
     let listeners = listener::resolve(&mut context);
     let pools = pool::resolve(&mut context);
     let routes = route::resolve(&mut context, &listeners, &pools);
@@ -70,8 +73,11 @@ pub fn resolve(shape: &Shape) -> (Option<Config>, Vec<Diagnostic>) {
     }
     let config = entrance.and_then(|entrance| {
         Some(Config {
+            digest: 0,
             entrance,
             metrics: metrics?,
+            flow_log: flow_log?,
+            geoip: geoip?,
             listeners: listeners.into_iter().collect::<Option<_>>()?,
             pools: pools.into_iter().collect::<Option<_>>()?,
             routes: routes.into_iter().collect::<Option<_>>()?,
