@@ -21,10 +21,12 @@
 //!
 //! Everything here needs root: see [`require_root`].
 
+pub mod busy;
 pub mod capture;
 pub mod cleanup;
 pub mod client;
 pub mod command;
+pub mod dashboard;
 pub mod error;
 pub mod ethtool;
 pub mod forwarder;

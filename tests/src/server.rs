@@ -1,8 +1,9 @@
-//! Servers for the nodes: real ones (nginx, HAProxy), and two of our own that tell more than those
+//! Servers for the nodes: real ones (nginx, HAProxy; Prometheus for the entrance), and two of our own that tell more than those
 //! can: [`web`] (TLS by rustls) and [`recorder`] (plain TCP, for byte-exact questions).
 
 pub mod haproxy;
 pub mod nginx;
+pub mod prometheus;
 pub mod proxy_header;
 pub mod recorder;
 pub mod web;

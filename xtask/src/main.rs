@@ -14,6 +14,7 @@ mod demo;
 mod deny;
 mod dist;
 mod linker;
+mod previews;
 mod privilege;
 mod process;
 mod setup;
@@ -46,6 +47,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Make a Debian package of the optimised daemon.
     Dist(dist::Arguments),
+    /// Draw the dashboards with data of a busy lab into docs/images/ (needs npm).
+    Previews(previews::Arguments),
     /// Run the main job on a distribution kernel in a virtual machine.
     Vm(vm::Arguments),
 }
@@ -67,6 +70,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Demo(arguments) => demo::run(&workspace, &arguments),
         Command::Dist(arguments) => dist::run(&workspace, &arguments),
+        Command::Previews(arguments) => previews::run(&workspace, &arguments),
         Command::Vm(arguments) => vm::run(&workspace, &arguments),
         Command::Setup(arguments) => setup::run(&workspace, &arguments),
     }

@@ -66,6 +66,16 @@ pub const LAB: &[Tool] = &[
     tool("wireguard-go", &["wireguard-go"], "the lab's tunnel"),
     tool("wg", &["wireguard-tools"], "sets up the lab's tunnel"),
     tool("bpftool", &["bpftool"], "shows loaded programs and maps"),
+    tool(
+        "prometheus",
+        &["prometheus"],
+        "scrapes the lab; every query of the dashboards is run",
+    ),
+    tool(
+        "promtool",
+        &["prometheus"],
+        "checks and tests the rules of packaging/prometheus",
+    ),
 ];
 
 /// Programs of the virtual machine, `cargo xtask vm`, beside those of the lab that it takes in.
@@ -85,6 +95,13 @@ pub const VIRTUAL_MACHINE: &[Tool] = &[
         "the virtual machine's user land",
     ),
 ];
+
+/// Programs of `cargo xtask previews`.
+pub const PREVIEWS: &[Tool] = &[tool(
+    "chromium-headless-shell",
+    &["chromium-headless-shell"],
+    "draws the previews of the dashboards",
+)];
 
 /// nginx's stream module, linked beside the programs so that configurations can name it.
 const NGINX_STREAM_MODULE: &str = "usr/lib/nginx/modules/ngx_stream_module.so";

@@ -2,16 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use forwarder::metrics::catalog;
 use promql_parser::label::MatchOp;
 use promql_parser::parser::{self, Expr, VectorSelector};
-use serde_json::Value;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use super::{dashboards, list, panels, root};
 
 /// Names of series and the labels each can have, recorded ones included.
 fn series() -> BTreeMap<String, BTreeSet<&'static str>> {
@@ -31,8 +27,16 @@ fn series() -> BTreeMap<String, BTreeSet<&'static str>> {
         }
     }
     all.insert(String::from("up"), BTreeSet::from(["instance", "job"]));
+    let of_alerts = BTreeSet::from(["alertname", "alertstate", "instance"]);
+    all.insert(String::from("ALERTS"), of_alerts);
     for (name, _) in rules().into_iter().filter(|(name, _)| name.contains(':')) {
-        all.insert(name, BTreeSet::from(["instance", "map"]));
+        // `level:metric:operation`, and the level is what the rule keeps of the labels.
+        let known = ["instance", "route", "direction", "node", "map"];
+        let level = name.split(':').next().unwrap_or_default();
+        let labels = known
+            .into_iter()
+            .filter(|label| level.split('_').any(|own| own == *label));
+        all.insert(name.clone(), labels.collect());
     }
     all
 }
@@ -58,7 +62,9 @@ fn selectors<'a>(expr: &'a Expr, found: &mut Vec<&'a VectorSelector>) {
 
 /// Checks a query; returns how many metrics it names.
 fn check(place: &str, query: &str) -> usize {
-    let plain = query.replace("$__rate_interval", "5m");
+    let plain = query
+        .replace("$__rate_interval", "5m")
+        .replace("$__range", "1h");
     let expr = parser::parse(&plain).unwrap_or_else(|error| panic!("{place}: {query}: {error}"));
     let series = series();
     let mut found = Vec::new();
@@ -85,38 +91,21 @@ fn check(place: &str, query: &str) -> usize {
 
 const MAPS: &[&str] = forwarder::dataplane::pins::MAPS;
 
-fn dashboards() -> Vec<(String, Value)> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(root().join("dashboards")).unwrap() {
-        let path = entry.unwrap().path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
-            let text = fs::read_to_string(&path).unwrap();
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            all.push((name, serde_json::from_str(&text).unwrap()));
-        }
-    }
-    all
-}
-
 #[test]
 fn every_panel_asks_for_what_exists() {
-    let dashboards = dashboards();
-    assert_eq!(dashboards.len(), 4);
-    for (file, dashboard) in &dashboards {
-        assert_eq!(dashboard["uid"], file.as_str());
-        let panels = dashboard["panels"].as_array().unwrap();
-        assert!(panels.len() >= 8, "{file}");
-        for panel in panels {
+    for (file, dashboard) in &dashboards() {
+        for panel in panels(dashboard) {
             let place = format!("{file}: {}", panel["title"]);
-            let targets = panel["targets"].as_array().unwrap();
+            let targets = list(&panel["targets"]);
             assert!(!targets.is_empty(), "{place}");
             for target in targets {
                 let query = target["expr"].as_str().unwrap();
                 assert!(check(&place, query) > 0, "{place}: {query}");
             }
+        }
+        for annotation in list(&dashboard["annotations"]["list"]) {
+            let query = annotation["expr"].as_str().unwrap();
+            assert!(check(file, query) > 0, "{file}: {query}");
         }
     }
 }
@@ -124,7 +113,7 @@ fn every_panel_asks_for_what_exists() {
 #[test]
 fn every_dashboard_has_the_same_variables() {
     for (file, dashboard) in dashboards() {
-        let variables = dashboard["templating"]["list"].as_array().unwrap().clone();
+        let variables = list(&dashboard["templating"]["list"]);
         let names: Vec<_> = variables
             .iter()
             .filter_map(|v| v["name"].as_str())
