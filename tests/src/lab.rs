@@ -66,6 +66,7 @@ pub struct LabBuilder {
     tunnel_wires: bool,
     seed: u64,
     forwarding: bool,
+    routed: bool,
 }
 
 impl Default for LabBuilder {
@@ -81,6 +82,7 @@ impl Default for LabBuilder {
             tunnel_wires: false,
             seed: 1,
             forwarding: false,
+            routed: true,
         }
     }
 }
@@ -154,6 +156,14 @@ impl LabBuilder {
     #[must_use]
     pub fn entrance_routes(mut self) -> Self {
         self.forwarding = true;
+        self
+    }
+
+    /// Joins the one client with the entrance's first public interface directly, and leaves the internet
+    /// out: whatever it costs to cross the entrance is then not mixed with another router's cost.
+    #[must_use]
+    pub fn without_internet(mut self) -> Self {
+        self.routed = false;
         self
     }
 

@@ -59,13 +59,24 @@ pub(super) fn build(plan: &LabBuilder) -> Result<Lab> {
             entrance.sysctl(key, "1")?;
         }
     }
-    let clients = (0..plan.clients)
-        .map(|index| site.client(&router, index))
-        .collect::<Result<Vec<_>>>()?;
     let mut public_wires = Vec::new();
-    for interface in 0..plan.publics {
-        public_wires.extend(site.public_link(&router, &entrance, interface)?);
-    }
+    let clients = if plan.routed {
+        let clients = (0..plan.clients)
+            .map(|index| site.client(&router, index, &format!("c{index}")))
+            .collect::<Result<Vec<_>>>()?;
+        for interface in 0..plan.publics {
+            public_wires.extend(site.public_link(&router, &entrance, interface)?);
+        }
+        clients
+    } else {
+        let client = site.client(&entrance, 0, "eth0")?;
+        let (v4, v6) = (public_address(0, Family::V4), public_address(0, Family::V6));
+        entrance.ip(&format!(
+            "addr add {v4}/32 dev eth0\naddr add {v6}/128 dev eth0 nodad"
+        ))?;
+        site.plan.offloads.apply(&entrance, "eth0")?;
+        vec![client]
+    };
     let mut nodes = Vec::new();
     let mut running = Vec::new();
     let mut wireguards = 0;
@@ -120,10 +131,10 @@ impl Site<'_> {
         Namespace::create(&format!("{}-{role}", self.name))
     }
 
-    fn client(&self, router: &Namespace, index: u8) -> Result<ClientHost> {
+    /// A client whose gateway is `port` of another namespace.
+    fn client(&self, router: &Namespace, index: u8, port: &str) -> Result<ClientHost> {
         let namespace = self.namespace(&format!("client{index}"))?;
-        let port = format!("c{index}");
-        veth(&namespace, "eth0", router, &port)?;
+        veth(&namespace, "eth0", router, port)?;
         let (v4, v6) = (
             client_address(index, Family::V4),
             client_address(index, Family::V6),
@@ -139,7 +150,7 @@ impl Site<'_> {
              route add {v6_prefix}:100::/56 via {v6}"
         ))?;
         self.plan.offloads.apply(&namespace, "eth0")?;
-        let gateway = hardware_address(router, &port)?;
+        let gateway = hardware_address(router, port)?;
         Ok(ClientHost {
             namespace,
             gateway,
