@@ -5,7 +5,7 @@ CARGO ?= cargo
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo vm clean rust
+.PHONY: help setup build test demo bench vm clean rust
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,6 +21,9 @@ test: rust ## every check and test; root for the lab, asked for with sudo
 
 demo: rust ## the entrance at work with real clients and servers, in a minute
 	@$(CARGO) xtask demo
+
+bench: rust ## the entrance beside routing, nftables, nginx, HAProxy; about 25 minutes
+	@$(CARGO) xtask bench
 
 vm: rust ## the main job on a distribution kernel with the WireGuard module
 	@$(CARGO) xtask vm

@@ -17,10 +17,12 @@
 //! - [`raw`] is TCP by hand, for the segments that no kernel would send;
 //! - [`hello`] builds ClientHellos, from a browser's to a malicious one;
 //! - [`forwarder`] runs the program under test; [`site`] is a lab with all of that at work;
-//! - [`programs`] runs the kernel programs alone, one packet at a time.
+//! - [`programs`] runs the kernel programs alone, one packet at a time;
+//! - [`bench`] measures the forwarder by the side of what it replaces.
 //!
 //! Everything here needs root: see [`require_root`].
 
+pub mod bench;
 pub mod busy;
 pub mod capture;
 pub mod cleanup;

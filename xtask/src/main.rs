@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod debian;
 mod demo;
@@ -45,6 +46,8 @@ enum Command {
     Test(test::Arguments),
     /// Show the entrance at work with real clients and servers.
     Demo(demo::Arguments),
+    /// Measure the entrance beside routing, nftables, nginx, HAProxy and others.
+    Bench(bench::Arguments),
     /// Make a Debian package of the optimised daemon.
     Dist(dist::Arguments),
     /// Draw the dashboards with data of a busy lab into docs/images/ (needs npm).
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     let workspace = Workspace::locate()?;
     match command {
+        Command::Bench(arguments) => bench::run(&workspace, &arguments),
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Demo(arguments) => demo::run(&workspace, &arguments),

@@ -30,6 +30,8 @@ pub enum Purpose {
     Demo,
     /// `cargo xtask vm`.
     Vm,
+    /// `make bench`.
+    Bench,
     /// All of the above.
     All,
 }
@@ -41,6 +43,10 @@ impl Purpose {
 
     fn needs_lab(self) -> bool {
         self != Self::Build
+    }
+
+    fn needs_contenders(self) -> bool {
+        matches!(self, Self::Bench | Self::All)
     }
 
     fn needs_virtual_machine(self) -> bool {
@@ -66,6 +72,10 @@ pub fn prepare(workspace: &Workspace, purpose: Purpose) -> Result<()> {
         eprintln!("lab tools");
         system::provide(workspace)?;
         tools::provide(workspace, tools::LAB)?;
+    }
+    if purpose.needs_contenders() {
+        eprintln!("contenders of the benchmark");
+        tools::provide(workspace, tools::BENCH)?;
     }
     if purpose.needs_virtual_machine() {
         eprintln!("virtual machine tools");

@@ -135,7 +135,7 @@ impl Nginx {
 }
 
 /// The line that loads the module for TCP proxying: the set-up's, Debian's, or none where it is built in.
-fn stream_module() -> String {
+pub(crate) fn stream_module() -> String {
     [
         command::cache().join("../lib/nginx"),
         Path::new("/usr/lib/nginx/modules").to_path_buf(),

@@ -1,0 +1,107 @@
+//! A flood from the client's namespace, at a rate or as fast as one processor makes it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::Place;
+use crate::bench::bpf::flood::{Flood, Kind};
+use crate::bench::bpf::{self, Hook};
+use crate::bench::scene::{FLOOD_NETWORK, Scene};
+use crate::error::{Context, Error, Result};
+
+/// Frames that the kernel makes at one call.
+const BATCH: u32 = 256;
+/// Where the destination address stands in an Ethernet frame with IPv4.
+const DESTINATION: i16 = 30;
+
+/// A flood; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    ended: mpsc::Receiver<()>,
+    /// Answers to addresses that nobody has are dropped as early as can be.
+    _sink: std::os::fd::OwnedFd,
+}
+
+impl Running {
+    /// Starts a flood; `rate` is in frames a second, none meaning as many as can be.
+    pub fn start(scene: &Scene, kind: Kind, target: SocketAddr, rate: Option<u32>) -> Result<Self> {
+        let next_hop = scene.hardware_address(&scene.lab.entrance, "eth0")?;
+        let flood = Flood {
+            kind,
+            next_hop: octets(&next_hop)?,
+            network: FLOOD_NETWORK.into(),
+            target,
+        };
+        let prepared = scene.client().enter(|| {
+            let interface = bpf::interface("eth0")?;
+            let [first, second, ..] = FLOOD_NETWORK.octets();
+            let sink = bpf::drop_matching(Hook::TrafficIn, DESTINATION, [first, second])?;
+            let sink = bpf::attach(&sink, Hook::TrafficIn, interface)?;
+            Ok((interface, sink, flood.program()?))
+        })?;
+        let (interface, sink, program) = prepared.context(|| "preparing a flood".to_owned())?;
+        let length = flood.length();
+        let (stop, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let (done, ended) = mpsc::channel();
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&sent));
+        scene.client().spawn("bench-flood", move || {
+            Place::Node.keep();
+            let began = Instant::now();
+            let mut count = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                if let Some(rate) = rate {
+                    let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as u64;
+                    if due < count + u64::from(BATCH) {
+                        std::thread::sleep(Duration::from_micros(200));
+                        continue;
+                    }
+                }
+                if let Err(error) = bpf::run_live(&program, interface, length, BATCH) {
+                    eprintln!("the flood has ended: {error}");
+                    break;
+                }
+                count += u64::from(BATCH);
+                counted.store(count, Ordering::Relaxed);
+            }
+            let _ = done.send(());
+        })?;
+        Ok(Self {
+            stop,
+            sent,
+            ended,
+            _sink: sink,
+        })
+    }
+
+    /// Frames made so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.ended.recv_timeout(Duration::from_secs(5));
+    }
+}
+
+fn octets(text: &str) -> Result<[u8; 6]> {
+    let bytes: Vec<u8> = text
+        .split(':')
+        .filter_map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect();
+    bytes.try_into().map_err(|_| Error::Unintelligible {
+        what: "a hardware address".to_owned(),
+        text: text.to_owned(),
+    })
+}

@@ -1,0 +1,83 @@
+//! New connections without TLS work: TCP handshake, a ClientHello, a small answer, and both ends close.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::bench::contender::{CONTROL, YARDSTICK};
+use crate::bench::load::client::{self, Count, fetch};
+use crate::bench::load::job::Job;
+use crate::bench::load::server::RAW;
+use crate::bench::load::{self, Place};
+use crate::bench::scene::{NAME, Scene};
+use crate::bench::workload::{Metric, Outcome, Stage, Workload, anyone};
+use crate::error::Result;
+use crate::ethtool::Offloads;
+use crate::hello::Hello;
+
+/// Connections at once.
+pub(super) const WIDTH: usize = 32;
+/// The answer's length.
+pub(super) const ANSWER: usize = 1_000;
+
+/// The figures of new connections.
+pub(super) const METRICS: &[Metric] = &[
+    Metric::cost("cpu", "µs", "CPU a connection"),
+    Metric::more("rate", "1/s", "connections a second"),
+    Metric::less("p50", "µs", "half of them within"),
+    Metric::less("p99", "µs", "99 % within"),
+    Metric::less("failed", "", "failed"),
+];
+
+/// With a small hello.
+pub const SMALL: Workload = Workload {
+    name: "connections",
+    title: "new connections, no TLS work, small hello (one segment)",
+    metrics: METRICS,
+    offloads: Offloads::ALL,
+    suits: anyone,
+    control: CONTROL,
+    yardstick: YARDSTICK,
+    rounds: usize::MAX,
+    run: |stage| run(stage, Hello::small(NAME)),
+};
+
+/// With a browser's hello.
+pub const LARGE: Workload = Workload {
+    name: "connections-browser",
+    title: "new connections, no TLS work, a browser's hello (two segments)",
+    run: |stage| run(stage, Hello::browser(NAME, 1)),
+    ..SMALL
+};
+
+fn run(stage: &mut Stage<'_>, hello: Hello) -> Result<Outcome> {
+    let (scene, duration) = (stage.scene, stage.scale.duration());
+    let target = stage.up()?.service(RAW);
+    let hellos = Arc::new(vec![Job::Reply(ANSWER as u64).hello(hello)]);
+    super::exchanges(&connect(scene, target, &hellos, WIDTH, duration)?)
+}
+
+/// Makes connections, with each of some hellos in turn; they must ask for [`ANSWER`] bytes.
+pub(super) fn connect(
+    scene: &Scene,
+    target: SocketAddr,
+    hellos: &Arc<Vec<Vec<u8>>>,
+    width: usize,
+    duration: Duration,
+) -> Result<Count> {
+    load::block_on(scene.client(), Place::Client, async {
+        let task = |first, tally: Arc<client::Tally>| {
+            let hellos = Arc::clone(hellos);
+            async move {
+                for hello in hellos.iter().cycle().skip(first) {
+                    if !tally.goes_on() {
+                        return;
+                    }
+                    let began = Instant::now();
+                    tally.exchange(began, fetch(target, hello, ANSWER).await);
+                }
+            }
+        };
+        Ok(client::load(width, duration, task).await)
+    })
+}

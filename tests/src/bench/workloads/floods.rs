@@ -1,0 +1,149 @@
+//! Floods from sources never seen before, with right checksums (`load::flood`).
+//!
+//! - *under a flood*: what valid clients still get while frames come at a fixed rate;
+//! - *absorbed*: how many frames one processor makes and the entrance deals with, nothing else going on,
+//!   and what each costs beyond being dropped at once.
+//!
+//! The control is the forwarder behind an XDP program that drops the flood's sources.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connections::{ANSWER, connect};
+use crate::bench::bpf::flood::Kind as Frames;
+use crate::bench::contender::{Contender, Kind, SHIELD};
+use crate::bench::load::flood::Running;
+use crate::bench::load::job::Job;
+use crate::bench::load::server::RAW;
+use crate::bench::measure::Meter;
+use crate::bench::measure::memory::Memory;
+use crate::bench::scene::NAME;
+use crate::bench::workload::{Metric, Outcome, Stage, Workload};
+use crate::error::{Error, Result};
+use crate::hello::Hello;
+
+/// Frames a second, where the rate is fixed.
+const RATE: u32 = 100_000;
+/// Valid connections at once.
+const WIDTH: usize = 8;
+
+const UNDER: &[Metric] = &[
+    Metric::more("success", "%", "valid clients served"),
+    Metric::more("rate", "1/s", "their connections a second"),
+    Metric::less("p50", "µs", "half of them within"),
+    Metric::less("p99", "µs", "99 % within"),
+    Metric::more("flood", "1/s", "frames of the flood a second"),
+    Metric::less("growth", "MB", "memory taken meanwhile"),
+];
+
+const ABSORBED: &[Metric] = &[
+    Metric::more("rate", "1/s", "frames a second, one processor making them"),
+    Metric::cost("cpu", "ns", "CPU a frame"),
+    Metric::less("answered", "%", "answered by the entrance"),
+];
+
+/// Valid clients during a SYN flood.
+pub const SYN: Workload = Workload {
+    name: "syn-flood",
+    title: "valid clients during a SYN flood of 100,000 a second",
+    metrics: UNDER,
+    suits: floodable,
+    control: SHIELD,
+    yardstick: SHIELD,
+    run: |stage| under(stage, Frames::Syn),
+    ..super::connections::SMALL
+};
+
+/// Valid clients during an ACK flood.
+pub const ACK: Workload = Workload {
+    name: "ack-flood",
+    title: "valid clients during an ACK flood of 100,000 a second",
+    run: |stage| under(stage, Frames::Ack),
+    ..SYN
+};
+
+/// SYNs as fast as they can be made.
+pub const SYN_ABSORBED: Workload = Workload {
+    name: "syn-absorbed",
+    title: "SYNs as fast as one processor makes them",
+    metrics: ABSORBED,
+    run: |stage| absorbed(stage, Frames::Syn),
+    ..SYN
+};
+
+/// ACKs as fast as they can be made.
+pub const ACK_ABSORBED: Workload = Workload {
+    name: "ack-absorbed",
+    title: "ACKs as fast as one processor makes them",
+    run: |stage| absorbed(stage, Frames::Ack),
+    ..SYN_ABSORBED
+};
+
+/// Whoever has a public address of its own or passes on what comes, and the control.
+fn floodable(contender: &Contender) -> bool {
+    contender.kind != Kind::Control && contender.name != "redirect"
+}
+
+fn under(stage: &mut Stage<'_>, kind: Frames) -> Result<Outcome> {
+    let (scene, duration) = (stage.scene, stage.scale.duration());
+    let target = stage.up()?.service(RAW);
+    let before = Memory::now();
+    let flood = Running::start(scene, kind, target, Some(RATE))?;
+    // The flood is there first.
+    std::thread::sleep(Duration::from_millis(300));
+    let (sent, meter) = (flood.sent(), Meter::start());
+    let hellos = Arc::new(vec![Job::Reply(ANSWER as u64).hello(Hello::small(NAME))]);
+    let count = connect(scene, target, &hellos, WIDTH, duration)?;
+    let wall = meter.stop().wall.as_secs_f64();
+    let frames = flood.sent() - sent;
+    let growth = before.available.saturating_sub(Memory::now().available);
+    drop(flood);
+    let all = (count.done + count.failed).max(1);
+    Ok(Outcome::new(
+        &count.usage,
+        vec![
+            ("success", count.done as f64 * 100.0 / all as f64),
+            ("rate", count.rate()),
+            ("p50", count.quantile(0.5)),
+            ("p99", count.quantile(0.99)),
+            ("flood", frames as f64 / wall),
+            ("growth", growth as f64 / 1e6),
+        ],
+    ))
+}
+
+fn absorbed(stage: &mut Stage<'_>, kind: Frames) -> Result<Outcome> {
+    let (scene, duration) = (stage.scene, stage.scale.duration());
+    let target = stage.up()?.service(RAW);
+    let transmitted = || -> Result<u64> {
+        let path = "/sys/class/net/eth0/statistics/tx_packets";
+        let text = crate::command::run(scene.lab.entrance.command("cat")?.arg(path))?;
+        text.trim().parse().map_err(|_| Error::Unintelligible {
+            what: path.to_owned(),
+            text,
+        })
+    };
+    let flood = Running::start(scene, kind, target, None)?;
+    std::thread::sleep(Duration::from_millis(300));
+    let answers = transmitted()?;
+    let (sent, meter) = (flood.sent(), Meter::start());
+    std::thread::sleep(duration);
+    let frames = flood.sent() - sent;
+    let usage = meter.stop();
+    let answers = transmitted()? - answers;
+    drop(flood);
+    if frames == 0 {
+        return Err(Error::Unintelligible {
+            what: "the flood".to_owned(),
+            text: "no frame was made".to_owned(),
+        });
+    }
+    Ok(Outcome::new(
+        &usage,
+        vec![
+            ("rate", frames as f64 / usage.wall.as_secs_f64()),
+            ("cpu", usage.busy.as_secs_f64() * 1e9 / frames as f64),
+            ("answered", answers as f64 * 100.0 / frames as f64),
+        ],
+    ))
+}

@@ -1,0 +1,229 @@
+//! Memory of idle connections, of the whole entrance: kernel, processes, maps.
+//!
+//! It is what the machine has less of (`MemAvailable`) from before the contender's start to when all
+//! connections are open, without what the bench itself took. The ends of the connections have vanished by
+//! then ([`vanish`]): what is left is the entrance's. Some real connections that were opened first must
+//! still work.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::bench::contender::{Capacity, Contender, Kind};
+use crate::bench::contenders::proxied_connections;
+use crate::bench::load::client::PATIENCE;
+use crate::bench::load::job::{Job, REQUEST};
+use crate::bench::load::server::RAW;
+use crate::bench::load::{self, Place, vanish};
+use crate::bench::measure::Meter;
+use crate::bench::measure::memory::{Memory, map_memory, process_memory};
+use crate::bench::scene::{NAME, Scene};
+use crate::bench::workload::{Metric, Outcome, Stage, Workload};
+use crate::error::{Context, Error, Result};
+use crate::hello::Hello;
+use crate::socket::set_option;
+
+/// Connections that are being opened at once.
+const WIDTH: usize = 64;
+/// Connections that are opened before their ends vanish.
+const BATCH: usize = 4_000;
+/// How long a batch's ends stay: until the node has seen all acknowledgements.
+const STAY: Duration = Duration::from_millis(250);
+/// Connections from one client address.
+const EACH: usize = 50_000;
+/// Connections through whoever needs a port of its own for each of them towards the node, of which one
+/// address has no more: memory grows with each connection alike.
+const PORTS: usize = 30_000;
+/// Connections that must still work in the end.
+const PROBES: usize = 200;
+
+/// Many connections on which nothing is said.
+pub const IDLE: Workload = Workload {
+    name: "idle",
+    title: "idle connections: memory of the entrance for each",
+    metrics: &[
+        Metric::less("memory", "B", "memory a connection, all told"),
+        Metric::less("process", "B", "of it processes"),
+        Metric::less("maps", "B", "of it BPF maps"),
+        Metric::less("start", "MB", "taken at the start"),
+        Metric::more("flows", "", "connections"),
+    ],
+    suits: |contender| {
+        !matches!(contender.kind, Kind::Control | Kind::Shield) && contender.name != "redirect"
+    },
+    yardstick: "nginx",
+    rounds: 1,
+    run,
+    ..super::connections::SMALL
+};
+
+fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
+    let scene = stage.scene;
+    let flows = stage.scale.flows.min(most(stage.contender));
+    stage.down();
+    settle();
+    let meter = Meter::start();
+    let (before, own) = (Memory::now(), process_memory(&[std::process::id()]));
+    let capacity = Capacity {
+        flows: flows + flows / 10,
+        ..Capacity::default()
+    };
+    let running = stage.up_with(capacity)?;
+    let (target, pids) = (running.service(RAW), running.pids.clone());
+    settle();
+    let started = Memory::now();
+    let sources = sources(scene, flows)?;
+    let (after, own_after, process, maps) = load::block_on(scene.client(), Place::Client, async {
+        let mut probes = open(target, &sources, Job::Requests(1), 0..PROBES).await?;
+        for first in (PROBES..flows).step_by(BATCH) {
+            let batch = first..flows.min(first + BATCH);
+            let opened = open(target, &sources, Job::Vanish, batch).await?;
+            tokio::time::sleep(STAY).await;
+            for socket in opened {
+                vanish::now(socket).context(|| "leaving a connection".to_owned())?;
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let figures = (
+            Memory::now(),
+            process_memory(&[std::process::id()]),
+            process_memory(&pids),
+            pids.first().copied().map(map_memory).unwrap_or_default(),
+        );
+        probe(&mut probes).await?;
+        Ok(figures)
+    })?;
+    let usage = meter.stop();
+    stage.down();
+    let each = |bytes: f64| bytes / flows as f64;
+    let taken = before.available as f64 - after.available as f64;
+    let ours = own_after as f64 - own as f64;
+    Ok(Outcome::new(
+        &usage,
+        vec![
+            ("memory", each(taken - ours)),
+            ("process", each(process as f64)),
+            ("maps", each(maps as f64)),
+            (
+                "start",
+                (before.available as f64 - started.available as f64) / 1e6,
+            ),
+            ("flows", flows as f64),
+        ],
+    ))
+}
+
+/// How many connections a contender can have at most.
+fn most(contender: &Contender) -> usize {
+    match contender.name {
+        "forwarder-proxy" => PORTS,
+        "nginx" | "haproxy" | "haproxy-proxy" | "sniproxy" => proxied_connections(Capacity {
+            flows: PORTS,
+            ..Capacity::default()
+        }),
+        _ => usize::MAX,
+    }
+}
+
+/// Waits until the machine's free memory is steady.
+fn settle() {
+    let end = Instant::now() + Duration::from_secs(5);
+    let mut last = Memory::now().available;
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = Memory::now().available;
+        if now.abs_diff(last) < 1 << 20 {
+            return;
+        }
+        last = now;
+    }
+}
+
+/// Gives the client addresses beside its own.
+fn sources(scene: &Scene, flows: usize) -> Result<Vec<Ipv4Addr>> {
+    let count = u8::try_from(flows.div_ceil(EACH)).unwrap_or(100).min(100);
+    let addresses: Vec<_> = (0..count)
+        .map(|number| Ipv4Addr::new(198, 18, 0, 10 + number))
+        .collect();
+    for address in &addresses {
+        scene
+            .client()
+            .ip(&format!("addr replace {address}/24 dev eth0"))?;
+    }
+    Ok(addresses)
+}
+
+async fn open(
+    target: SocketAddr,
+    sources: &[Ipv4Addr],
+    job: Job,
+    numbers: Range<usize>,
+) -> Result<Vec<TcpStream>> {
+    let hello: Arc<[u8]> = job.hello(Hello::small(NAME)).into();
+    let mut tasks = tokio::task::JoinSet::new();
+    for first in 0..WIDTH {
+        let (hello, sources) = (Arc::clone(&hello), sources.to_vec());
+        let own = numbers.clone().skip(first).step_by(WIDTH);
+        tasks.spawn(async move {
+            let mut held = Vec::new();
+            for number in own {
+                let opening = one(target, sources[number / EACH % sources.len()], &hello);
+                let opened = tokio::time::timeout(PATIENCE, opening).await;
+                held.push(opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?);
+            }
+            Ok(held)
+        });
+    }
+    let mut held = Vec::with_capacity(numbers.len());
+    while let Some(part) = tasks.join_next().await {
+        let part: io::Result<Vec<_>> = part.unwrap_or_else(|error| Err(io::Error::other(error)));
+        held.extend(part.context(|| format!("opening connections to {target}"))?);
+    }
+    Ok(held)
+}
+
+async fn one(target: SocketAddr, source: Ipv4Addr, hello: &[u8]) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    // The port is chosen when the target is known, so that each target can have all of them.
+    set_option(
+        socket.as_raw_fd(),
+        libc::IPPROTO_IP,
+        libc::IP_BIND_ADDRESS_NO_PORT,
+        &1_i32,
+    )?;
+    socket.bind((source, 0).into())?;
+    let mut stream = socket.connect(target).await?;
+    stream.write_all(hello).await?;
+    stream.read_exact(&mut [0]).await?;
+    vanish::acknowledge(&stream)?;
+    Ok(stream)
+}
+
+/// Connections that were opened long ago must still work.
+async fn probe(held: &mut [TcpStream]) -> Result<()> {
+    for stream in held {
+        let exchange = async {
+            stream.write_all(&[0; REQUEST]).await?;
+            stream.read_exact(&mut [0]).await
+        };
+        match tokio::time::timeout(PATIENCE, exchange).await {
+            Ok(result) => result
+                .map(drop)
+                .context(|| "using an idle connection".to_owned())?,
+            Err(_) => {
+                return Err(Error::Timeout {
+                    what: "an answer on an idle connection".to_owned(),
+                    waited: PATIENCE,
+                    detail: String::new(),
+                });
+            }
+        }
+    }
+    Ok(())
+}

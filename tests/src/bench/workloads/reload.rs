@@ -1,0 +1,111 @@
+//! Another configuration with as many names, all of them different, while clients go on connecting.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::connections::{ANSWER, connect};
+use crate::bench::contender::Capacity;
+use crate::bench::contenders::forwarder::{Way, configuration};
+use crate::bench::load::client::fetch;
+use crate::bench::load::control::Control;
+use crate::bench::load::job::Job;
+use crate::bench::load::server::RAW;
+use crate::bench::load::{self, Place};
+use crate::bench::measure::Meter;
+use crate::bench::scene::NAME;
+use crate::bench::workload::{Metric, Outcome, Stage, Workload};
+use crate::error::{Context, Error, Result};
+use crate::hello::Hello;
+
+/// A reload.
+pub const RELOAD: Workload = Workload {
+    name: "reload",
+    title: "reload of many names (--names), all but one of them new",
+    metrics: &[
+        Metric::less("whole", "ms", "request to answer"),
+        Metric::less("visible", "ms", "request to first connection of a new name"),
+        Metric::less("failed", "", "failed connections meanwhile"),
+        Metric::more("meanwhile", "", "connections meanwhile"),
+    ],
+    suits: |contender| contender.name == "forwarder",
+    yardstick: "forwarder",
+    rounds: 3,
+    run,
+    ..super::connections::SMALL
+};
+
+fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
+    let scene = stage.scene;
+    let capacity = Capacity {
+        names: stage.scale.names,
+        ..Capacity::default()
+    };
+    let running = stage.up_with(capacity)?;
+    let target = running.service(RAW);
+    let Some(forwarder) = &running.forwarder else {
+        return Err(Error::Unintelligible {
+            what: "a reload".to_owned(),
+            text: "only the forwarder is reloaded here".to_owned(),
+        });
+    };
+    let text = configuration(scene, capacity, Way::Transparent).replace("\"site-", "\"shop-");
+    forwarder.write_config(&text)?;
+    let socket = forwarder.control()?;
+    let opened = Control::open(&socket);
+    let mut control = opened.context(|| format!("connecting to {}", socket.display()))?;
+
+    let meter = Meter::start();
+    let kept = Job::Reply(ANSWER as u64).hello(Hello::small(NAME));
+    let new = format!("shop-{}.example.net", capacity.names / 2);
+    let new = Job::Reply(ANSWER as u64).hello(Hello::small(&new));
+    let (whole, visible, count) = std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            connect(
+                scene,
+                target,
+                &Arc::new(vec![kept]),
+                4,
+                Duration::from_secs(3),
+            )
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let began = Instant::now();
+        let watch = scope.spawn(move || {
+            load::block_on(scene.client(), Place::Node, async {
+                while fetch(target, &new, ANSWER).await.is_err() {
+                    if began.elapsed() > Duration::from_secs(60) {
+                        return Err(Error::Timeout {
+                            what: "the effect of a reload".to_owned(),
+                            waited: began.elapsed(),
+                            detail: String::new(),
+                        });
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Ok(began.elapsed())
+            })
+        });
+        let answer = control.request("POST", "/v1/reload", "");
+        let whole = began.elapsed();
+        answer.context(|| "reloading".to_owned())?;
+        Ok::<_, Error>((whole, join(watch)?, join(others)?))
+    })?;
+    let usage = meter.stop();
+    // It has another configuration now than the one it was asked for.
+    stage.down();
+    Ok(Outcome::new(
+        &usage,
+        vec![
+            ("whole", whole.as_secs_f64() * 1e3),
+            ("visible", visible.as_secs_f64() * 1e3),
+            ("failed", count.failed as f64),
+            ("meanwhile", count.done as f64),
+        ],
+    ))
+}
+
+fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
