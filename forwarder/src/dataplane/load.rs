@@ -5,9 +5,9 @@
 //! empties a table that has lost its last pin.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use aya::maps::{MapError, ProgramArray};
+use aya::maps::{Map, MapError, ProgramArray};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use forwarder_common::abi::{map, stage};
@@ -68,6 +68,8 @@ pub enum LoadError {
 /// Loaded programs, ready to be attached.
 pub struct Programs {
     ebpf: Ebpf,
+    /// Their tail-call table.
+    stages: Map,
     pins: Pins,
 }
 
@@ -84,11 +86,14 @@ impl Programs {
         for (name, size) in sizes.by_map() {
             loader.map_max_entries(name, size);
         }
-        let ebpf = loader
+        let mut ebpf = loader
             .load(object)
             .map_err(|e| LoadError::Object(Box::new(e)))?;
+        let stages = ebpf.take_map(map::STAGES);
+        let stages = stages.ok_or(LoadError::Missing { name: map::STAGES })?;
         let mut programs = Self {
             ebpf,
+            stages,
             pins: pins.clone(),
         };
         programs.verify()?;
@@ -96,8 +101,39 @@ impl Programs {
         Ok(programs)
     }
 
-    /// Attaches the program that fits the interface.
+    /// Attaches the program that fits the interface. Whenever this is interrupted, the program that is attached
+    /// there has its tail-call table pinned: see [`Pins::attached_stages`].
     pub fn attach(&mut self, side: Side, link: &Link) -> Result<Hook, AttachError> {
+        let own = self.pins.free_stages_of(side, link.ifindex);
+        let pinned = self.stages.pin(&own);
+        pinned.map_err(|source| AttachError::Pin {
+            interface: link.name.clone(),
+            source,
+        })?;
+        let attached = self.attach_program(side, link);
+        match attached {
+            Ok(_) => {
+                self.forget_stages(|place, path| place == (side, link.ifindex) && path != own)?
+            }
+            Err(_) => pins::remove_file(&own)?,
+        }
+        attached
+    }
+
+    /// Lets go of the tail-call tables of programs that are not attached any more.
+    pub fn forget_stages(
+        &self,
+        gone: impl Fn((Side, u32), &Path) -> bool,
+    ) -> Result<(), PinsError> {
+        for (side, ifindex, path) in self.pins.attached_stages()? {
+            if gone((side, ifindex), &path) {
+                pins::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_program(&mut self, side: Side, link: &Link) -> Result<Hook, AttachError> {
         let name = attach::program_for(side, link)?;
         let classifier = self.ebpf.program_mut(name);
         let classifier: &mut SchedClassifier = classifier
@@ -125,9 +161,7 @@ impl Programs {
     }
 
     fn fill_stages(&mut self) -> Result<(), LoadError> {
-        let stages = self.ebpf.take_map(map::STAGES);
-        let stages = stages.ok_or(LoadError::Missing { name: map::STAGES })?;
-        let mut stages = ProgramArray::try_from(stages).map_err(LoadError::Stages)?;
+        let mut stages = ProgramArray::try_from(&mut self.stages).map_err(LoadError::Stages)?;
         for (slot, name) in stage::ALL {
             let program = self.ebpf.program(name).ok_or(LoadError::Missing { name })?;
             let fd = program.fd().map_err(|source| LoadError::Program {

@@ -307,7 +307,8 @@ impl Dataplane {
                 info!(interface = link.name, side = old.side.word(), "detached");
             }
         }
-        Ok(())
+        let gone = |place, _: &Path| !wanted.contains(&place);
+        Ok(self.programs.forget_stages(gone)?)
     }
 
     /// Call once after the first [`Self::attach`]: the new programs' tail-call table replaces the old.

@@ -6,6 +6,9 @@
 //!     ├── FLOWS, NAMES, …        one for each map of the ABI
 //!     ├── EXPIRED                flows that the sweeper ended, by path
 //!     ├── STAGES                 the tail-call table of the programs that are attached
+//!     ├── stages/
+//!     │   ├── public-2_0         the same table again, for each interface whose program uses it
+//!     │   └── tunnel-5_0
 //!     └── links/
 //!         ├── public-2           TCX links, by role and interface index
 //!         └── tunnel-5
@@ -66,12 +69,19 @@ pub enum PinsError {
     },
     /// Another version of the forwarder is attached there.
     #[error(
-        "{} belongs to another version of the forwarder; `forwarder unload` removes it and ends its flows",
-        path.display()
+        "{} holds the maps of another version of the forwarder, which this one (layout v{ABI_VERSION}) \
+         cannot take over. What is loaded goes on forwarding as configured last. Either start the version \
+         that loaded it; or change over, which ends its open flows: \
+         `forwarder unload --yes --bpffs {root}`, then `forwarder run --bpffs {root}` \
+         (as a service: `systemctl start forwarder`)",
+        path.display(),
+        root = root.display()
     )]
     OtherVersion {
         /// Its directory.
         path: PathBuf,
+        /// The directory the user named.
+        root: PathBuf,
     },
     /// An operation on the tree failed.
     #[error("cannot {action} {}", path.display())]
@@ -150,6 +160,32 @@ impl Pins {
         self.version.join("STAGES_new")
     }
 
+    /// A pin that nobody has, for the tail-call table of the program that is about to be attached there.
+    pub fn free_stages_of(&self, side: Side, ifindex: u32) -> PathBuf {
+        let name = |n: u32| {
+            self.stages_in_use()
+                .join(format!("{}-{ifindex}_{n}", side.word()))
+        };
+        // There is at most one for every start that was interrupted at this very place.
+        let free = (0..u32::MAX).map(name).find(|path| !path.exists());
+        free.unwrap_or_else(|| name(u32::MAX))
+    }
+
+    /// Pins of the tail-call tables of attached programs. The kernel empties a table that is neither open nor
+    /// pinned, although programs still use it: so each stays until another program has taken its place, even
+    /// if starts are interrupted in between.
+    pub fn attached_stages(&self) -> Result<Vec<(Side, u32, PathBuf)>, PinsError> {
+        places_in(&self.stages_in_use(), |name| {
+            let (place, number) = name.rsplit_once('_')?;
+            number.parse::<u32>().ok()?;
+            parse_link(place)
+        })
+    }
+
+    fn stages_in_use(&self) -> PathBuf {
+        self.version.join("stages")
+    }
+
     /// Pin of a TCX link.
     pub fn link(&self, side: Side, ifindex: u32) -> PathBuf {
         self.links().join(format!("{}-{ifindex}", side.word()))
@@ -169,11 +205,16 @@ impl Pins {
         }
         for version in self.versions()? {
             if version != self.version && version.join("links").is_dir() {
-                return Err(PinsError::OtherVersion { path: version });
+                return Err(PinsError::OtherVersion {
+                    path: version,
+                    root: self.root.clone(),
+                });
             }
         }
-        let links = self.links();
-        fs::create_dir_all(&links).map_err(failed("create", &links))
+        for directory in [self.links(), self.stages_in_use()] {
+            fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
+        }
+        Ok(())
     }
 
     /// Whether maps are pinned here, that is, whether there is something to adopt or to unload.
@@ -194,22 +235,16 @@ impl Pins {
 
     /// The links that are pinned here.
     pub fn pinned_links(&self) -> Result<Vec<(Side, u32, PathBuf)>, PinsError> {
-        let links = self.links();
-        let entries = match fs::read_dir(&links) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(failed("list", &links)(error)),
-        };
-        let mut found = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(failed("list", &links))?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            if let Some((side, ifindex)) = name.and_then(parse_link) {
-                found.push((side, ifindex, path));
-            }
+        places_in(&self.links(), parse_link)
+    }
+
+    /// The links that are pinned here by any version.
+    pub fn all_links(&self) -> Result<Vec<(Side, u32, PathBuf)>, PinsError> {
+        let mut all = Vec::new();
+        for version in self.versions()? {
+            all.extend(places_in(&version.join("links"), parse_link)?);
         }
-        found.sort_unstable();
-        Ok(found)
+        Ok(all)
     }
 
     /// Removes the maps and tables of this version, so that they are made anew. Links stay.
@@ -255,6 +290,28 @@ impl Pins {
         }
         Ok(versions)
     }
+}
+
+/// The pins of a directory that belong to interfaces, by what their names say.
+fn places_in(
+    directory: &Path,
+    parse: impl Fn(&str) -> Option<(Side, u32)>,
+) -> Result<Vec<(Side, u32, PathBuf)>, PinsError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("list", directory)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed("list", directory))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some((side, ifindex)) = name.and_then(&parse) {
+            found.push((side, ifindex, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 fn parse_link(name: &str) -> Option<(Side, u32)> {
@@ -321,6 +378,21 @@ mod tests {
     }
 
     #[test]
+    fn tables_in_use_are_told_by_their_interface() {
+        let directory = tempfile::tempdir().unwrap();
+        let pins = Pins::new(directory.path());
+        fs::create_dir_all(pins.stages_in_use()).unwrap();
+        let first = pins.free_stages_of(Side::Public, 2);
+        fs::write(&first, "").unwrap();
+        let second = pins.free_stages_of(Side::Public, 2);
+        assert_ne!(first, second);
+        fs::write(&second, "").unwrap();
+        let found = pins.attached_stages().unwrap();
+        let expected = [(Side::Public, 2, first), (Side::Public, 2, second)];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
     fn a_directory_elsewhere_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let pins = Pins::new(&directory.path().join("forwarder"));
@@ -336,8 +408,13 @@ mod tests {
         for name in ["v1/links", "v22", "vendor", "w3"] {
             fs::create_dir_all(root.join(name)).unwrap();
         }
+        for name in ["v1/links/tunnel-3", "v22/links/public-2", "v22/FLOWS"] {
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), "").unwrap();
+        }
         let pins = Pins::new(&root);
         assert_eq!(pins.versions().unwrap().len(), 2);
+        assert_eq!(pins.all_links().unwrap().len(), 2);
         pins.remove_all().unwrap();
         assert!(!root.join("v1").exists());
         assert!(root.join("vendor").exists(), "not ours");

@@ -41,7 +41,7 @@ pub fn unload(
     network: &Network,
 ) -> Result<Removed, DataplaneError> {
     let mut removed = Removed::default();
-    let mut links = pins.pinned_links()?;
+    let mut links = pins.all_links()?;
     links.sort_unstable_by_key(|(side, ..)| *side != Side::Public);
     for (_, _, pin) in links {
         pins::remove_file(&pin)?;

@@ -56,6 +56,42 @@ fn a_restart_takes_over_without_a_gap() {
 }
 
 #[test]
+fn programs_of_an_interrupted_start_keep_their_tail_calls() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut first, _) = open(directory, TEXT).unwrap();
+        follow(&mut first, TEXT);
+        first.publish().unwrap();
+        let tables = || {
+            let pinned = pins(directory).attached_stages().unwrap();
+            let id = |path: &Path| aya::maps::MapInfo::from_pin(path).unwrap().id();
+            let ids = pinned.iter().map(|(_, _, path)| id(path));
+            ids.collect::<Vec<_>>()
+        };
+        let [one, other] = tables()[..] else {
+            panic!("a table for each of two interfaces")
+        };
+        assert_eq!(one, other);
+        // Killed when it has attached its programs, and killed before.
+        let (mut second, _) = open(directory, TEXT).unwrap();
+        follow(&mut second, TEXT);
+        drop(second);
+        let attached = tables();
+        assert!(attached.len() == 2 && attached[0] != one, "{attached:?}");
+        let (third, _) = open(directory, TEXT).unwrap();
+        drop(third);
+        let (mut fourth, _) = open(directory, TEXT).unwrap();
+        assert_eq!(tables(), attached, "those of the attached programs");
+        follow(&mut fourth, TEXT);
+        fourth.publish().unwrap();
+        assert!(tables().len() == 2 && tables() != attached);
+        run("ip link del tun0");
+        follow(&mut fourth, TEXT);
+        assert_eq!(tables().len(), 1);
+    });
+}
+
+#[test]
 fn what_the_packets_meet_is_what_was_configured() {
     sandboxed(|directory| {
         interfaces();
