@@ -12,7 +12,8 @@ use forwarder::object::OBJECT;
 use super::Globals;
 
 const AFTER_HELP: &str = "\
-Needs the right to load and attach programs (root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON).
+Needs the right to load and attach programs (root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON), and
+CAP_NET_RAW to reset both ends of a flow that is ended by order.
 
 Stopping it (SIGTERM, Ctrl-C) leaves programs attached: open flows go on, and new connections are still
 served as configured last. Started again, it takes over. `forwarder unload` removes everything.

@@ -176,5 +176,5 @@ pub async fn end_flows(
     let pins = Pins::new(look.place.bpffs());
     let registry = look.registry;
     let ended = aside(move || flows::end(&pins, &registry, |flow| filter.means(flow))).await?;
-    Ok(Json(json!({ "ended": ended.len() })))
+    Ok(Json(json!({ "ended": ended })))
 }

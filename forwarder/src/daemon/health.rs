@@ -111,7 +111,7 @@ impl Daemon {
             });
             match ended {
                 Ok(ended) => {
-                    info!(pool, %node, flows = ended.len(), "connections of a dead node are reset")
+                    info!(pool, %node, flows = ended, "connections of a dead node are reset")
                 }
                 Err(error) => error!(error = &error as &dyn std::error::Error, "resets"),
             }

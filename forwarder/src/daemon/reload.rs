@@ -227,8 +227,8 @@ impl Daemon {
     fn end_flows(&self, meant: impl Fn(&OpenFlow) -> bool) -> Result<usize, Problem> {
         let ended = flows::end(self.dataplane.pins(), self.dataplane.registry(), meant);
         let ended = ended.map_err(|error| Problem::internal(&error))?;
-        info!(count = ended.len(), "flows ended by order");
-        Ok(ended.len())
+        info!(count = ended, "flows ended by order");
+        Ok(ended)
     }
 
     /// Keeps edits where the next daemon finds them, should this one be killed.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aya::maps::IterableMap;
 use forwarder_common::abi::{Flow, FlowKey, map, state};
 use serde::{Deserialize, Serialize};
+use tracing::{debug, info};
 
 use super::batch;
 use super::clock::{elapsed_ms, monotonic_ms};
@@ -14,7 +15,8 @@ use super::maps::State;
 use super::pins::Pins;
 use super::plan::ip;
 use super::registry::Registry;
-use super::sweep::{SweepError, Sweeper};
+use super::reset::{Reset, Sender};
+use super::sweep::{Ended, SweepError, Sweeper};
 use crate::config::edit::selects;
 
 /// An open flow, every number resolved; what is no longer known is absent.
@@ -106,24 +108,52 @@ pub fn list(pins: &Pins, registry: &Registry) -> Result<Vec<OpenFlow>, SweepErro
     Ok(all)
 }
 
-/// Ends the flows that are `meant`; returns them.
+/// Ends the flows that are `meant`, and resets both ends of each; returns how many there were.
 pub fn end(
     pins: &Pins,
     registry: &Registry,
     meant: impl Fn(&OpenFlow) -> bool,
-) -> Result<Vec<(FlowKey, Flow)>, SweepError> {
+) -> Result<usize, SweepError> {
     let now = monotonic_ms();
     // Ends flows by order only, so the time it would wait for silence does not matter.
     let mut sweeper = Sweeper::new(State::open(pins)?, Duration::MAX);
-    let mut ended = Vec::new();
+    let mut sender = Sender::open()
+        .inspect_err(|error| {
+            info!(%error, "no resets are sent (CAP_NET_RAW): the ends of flows learn of it when they speak");
+        })
+        .ok();
+    let mut ended = 0;
     for (key, flow) in scan(pins)? {
         if meant(&describe(&key, &flow, registry, now))
             && let Some(last) = sweeper.end(&key)?
         {
-            ended.push((key, last));
+            ended += 1;
+            if let Some(sender) = &mut sender {
+                reset(sender, &key, &last, registry);
+            }
         }
     }
     Ok(ended)
+}
+
+/// Tells both ends. An end that cannot be reached learns of it when it speaks.
+fn reset(sender: &mut Sender, key: &FlowKey, ended: &Ended, registry: &Registry) {
+    let Ended {
+        flow,
+        public_link,
+        node,
+    } = ended;
+    let local = registry.vips.key(usize::from(key.vip));
+    let client = local
+        .map(|(ip, port)| Reset::to_client(key, flow, SocketAddr::new(*ip, *port), *public_link));
+    let node = node
+        .as_ref()
+        .and_then(|(path, node)| Reset::to_node(key, flow, path, node));
+    for reset in [client, node].into_iter().flatten() {
+        if let Err(error) = sender.send(&reset) {
+            debug!(%error, ?reset, "a reset is not sent");
+        }
+    }
 }
 
 fn scan(pins: &Pins) -> Result<Vec<(FlowKey, Flow)>, SweepError> {

@@ -26,6 +26,7 @@ pub mod pins;
 pub mod plan;
 mod recover;
 pub mod registry;
+pub mod reset;
 pub mod sizes;
 pub mod sweep;
 pub mod unload;

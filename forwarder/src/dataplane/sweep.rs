@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use aya::maps::{IterableMap, MapData, Queue};
 use forwarder_common::abi::{
-    Flow, FlowKey, Hello, ReverseEntry, ReverseKey, client_address, hello_state, map, mark, state,
+    Flow, FlowKey, Hello, Node, Path, ReverseEntry, ReverseKey, client_address, hello_state, link,
+    map, mark, state,
 };
 use thiserror::Error;
 use tracing::warn;
@@ -103,6 +104,24 @@ fn peer(key: &ReverseKey) -> Peer {
     (key.peer, key.port_be, key.node)
 }
 
+/// A flow that was ended by order, and what is needed to tell its ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// As it was.
+    pub flow: Flow,
+    /// The interface that the client's packets came in by; 0 if that is not known.
+    pub public_link: u32,
+    /// Its path and node, as far as the maps hold them.
+    pub node: Option<(Path, Node)>,
+}
+
+/// Where a flow goes, and the entry that leads its node's packets back.
+struct Way {
+    path: Path,
+    node: Node,
+    reverse: ReverseKey,
+}
+
 /// The sweeper; keeps what it suspected the last time.
 pub struct Sweeper {
     state: State,
@@ -156,12 +175,25 @@ impl Sweeper {
 
     /// Ends a flow however lively it is: the next packet of either end meets no flow and draws a reset.
     /// Returns it, if there was one.
-    pub fn end(&mut self, key: &FlowKey) -> Result<Option<Flow>, SweepError> {
+    pub fn end(&mut self, key: &FlowKey) -> Result<Option<Ended>, SweepError> {
         let present = found(self.state.flows.get(key, 0)).reading(map::FLOWS)?;
         let Some(flow) = present else {
             return Ok(None);
         };
-        Ok(self.take(key, &flow)?.then_some(flow))
+        let way = self.way(key, &flow)?;
+        let public_link = match &way {
+            Some(way) => found(self.state.reverse.get(&way.reverse, 0)).reading(map::REVERSE)?,
+            None => None,
+        };
+        let public_link = public_link.map_or(0, |entry| entry.public_link & !link::NO_HEADER);
+        if !self.take(key, &flow)? {
+            return Ok(None);
+        }
+        Ok(Some(Ended {
+            flow,
+            public_link,
+            node: way.map(|way| (way.path, way.node)),
+        }))
     }
 
     /// Removes a flow unless it moved meanwhile.
@@ -175,26 +207,17 @@ impl Sweeper {
 
     /// Who removes the entry frees what belongs to it; the data path keeps to the same rule.
     fn take(&mut self, key: &FlowKey, seen: &Flow) -> Result<bool, SweepError> {
+        let way = self.way(key, seen)?;
         let state = &mut self.state;
-        let path = found(state.paths.get(&u32::from(seen.path), 0)).reading(map::PATHS)?;
         if found(state.flows.remove(key))
             .writing(map::FLOWS)?
             .is_none()
         {
             return Ok(false);
         }
-        if let Some(path) = path {
-            let transparent = path.client_address == client_address::TRANSPARENT;
-            let node = found(state.nodes.get(&u32::from(path.node), 0)).reading(map::NODES)?;
-            if let Some(node) = node {
-                let reverse = ReverseKey {
-                    peer: if transparent { key.client } else { node.local },
-                    port_be: seen.source_port_be,
-                    node: path.node,
-                };
-                found(state.reverse.remove(&reverse)).writing(map::REVERSE)?;
-            }
-            if !transparent {
+        if let Some(Way { path, reverse, .. }) = way {
+            found(state.reverse.remove(&reverse)).writing(map::REVERSE)?;
+            if path.client_address != client_address::TRANSPARENT {
                 let port = u32::from(u16::from_be(seen.source_port_be));
                 give_back(&mut state.source_ports, port, map::SOURCE_PORTS);
             }
@@ -203,6 +226,26 @@ impl Sweeper {
             self.free_hello(key)?;
         }
         Ok(true)
+    }
+
+    /// Where a flow goes; `None` for a path or node that the maps do not hold.
+    fn way(&self, key: &FlowKey, flow: &Flow) -> Result<Option<Way>, SweepError> {
+        let state = &self.state;
+        let path = found(state.paths.get(&u32::from(flow.path), 0)).reading(map::PATHS)?;
+        let Some(path) = path else { return Ok(None) };
+        let node = found(state.nodes.get(&u32::from(path.node), 0)).reading(map::NODES)?;
+        let Some(node) = node else { return Ok(None) };
+        let transparent = path.client_address == client_address::TRANSPARENT;
+        let reverse = ReverseKey {
+            peer: if transparent { key.client } else { node.local },
+            port_be: flow.source_port_be,
+            node: path.node,
+        };
+        Ok(Some(Way {
+            path,
+            node,
+            reverse,
+        }))
     }
 
     /// Frees buffers of hellos that never became whole, or whose flow is gone.

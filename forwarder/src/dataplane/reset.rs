@@ -1,0 +1,274 @@
+//! Resets of our own towards both ends of a flow that is ended by order: neither has to speak first to
+//! learn it.
+//!
+//! They leave by raw sockets (`raw(7)`), which need CAP_NET_RAW. Without that right nothing is sent, and an
+//! end learns of it from the reset that its next packet draws. A reset carries the number that the other
+//! side's last acknowledgement named, so it is exact (RFC 5961 3.2) unless bytes are on their way; then the
+//! acknowledgement of those draws another.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+
+use forwarder_common::abi::{Address, Flow, FlowKey, Node, Path, client_address, is_v4, state};
+use forwarder_common::segment::{Headers, Segment, ip_len, pair};
+use forwarder_common::tcp::flag;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::plan::{address, ip};
+
+/// `IPPROTO_RAW`: the packet comes with its IP header.
+const RAW: i32 = 255;
+
+/// One reset, and the interface it leaves by.
+#[derive(Clone, Copy, Debug)]
+pub struct Reset {
+    segment: Segment,
+    ifindex: u32,
+}
+
+impl Reset {
+    /// To the client that connected to `local`, by the interface that its packets came in by.
+    pub fn to_client(key: &FlowKey, flow: &Flow, local: SocketAddr, ifindex: u32) -> Self {
+        Self {
+            segment: Segment {
+                source: address(local.ip()),
+                destination: key.client,
+                source_port_be: local.port().to_be(),
+                destination_port_be: key.port_be,
+                ..bare(flow.node_expected())
+            },
+            ifindex,
+        }
+    }
+
+    /// To the node, as coming from the one it talks to. A node that has not answered yet has nothing to be
+    /// reset: `None`.
+    pub fn to_node(key: &FlowKey, flow: &Flow, path: &Path, node: &Node) -> Option<Self> {
+        if flow.state == state::CONNECTING || node.ifindex == 0 {
+            return None;
+        }
+        let transparent = path.client_address == client_address::TRANSPARENT;
+        let segment = Segment {
+            source: if transparent { key.client } else { node.local },
+            destination: node.address,
+            source_port_be: flow.source_port_be,
+            destination_port_be: node.port_be,
+            ..bare(flow.client_expected())
+        };
+        Some(Self {
+            segment,
+            ifindex: node.ifindex,
+        })
+    }
+
+    /// The packet, IP header first.
+    fn packet(&self) -> Vec<u8> {
+        if is_v4(&self.segment.destination) {
+            bytes::<false>(&self.segment.headers::<false>())
+        } else {
+            bytes::<true>(&self.segment.headers::<true>())
+        }
+    }
+}
+
+fn bare(seq: u32) -> Segment {
+    let nowhere: Address = [0; 4];
+    Segment {
+        source: nowhere,
+        destination: nowhere,
+        source_port_be: 0,
+        destination_port_be: 0,
+        seq,
+        ack: 0,
+        flags: flag::RST,
+        window: 0,
+        options: [0; 3],
+        option_words: 0,
+        payload_len: 0,
+    }
+}
+
+fn bytes<const V6: bool>(headers: &Headers) -> Vec<u8> {
+    let mut words = headers.words;
+    // The checksum is the first half of the fifth word of the TCP header.
+    words[ip_len::<V6>() as usize / 4 + 4] = pair((headers.pseudo + headers.tcp).checksum(), 0);
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    bytes.truncate(headers.len as usize);
+    bytes
+}
+
+/// Sends resets.
+#[derive(Debug)]
+pub struct Sender {
+    v4: Raw,
+    v6: Raw,
+}
+
+impl Sender {
+    /// Opens its sockets.
+    ///
+    /// # Errors
+    /// Mostly `EPERM`: the right CAP_NET_RAW is missing.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            v4: Raw::open(Domain::IPV4)?,
+            v6: Raw::open(Domain::IPV6)?,
+        })
+    }
+
+    /// Sends one.
+    ///
+    /// # Errors
+    /// The interface is gone, or no route leads to the other end.
+    pub fn send(&mut self, reset: &Reset) -> io::Result<()> {
+        let to = ip(&reset.segment.destination);
+        let socket = if to.is_ipv4() {
+            &mut self.v4
+        } else {
+            &mut self.v6
+        };
+        socket.send(&reset.packet(), to, reset.ifindex)
+    }
+}
+
+#[derive(Debug)]
+struct Raw {
+    socket: Socket,
+    /// The interface that packets leave by, 0 for any.
+    bound: u32,
+}
+
+impl Raw {
+    fn open(domain: Domain) -> io::Result<Self> {
+        let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(RAW)))?;
+        if domain == Domain::IPV6 {
+            socket.set_header_included_v6(true)?;
+        } else {
+            socket.set_header_included_v4(true)?;
+        }
+        Ok(Self { socket, bound: 0 })
+    }
+
+    fn send(&mut self, packet: &[u8], to: IpAddr, ifindex: u32) -> io::Result<()> {
+        if self.bound != ifindex {
+            let index = NonZeroU32::new(ifindex);
+            // One option for both families: SO_BINDTOIFINDEX.
+            self.socket.bind_device_by_index_v4(index)?;
+            self.bound = ifindex;
+        }
+        // A raw socket of IPv6 takes the port for a protocol; 0 leaves it at its own.
+        let to = SocketAddr::new(to, 0);
+        self.socket.send_to(packet, &to.into()).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: SocketAddr =
+        SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7)), 443);
+
+    fn flow(state: u8) -> Flow {
+        Flow {
+            client_isn: 1_000,
+            entrance_isn: 5_000,
+            delta: 700,
+            name: 0,
+            opened_ms: 0,
+            seen_ms: 0,
+            client_end: 0,
+            node_end: 0,
+            client_acked: 11,
+            node_acked: 301,
+            path: 0,
+            source_port_be: 40_000_u16.to_be(),
+            state,
+            node_scale: 0,
+            client_marks: 0,
+            node_marks: 0,
+        }
+    }
+
+    fn node(ip: IpAddr) -> Node {
+        Node {
+            address: address(ip),
+            local: address("10.0.0.1".parse().unwrap()),
+            port_be: 8_443_u16.to_be(),
+            mss: 0,
+            ifindex: 9,
+            link: 0,
+            closed: 0,
+            pad: [0; 2],
+            mtu: 0,
+            pad2: 0,
+        }
+    }
+
+    /// Big-endian number at a place of a packet.
+    fn number<const N: usize>(packet: &[u8], at: usize) -> u64 {
+        let part = &packet[at..at + N];
+        part.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    }
+
+    fn folded(bytes: &[u8]) -> u64 {
+        let words = bytes.chunks(2).map(|pair| number::<2>(pair, 0));
+        let sum: u64 = words.sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        (sum & 0xffff) + (sum >> 16)
+    }
+
+    #[test]
+    fn the_client_gets_what_it_expects_next() {
+        let key = FlowKey {
+            client: address("198.51.100.4".parse().unwrap()),
+            port_be: 50_000_u16.to_be(),
+            vip: 0,
+        };
+        let packet = Reset::to_client(&key, &flow(state::SPLICED), LOCAL, 2).packet();
+        assert_eq!(packet.len(), 40);
+        assert_eq!(packet[12..16], [203, 0, 113, 7]);
+        assert_eq!(packet[16..20], [198, 51, 100, 4]);
+        assert_eq!(number::<2>(&packet, 20), 443);
+        assert_eq!(number::<2>(&packet, 22), 50_000);
+        assert_eq!(number::<4>(&packet, 24), 5_011);
+        assert_eq!(packet[33], flag::RST);
+        assert_eq!(folded(&packet[..20]), 0xffff, "IP checksum");
+        let pseudo = [&packet[12..20], &[0, 6, 0, 20], &packet[20..]].concat();
+        assert_eq!(folded(&pseudo), 0xffff, "TCP checksum");
+    }
+
+    #[test]
+    fn the_node_gets_its_own_numbers_from_whom_it_talks_to() {
+        let key = FlowKey {
+            client: address("2001:db8::4".parse().unwrap()),
+            port_be: 50_000_u16.to_be(),
+            vip: 0,
+        };
+        let path = |client_address| Path {
+            listener: 0,
+            route: 0,
+            pool: 0,
+            node: 0,
+            client_address,
+            pad: [0; 7],
+        };
+        let node = node("fd00::2".parse().unwrap());
+        let transparent = path(client_address::TRANSPARENT);
+        let reset = Reset::to_node(&key, &flow(state::SPLICED), &transparent, &node).unwrap();
+        let packet = reset.packet();
+        assert_eq!((packet.len(), reset.ifindex), (60, 9));
+        assert_eq!(ip(&reset.segment.source), ip(&key.client));
+        assert_eq!(number::<2>(&packet, 40), 40_000);
+        assert_eq!(number::<2>(&packet, 42), 8_443);
+        assert_eq!(number::<4>(&packet, 44), 1_301);
+        let pseudo = [&packet[8..40], &[0, 0, 0, 20, 0, 0, 0, 6], &packet[40..]].concat();
+        assert_eq!(folded(&pseudo), 0xffff, "TCP checksum");
+
+        let masked = path(client_address::MASQUERADE);
+        let reset = Reset::to_node(&key, &flow(state::SPLICED), &masked, &node).unwrap();
+        assert_eq!(reset.segment.source, node.local);
+        assert!(Reset::to_node(&key, &flow(state::CONNECTING), &masked, &node).is_none());
+    }
+}
