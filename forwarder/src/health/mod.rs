@@ -110,12 +110,21 @@ impl Health {
         };
         health.follow(config);
         for own in &mut health.watched {
+            // What began in the future was written under another clock.
             let known = left.of(&own.pool, own.node);
-            if let Some(known) = known.filter(|known| known.is_down() && known.since <= wall) {
-                let cause = known.cause.unwrap_or(Cause::Check);
-                own.state = NodeState::left_down(cause, now);
-                own.since = known.since;
-            }
+            let Some(known) = known.filter(|known| known.since <= wall) else {
+                continue;
+            };
+            own.state = match known.state {
+                report::State::Down => {
+                    NodeState::left_down(known.cause.unwrap_or(Cause::Check), now)
+                }
+                report::State::Up => NodeState::left_up(),
+                report::State::Unchecked | report::State::Unwatched => continue,
+            };
+            own.since = known.since;
+            own.last.clone_from(&known.last);
+            own.expires = known.certificate_expires;
         }
         health
     }

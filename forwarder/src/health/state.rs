@@ -1,7 +1,8 @@
 //! Whether a node works: what checks and clients' connections say, and what follows. Pure; time comes in.
 //!
-//! A node is taken to work until something says otherwise. The first check decides alone; after that it takes
-//! `fall` failures in a row to take a node out and `rise` successes to bring it back. Connections of clients
+//! A node is taken to work until something says otherwise. The first check of a node that nothing is known
+//! about decides alone; after that it takes `fall` failures in a row to take a node out and `rise` successes
+//! to bring it back, also when the daemon was started again in between. Connections of clients
 //! that fail take it out at once, because they are the real thing; a check then confirms or contradicts that.
 //! Without checks a node comes back after a time, and the first failure takes it out for longer.
 
@@ -88,11 +89,20 @@ impl Default for NodeState {
 }
 
 impl NodeState {
-    /// A node that a former daemon found not working.
+    /// A node that a former daemon found not working. One success does not bring it back, as before.
     pub fn left_down(cause: Cause, now: Instant) -> Self {
         Self {
             down: Some(cause),
+            checked: true,
             back_at: Some(now + COOL_DOWN),
+            ..Self::default()
+        }
+    }
+
+    /// A node that a former daemon's checks found working. One failure does not take it out, as before.
+    pub fn left_up() -> Self {
+        Self {
+            checked: true,
             ..Self::default()
         }
     }
@@ -246,9 +256,18 @@ mod tests {
         let mut node = NodeState::default();
         assert_eq!(node.share(after(0), &CHECKED), 100, "until it is known");
         assert_eq!(node.check(false, after(0), &CHECKED), DOWN);
+    }
+
+    #[test]
+    fn what_a_former_daemon_knew_takes_as_much_to_change() {
         let mut left = NodeState::left_down(Cause::Check, after(0));
         assert_eq!(left.share(after(0), &CHECKED), 0);
-        assert_eq!(left.check(true, after(1), &CHECKED), UP);
+        assert_eq!(left.check(true, after(1), &CHECKED), None);
+        assert_eq!(left.check(true, after(2), &CHECKED), UP);
+        let mut left = NodeState::left_up();
+        assert_eq!(left.check(false, after(1), &CHECKED), None);
+        assert_eq!(left.check(false, after(2), &CHECKED), None);
+        assert_eq!(left.check(false, after(3), &CHECKED), DOWN);
     }
 
     #[test]

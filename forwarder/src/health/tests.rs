@@ -153,11 +153,28 @@ async fn what_a_daemon_knew_is_known_to_the_next_one() {
     let mut next = Health::new(&config, file);
     assert_eq!(weights(&next, &config), [333, 999, 0, 1]);
     next.checked(finding(2, true));
-    assert_eq!(
-        weights(&next, &config),
-        [1, 3, 1, 1],
-        "its first check decides"
-    );
+    assert_eq!(weights(&next, &config)[2], 0, "one success is too few");
+    next.checked(finding(2, true));
+    assert_eq!(weights(&next, &config), [1, 3, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_restart_does_not_let_one_failure_take_a_node_out() {
+    let config = parse(CHECKED);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("health.json");
+    let mut former = Health::new(&config, file.clone());
+    former.checked(finding(1, true));
+    former.save();
+    drop(former);
+    let mut next = Health::new(&config, file);
+    assert_eq!(next.report().nodes[1].state, State::Up);
+    for _ in 0..2 {
+        assert_eq!(next.checked(finding(1, false)), None);
+        assert_eq!(weights(&next, &config), [1, 3, 1, 1]);
+    }
+    assert!(next.checked(finding(1, false)).is_some(), "three in a row");
+    assert_eq!(weights(&next, &config)[1], 0);
 }
 
 #[tokio::test]
