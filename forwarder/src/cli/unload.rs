@@ -5,15 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use forwarder::daemon::lock::Lock;
+use forwarder::daemon::place::Place;
 use forwarder::dataplane::pins::Pins;
 use forwarder::dataplane::unload;
 use forwarder::link::survey::Surveyor;
+use forwarder::status;
 
 use super::Globals;
 
 const AFTER_HELP: &str = "\
-Every open flow ends: its next packet meets this machine's own TCP, which answers with a reset. Asks
-before it does so, unless --yes is given.
+Every open flow ends: its next packet meets this machine's own TCP, which answers with a reset. Says what
+will break, and asks before it does so, unless --yes is given.
 
 Examples:
   forwarder unload
@@ -44,20 +46,21 @@ impl Unload {
         }
         // Held until the end: no daemon starts meanwhile.
         let lock = Lock::take(&place.lock()).context("the daemon must be stopped first")?;
-        if !self.yes && !confirmed(unload::open_flows(&pins))? {
-            eprintln!("nothing was removed");
-            return Ok(ExitCode::FAILURE);
-        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start the asynchronous runtime")?;
         let network =
             runtime.block_on(async { Surveyor::open()?.survey(std::iter::empty()).await })?;
+        eprint!("{}", consequences(&place, &pins));
+        if !self.yes && !confirmed()? {
+            eprintln!("nothing was removed");
+            return Ok(ExitCode::FAILURE);
+        }
         let removed = unload::unload(&pins, &place.registry(), &network)?;
-        // Edits at run time were about what is gone now; there may be none.
-        let _ = std::fs::remove_file(place.edits());
+        place.remove_files()?;
         lock.remove();
+        place.remove_run_dir();
         println!(
             "removed {} links, filters of {} interfaces, and the maps under {}",
             removed.links,
@@ -68,13 +71,52 @@ impl Unload {
     }
 }
 
-fn confirmed(flows: Option<usize>) -> anyhow::Result<bool> {
+/// What will no longer work, a line each. What cannot be read is left out: cleaning up must always be possible.
+fn consequences(place: &Place, pins: &Pins) -> String {
+    let mut lines = vec![format!("unloading {}:", place.bpffs().display())];
+    lines.push(match unload::open_flows(pins) {
+        Some(0) => String::from("  no flow is open"),
+        Some(1) => String::from("  1 open flow ends: its next packet draws a reset"),
+        Some(flows) => format!("  {flows} open flows end: the next packet of each draws a reset"),
+        None => String::from("  every open flow ends: its next packet draws a reset"),
+    });
+    if let Ok(status) = status::read(place) {
+        let routes: Vec<&str> = status
+            .routes
+            .iter()
+            .map(|route| route.first_name.as_str())
+            .collect();
+        if !routes.is_empty() {
+            lines.push(format!("  not forwarded any more: {}", some_of(&routes)));
+        }
+        let listeners = status.listeners.iter();
+        let claimed: Vec<&str> = listeners
+            .flat_map(|listener| listener.addresses.iter().map(String::as_str))
+            .collect();
+        if !claimed.is_empty() {
+            lines.push(format!(
+                "  for this machine's own sockets and firewall again: {}",
+                some_of(&claimed)
+            ));
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// The first few, and how many there are more.
+fn some_of(all: &[&str]) -> String {
+    const SHOWN: usize = 6;
+    let shown = all[..all.len().min(SHOWN)].join(", ");
+    match all.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn confirmed() -> anyhow::Result<bool> {
     if !stdin().is_terminal() {
         bail!("not confirmed: there is no terminal to ask on; --yes unloads without asking");
-    }
-    match flows {
-        Some(flows) => eprint!("{flows} open flows end, and nothing is forwarded any more. "),
-        None => eprint!("Every open flow ends, and nothing is forwarded any more. "),
     }
     eprint!("Unload? [y/N] ");
     stderr().flush().context("cannot ask")?;

@@ -281,6 +281,9 @@ impl Daemon {
     /// Nobody confirmed: this machine may be out of reach because of us.
     fn unconfirmed(self) -> Result<(), DaemonError> {
         unload(self.dataplane.pins(), &self.place.registry(), &self.network)?;
+        if let Err(error) = self.place.remove_files() {
+            warn!(error = &error as &dyn std::error::Error, "left behind");
+        }
         Err(DaemonError::Unconfirmed)
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Several instances live side by side as long as each has its own `--bpffs`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use forwarder_common::siphash::siphash24;
+use thiserror::Error;
 
 use crate::config::DEFAULT_BPFFS;
 
@@ -13,6 +15,16 @@ const SOCKET_PATH_MAX: usize = 107;
 
 /// Where locks and registries are unless told otherwise.
 pub const DEFAULT_RUN_DIR: &str = "/run/forwarder";
+
+/// A file of an instance that could not be removed.
+#[derive(Debug, Error)]
+#[error("cannot remove {}", path.display())]
+pub struct RemainsError {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
 
 /// The paths of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +85,31 @@ impl Place {
         self.run_dir.join(format!("{}.health.json", self.escaped()))
     }
 
+    /// Removes everything of this instance from the run directory but its lock, whose holder calls this; and
+    /// what cannot be removed is named in the error.
+    ///
+    /// # Errors
+    /// The first file that stays, after all were tried.
+    pub fn remove_files(&self) -> Result<(), RemainsError> {
+        let files = [self.registry(), self.edits(), self.health(), self.control()];
+        let mut first = Ok(());
+        for path in files {
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    first = first.and(Err(RemainsError { path, source }));
+                }
+                _ => {}
+            }
+        }
+        first
+    }
+
+    /// Removes the run directory, unless other instances keep something there.
+    pub fn remove_run_dir(&self) {
+        // Not empty, or the service manager's: either way it may stay.
+        let _ = std::fs::remove_dir(&self.run_dir);
+    }
+
     /// `/sys/fs/bpf/forwarder` → `sys-fs-bpf-forwarder`; a hyphen is doubled, so that no two are the same.
     fn escaped(&self) -> String {
         let text = self.bpffs.to_string_lossy();
@@ -96,6 +133,31 @@ mod tests {
             lock("/sys/fs/bpf/forwarder")
         );
         assert_ne!(lock("/a/b-c"), lock("/a-b/c"));
+    }
+
+    #[test]
+    fn an_instance_takes_only_its_own_files_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path().join("run");
+        let [one, two] = ["/a", "/b"].map(|bpffs| Place::new(Path::new(bpffs), &run));
+        std::fs::create_dir(&run).unwrap();
+        for place in [&one, &two] {
+            for file in [
+                place.registry(),
+                place.edits(),
+                place.health(),
+                place.control(),
+            ] {
+                std::fs::write(file, "").unwrap();
+            }
+        }
+        one.remove_files().unwrap();
+        one.remove_run_dir();
+        assert_eq!(std::fs::read_dir(&run).unwrap().count(), 4);
+        two.remove_files().unwrap();
+        two.remove_files().unwrap();
+        two.remove_run_dir();
+        assert!(!run.exists());
     }
 
     #[test]
