@@ -46,6 +46,8 @@ pub struct Status {
     pub bpffs: String,
     /// Where programs are attached.
     pub attachments: Vec<Attachment>,
+    /// Configured interfaces that do not exist, as the daemon saw it last.
+    pub missing: Vec<String>,
     /// Open flows.
     pub flows: Flows,
     /// By listener.
@@ -224,6 +226,7 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         daemon: Lock::holder(&place.lock()),
         bpffs: place.bpffs().display().to_string(),
         attachments: registry.attachments.clone(),
+        missing: registry.missing.clone(),
         flows: Flows {
             open: open_flows(&pins).unwrap_or_default(),
             max: pins.max_flows(),

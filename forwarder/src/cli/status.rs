@@ -65,6 +65,9 @@ fn render(status: &Status) -> String {
         let hook = format!("{:?}", own.hook).to_lowercase();
         let _ = writeln!(out, "{:<10} {} ({hook})", own.side.word(), own.interface);
     }
+    for interface in &status.missing {
+        let _ = writeln!(out, "{:<10} {interface}: no such interface", "MISSING");
+    }
 
     let mut listeners = table(&[
         "LISTENER",

@@ -260,8 +260,9 @@ impl Dataplane {
         }
         self.detach_others(&wanted, network)?;
         self.attached.retain(|place| wanted.contains(place));
-        if self.registry.attachments != attachments {
+        if self.registry.attachments != attachments || self.registry.missing != missing {
             self.registry.attachments = attachments;
+            self.registry.missing = missing.iter().map(|name| String::from(*name)).collect();
             self.registry.save(&self.registry_path)?;
         }
         Ok(missing)

@@ -153,6 +153,9 @@ pub struct Registry {
     pub node_names: BTreeMap<u16, String>,
     /// Where programs are attached.
     pub attachments: Vec<Attachment>,
+    /// Configured interfaces that do not exist.
+    #[serde(default)]
+    pub missing: Vec<String>,
 }
 
 impl Default for Registry {
@@ -169,6 +172,7 @@ impl Default for Registry {
             tables: BTreeMap::new(),
             node_names: BTreeMap::new(),
             attachments: Vec::new(),
+            missing: Vec::new(),
         }
     }
 }
