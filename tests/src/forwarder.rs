@@ -22,6 +22,9 @@ pub struct Forwarder<'a> {
     // The daemon goes first, then what it left behind.
     daemon: Option<Daemon>,
     lab: &'a Lab,
+    program: PathBuf,
+    /// What the program sees as `/etc/group`, if not the machine's own.
+    groups: Option<PathBuf>,
     config: PathBuf,
     bpffs: PathBuf,
     log: PathBuf,
@@ -54,6 +57,8 @@ impl<'a> Forwarder<'a> {
         let mut forwarder = Self {
             daemon: None,
             lab,
+            program: program()?,
+            groups: None,
             config: file("toml"),
             bpffs: lab.bpffs().join(format!("forwarder{number}")),
             log: file("log"),
@@ -105,6 +110,35 @@ impl<'a> Forwarder<'a> {
         })?;
         self.daemon = Some(daemon);
         Ok(())
+    }
+
+    /// Runs another file of the program from now on, as after an upgrade.
+    pub fn upgrade(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
+    /// Gives the machine another group, as the program sees it from its next start on. The machine
+    /// itself stays as it is: the file is laid over `/etc/group` in the program's mount namespace.
+    pub fn with_group(&mut self, name: &str, number: u32) -> Result<()> {
+        let file = self.log.with_extension("group");
+        let own = std::fs::read_to_string("/etc/group").unwrap_or_default();
+        std::fs::write(&file, format!("{own}{name}:x:{number}:\n"))
+            .context(|| format!("writing {}", file.display()))?;
+        self.groups = Some(file);
+        Ok(())
+    }
+
+    /// Starts the program and kills it as soon as what it has logged since fits, ready or not.
+    pub fn run_and_kill(&mut self, when: impl Fn(&str) -> bool) -> Result<()> {
+        let before = self.log().len();
+        let mut command = self.command()?;
+        command.arg("run");
+        let daemon = Daemon::start("forwarder", command, &self.log)?;
+        daemon.wait_until("the moment to kill it", START, || {
+            when(self.log().get(before..).unwrap_or_default())
+        })?;
+        daemon.signal(libc::SIGKILL);
+        daemon.wait_exit(Duration::from_secs(5)).map(drop)
     }
 
     /// Ends the daemon with SIGTERM; what it pinned goes on working.
@@ -175,7 +209,15 @@ impl<'a> Forwarder<'a> {
 
     /// The program in the entrance, with this instance's configuration and pins.
     pub fn command(&self) -> Result<Command> {
-        let mut command = self.lab.entrance.command(program()?)?;
+        let mut command = match &self.groups {
+            None => self.lab.entrance.command(&self.program)?,
+            Some(groups) => {
+                let mut shell = self.lab.entrance.command("sh")?;
+                let over = "mount --bind \"$0\" /etc/group && exec \"$@\"";
+                shell.args(["-c", over]).arg(groups).arg(&self.program);
+                shell
+            }
+        };
         command
             .arg("--config")
             .arg(&self.config)

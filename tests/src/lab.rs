@@ -306,12 +306,59 @@ impl Lab {
     /// # Panics
     /// If no WireGuard leads to the node.
     pub fn recreate_wireguard(&self, node: &Node) -> Result<()> {
+        self.remove_wireguard(node)?;
+        self.make_wireguard(node)
+    }
+
+    /// Removes the entrance's WireGuard interface that leads to a node.
+    ///
+    /// # Panics
+    /// If no WireGuard leads to the node.
+    pub fn remove_wireguard(&self, node: &Node) -> Result<()> {
+        self.at_entrance(node, |end| end.remove(&self.entrance))
+    }
+
+    /// Makes a removed one anew.
+    ///
+    /// # Panics
+    /// If no WireGuard led to the node.
+    pub fn make_wireguard(&self, node: &Node) -> Result<()> {
+        self.at_entrance(node, |end| end.make(&self.entrance))
+    }
+
+    fn at_entrance(
+        &self,
+        node: &Node,
+        job: impl FnOnce(&mut tunnel::End) -> Result<()>,
+    ) -> Result<()> {
         let mut ends = self.wireguards();
         let end = ends
             .iter_mut()
             .find(|end| end.at_entrance && end.interface == node.entrance_interface);
-        end.expect("a node behind WireGuard")
-            .recreate(&self.entrance)
+        job(end.expect("a node behind WireGuard"))
+    }
+
+    /// Removes a public interface that has no wire before it.
+    pub fn remove_public(&self, interface: u8) -> Result<()> {
+        self.entrance.ip(&format!("link del eth{interface}"))
+    }
+
+    /// Makes a removed public interface anew, without addresses or routes at the entrance: see
+    /// [`Self::address_public`].
+    pub fn make_public(&self, interface: u8) -> Result<()> {
+        build::veth(
+            &self.router,
+            &format!("p{interface}"),
+            &self.entrance,
+            &format!("eth{interface}"),
+        )?;
+        build::router_end(&self.router, interface)?;
+        self.entrance.ip(&format!("link set eth{interface} up"))
+    }
+
+    /// Gives a public interface its addresses and routes.
+    pub fn address_public(&self, interface: u8) -> Result<()> {
+        build::entrance_end(&self.entrance, interface)
     }
 
     fn wireguards(&self) -> MutexGuard<'_, Vec<tunnel::End>> {

@@ -14,6 +14,7 @@
 //! - [`capture`] records what passes an interface and verifies the raw checksums;
 //! - [`server`] and [`client`] are real programs (nginx, HAProxy, curl, OpenSSL, Python, Java,
 //!   rustls) and two of our own that tell more than those can;
+//! - [`talk`] is many connections at once whose every byte both ends check;
 //! - [`raw`] is TCP by hand, for the segments that no kernel would send;
 //! - [`hello`] builds ClientHellos, from a browser's to a malicious one;
 //! - [`forwarder`] runs the program under test; [`site`] is a lab with all of that at work;
@@ -44,6 +45,7 @@ pub mod programs;
 pub mod raw;
 pub mod server;
 pub mod site;
+pub mod talk;
 pub mod wire;
 
 mod link_socket;

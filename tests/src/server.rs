@@ -18,11 +18,11 @@ use crate::process::Daemon;
 
 /// A listener that accepts on a thread of its own until this is dropped.
 #[derive(Debug)]
-struct Listening(TcpListener);
+pub(crate) struct Listening(TcpListener);
 
 impl Listening {
     /// Listens on all addresses of a namespace and hands over each connection.
-    fn start(
+    pub(crate) fn start(
         namespace: &Namespace,
         port: u16,
         mut accept: impl FnMut(TcpStream) + Send + 'static,
@@ -49,7 +49,7 @@ impl Drop for Listening {
 }
 
 /// Listens on all addresses, IPv6 and IPv4, of the calling thread's namespace.
-fn listen_everywhere(port: u16) -> Result<TcpListener> {
+pub(crate) fn listen_everywhere(port: u16) -> Result<TcpListener> {
     TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port))
         .context(|| format!("listening on port {port}"))
 }

@@ -321,6 +321,41 @@ fn health_that_nobody_renews_closes_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_restarted_daemon_neither_reopens_a_dead_node_nor_closes_a_live_one() -> Result<()> {
+    let mut place = Place::start(2, QUICK)?;
+    place.wait(0, "up", SOON)?;
+    place.wait(1, "up", SOON)?;
+    place.close(1);
+    place.wait(1, "down", SOON)?;
+    let syns = place.syns(1)?;
+    for killed in [true, false] {
+        // What is known is written down within a second.
+        std::thread::sleep(Duration::from_secs(1));
+        if killed {
+            place.forwarder.kill()?;
+        } else {
+            place.forwarder.stop();
+        }
+        assert_eq!(place.connect()?, 0);
+        place.forwarder.run()?;
+        assert_eq!(
+            (place.state(0)?, place.state(1)?),
+            ("up".into(), "down".into())
+        );
+        for _ in 0..10 {
+            assert_eq!(place.connect()?, 0);
+        }
+    }
+    assert_eq!(place.syns(1)?, syns, "no client met it");
+    assert_eq!(place.logged("node is down"), 1);
+    assert_eq!(place.logged("node is up"), 0);
+    // The new daemon finds out by itself when it is back.
+    place.serve(1)?;
+    place.wait(1, "up", SOON)?;
+    Ok(())
+}
+
+#[test]
 fn connections_of_a_dead_node_are_reset_if_asked() -> Result<()> {
     for (keys, reset) in [
         ("on_down = \"reset\"\n", true),
@@ -360,6 +395,8 @@ fn connections_of_a_dead_node_are_reset_if_asked() -> Result<()> {
                 assert!(begin.elapsed() < SOON, "no word of resets");
                 std::thread::sleep(Duration::from_millis(20));
             }
+            // The client has not said a word since.
+            raw.expect("a reset at once", |segment| segment.flags.has(Flags::RST))?;
         }
         place.lab.nodes[0].wire().mend();
         raw.send_data(b"still there?")?;

@@ -1,10 +1,13 @@
 //! The daemon comes and goes; the flows stay. And it tells what it did.
 
+use std::io::Write;
+use std::process::Stdio;
 use std::time::Duration;
 
+use aya::programs::tc::{SchedClassifier, TcAttachType};
 use forwarder_tests::Result;
-use forwarder_tests::command::{output, run};
-use forwarder_tests::forwarder::Forwarder;
+use forwarder_tests::command::{command, describe, output, run};
+use forwarder_tests::forwarder::{Forwarder, program};
 use forwarder_tests::lab::{Family, Lab, TunnelKind};
 use forwarder_tests::packet::Flags;
 use forwarder_tests::process::wait_until;
@@ -88,18 +91,63 @@ fn a_second_daemon_is_refused_with_a_clear_word() -> Result<()> {
     Ok(())
 }
 
+/// What is attached in the entrance, by the kernel's own account: TCX links, and what `tc` shows.
+fn attached(lab: &Lab) -> Result<String> {
+    let mut said = run(lab.entrance.command("tc")?.args(["qdisc", "show"]))?;
+    for interface in ["eth0", "lan0"] {
+        let mut tc = lab.entrance.command("tc")?;
+        said += &run(tc.args(["filter", "show", "dev", interface, "ingress"]))?;
+        // A kernel without TCX has no links to tell of.
+        let query = || SchedClassifier::query_tcx(interface, TcAttachType::Ingress);
+        for program in lab
+            .entrance
+            .enter(query)?
+            .map_or(Vec::new(), |found| found.1)
+        {
+            said += program.name_as_str().unwrap_or("a nameless program");
+            said.push('\n');
+        }
+    }
+    Ok(said)
+}
+
 #[test]
 fn unload_removes_everything_and_only_without_a_daemon() -> Result<()> {
     let mut site = start();
     let (mut raw, _node) = site.established(Family::V4)?;
+    let verb = ["route", "add", "edit.example.org", "--pool", "web"];
+    run(site.forwarder.command()?.args(verb))?;
     let early = output(site.forwarder.command()?.args(["unload", "--yes"]))?;
     assert!(!early.status.success(), "not while the daemon runs");
-    site.forwarder.stop();
-    run(site.forwarder.command()?.args(["unload", "--yes"]))?;
-    let left = std::fs::read_dir(site.forwarder.bpffs())
-        .map(Iterator::count)
-        .unwrap_or_default();
-    assert_eq!(left, 0, "pins are left");
+    // A killed daemon leaves its socket behind, too.
+    site.forwarder.kill()?;
+    let before = attached(site.lab)?;
+    assert!(
+        before.contains("public_l2") && before.contains("tunnel_l2"),
+        "{before}"
+    );
+    let run_dir = site.lab.folder().join("run");
+    assert!(run_dir.exists() && site.forwarder.control().is_ok());
+
+    let unasked = output(site.forwarder.command()?.arg("unload"))?;
+    let said = String::from_utf8_lossy(&unasked.stderr).into_owned();
+    assert_eq!(unasked.status.code(), Some(1), "{said}");
+    assert!(said.contains("--yes"), "{said}");
+    assert_eq!(attached(site.lab)?, before, "nothing was removed");
+
+    let unload = output(site.forwarder.command()?.args(["unload", "--yes"]))?;
+    let said = String::from_utf8_lossy(&unload.stderr).into_owned();
+    assert!(unload.status.success(), "{said}");
+    let address = format!("{}:443", site.lab.public(Family::V4));
+    for word in ["1 open flow ends", "*.apps.example.org", &address] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(!site.forwarder.bpffs().exists(), "pins are left");
+    assert!(!run_dir.exists(), "files are left");
+    let after = attached(site.lab)?;
+    for word in ["public_l2", "tunnel_l2", "clsact"] {
+        assert!(!after.contains(word), "{after}");
+    }
     raw.send_data(b"anyone?")?;
     raw.expect("a reset by the entrance's own TCP", |segment| {
         segment.flags.has(Flags::RST)
@@ -108,6 +156,83 @@ fn unload_removes_everything_and_only_without_a_daemon() -> Result<()> {
     // And it can start again from nothing.
     site.forwarder.run()?;
     assert_eq!(site.report(Family::V4, "www.example.org")?.server, "node0");
+    let edited = site.curl(Family::V4, "edit.example.org", "/")?.run()?;
+    assert_eq!(edited.status, 0, "the edit went with the rest");
+    Ok(())
+}
+
+#[test]
+fn unload_asks_on_a_terminal() -> Result<()> {
+    let mut site = start();
+    site.forwarder.stop();
+    for (answer, removed) in [("n\n", false), ("y\n", true)] {
+        let mut unload = site.forwarder.command()?;
+        unload.arg("unload");
+        let mut terminal = command("script")?;
+        terminal.args(["-qec", &describe(&unload), "/dev/null"]);
+        let mut asked = terminal
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script, of util-linux");
+        let mut stdin = asked.stdin.take().expect("a pipe");
+        stdin.write_all(answer.as_bytes()).expect("room to write");
+        let done = asked.wait_with_output().expect("its end");
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(text.contains("Unload? [y/N]"), "{text}");
+        assert!(text.contains("no flow is open"), "{text}");
+        assert_eq!(done.status.success(), removed, "{text}");
+        assert_eq!(site.forwarder.bpffs().exists(), !removed, "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn maps_of_another_version_are_refused_with_the_way_out() -> Result<()> {
+    let mut site = start();
+    let (mut raw, node) = site.established(Family::V4)?;
+    site.forwarder.stop();
+    let pins = site.forwarder.bpffs().to_owned();
+    let own = std::fs::read_dir(&pins)
+        .expect("pins")
+        .flatten()
+        .map(|entry| entry.path())
+        .next()
+        .expect("a version");
+    // As if a newer program had loaded it: layouts of other versions have other directories.
+    let other = pins.join("v9999");
+    std::fs::rename(&own, &other).expect("bpffs can rename");
+    let refused = output(site.forwarder.command()?.arg("run"))?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let ways: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
+    let unload = format!("forwarder unload --yes --bpffs {}", pins.display());
+    let start = format!("forwarder run --bpffs {}", pins.display());
+    assert!(said.contains("v9999"), "{said}");
+    assert!(
+        ways.contains(&unload.as_str()) && ways.contains(&start.as_str()),
+        "{ways:?}"
+    );
+    // The refusal has harmed nothing.
+    raw.send_data(b"still here")?;
+    let mut length = node.bytes.len() + 10;
+    site.recorded(&raw, length)?;
+    node.send(b"so am I")?;
+    assert_eq!(raw.read(7, PATIENCE)?, b"so am I");
+    assert_eq!(site.report(Family::V4, "www.example.org")?.server, "node0");
+    raw.send_data(b"!")?;
+    length += 1;
+    site.recorded(&raw, length)?;
+    // The way out, as it says.
+    let mut way_out = site.lab.entrance.command(program()?)?;
+    way_out.args(unload.split(' ').skip(1));
+    run(way_out.arg("--run-dir").arg(site.lab.folder().join("run")))?;
+    let after = attached(site.lab)?;
+    assert!(!pins.exists() && !after.contains("public_l2"), "{after}");
+    site.forwarder.run()?;
+    assert_eq!(site.report(Family::V4, "www.example.org")?.server, "node0");
+    raw.send_data(b"anyone?")?;
+    raw.expect("a reset", |segment| segment.flags.has(Flags::RST))?;
     Ok(())
 }
 

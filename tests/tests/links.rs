@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use forwarder_tests::Result;
 use forwarder_tests::client::Curl;
+use forwarder_tests::command::run;
 use forwarder_tests::forwarder::Forwarder;
 use forwarder_tests::lab::{Family, Lab, TunnelKind};
 use forwarder_tests::packet::Flags;
@@ -12,6 +13,7 @@ use forwarder_tests::process::wait_until;
 use forwarder_tests::raw::{RawTcp, SYN_OPTIONS};
 use forwarder_tests::server::web::{Report, WebOptions, WebServer};
 use forwarder_tests::site::{LISTENERS, Site, pool, route};
+use forwarder_tests::talk::{Answerer, Conversation};
 
 /// Time enough to hear of a change and act on it.
 const ADAPTS: Duration = Duration::from_secs(10);
@@ -31,6 +33,160 @@ fn a_recreated_tunnel_is_found_again() -> Result<()> {
                     .is_ok_and(|report| report.server == "node0")
             })?;
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn open_flows_go_on_through_a_recreated_tunnel() -> Result<()> {
+    let lab: &'static Lab = Box::leak(Box::new(
+        Lab::builder().tunnel(TunnelKind::WireGuard, 1).build()?,
+    ));
+    let node = &lab.nodes[0];
+    let answerers = [(7_300, false), (7_301, true)]
+        .map(|(port, proxied)| Answerer::start(&node.namespace, port, proxied));
+    let config = [
+        LISTENERS.to_owned(),
+        pool("plain", "transparent", &[(node, 7_300)]),
+        pool("masked", "masquerade", &[(node, 7_300)]),
+        pool("proxied", "proxy-v2", &[(node, 7_301)]),
+        route(&["plain.example.org"], "plain"),
+        route(&["masked.example.org"], "masked"),
+        route(&["proxied.example.org"], "proxied"),
+    ];
+    let _forwarder = Forwarder::start(lab, &config.join("\n"))?;
+    let open = |(family, name): (Family, &str)| -> std::io::Result<Conversation> {
+        let entrance = SocketAddr::new(lab.public(family), 443);
+        let mut own = Conversation::open(entrance, name)?;
+        own.exchange()?;
+        Ok(own)
+    };
+    let ways = Family::BOTH.into_iter().flat_map(|family| {
+        [
+            "plain.example.org",
+            "masked.example.org",
+            "proxied.example.org",
+        ]
+        .map(|name| (family, name))
+    });
+    let mut flows = lab.clients[0]
+        .namespace
+        .enter(|| ways.map(open).collect::<std::io::Result<Vec<_>>>())?
+        .expect("flows through the first tunnel");
+    lab.remove_wireguard(node)?;
+    for flow in &mut flows {
+        flow.ask().expect("room to send");
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    lab.make_wireguard(node)?;
+    for flow in &mut flows {
+        flow.hear().expect("the answer to what was asked meanwhile");
+        flow.exchange().expect("a flow that goes on");
+    }
+    for answerer in answerers {
+        assert_eq!(answerer?.failures(), Vec::<String>::new());
+    }
+    Ok(())
+}
+
+/// What the machine's own health checks would see.
+fn readiness(lab: &Lab) -> Result<(u16, String)> {
+    let mut curl = lab.entrance.command("curl")?;
+    let text = run(curl.args(["-s", "-w", "\n%{http_code}", "http://127.0.0.1:9469/readyz"]))?;
+    let (said, status) = text.rsplit_once('\n').expect("a status");
+    Ok((
+        status.trim().parse().expect("a number"),
+        said.trim().to_owned(),
+    ))
+}
+
+#[test]
+fn the_daemon_may_start_before_the_network_is_there() -> Result<()> {
+    let lab: &'static Lab = Box::leak(Box::new(
+        Lab::builder().tunnel(TunnelKind::WireGuard, 1).build()?,
+    ));
+    let node = &lab.nodes[0];
+    let _web = WebServer::start(&node.namespace, &lab.pki, WebOptions::new("node0", 443))?;
+    let tcp = "health = { check = \"tcp\", interval = \"300ms\" }\n";
+    let config = [
+        "[metrics]\nlisten = \"127.0.0.1:9469\"\n".to_owned(),
+        LISTENERS.to_owned(),
+        pool("web", "masquerade", &[(node, 443)]) + tcp,
+        route(&["www.example.org"], "web"),
+    ];
+    lab.remove_wireguard(node)?;
+    lab.remove_public(0)?;
+    let forwarder = Forwarder::start(lab, &config.join("\n"))?;
+    let waits_for = |what: &str, problem: &str| {
+        wait_until(what, ADAPTS, || {
+            readiness(lab).is_ok_and(|(status, said)| {
+                (status, said.as_str())
+                    == if problem.is_empty() {
+                        (200, "ready")
+                    } else {
+                        (503, problem)
+                    }
+            })
+        })
+    };
+    waits_for("no interface at all", "no such interface: wg0, eth0")?;
+    let said = forwarder.status_text()?;
+    for line in ["wg0: no such interface", "eth0: no such interface", "NONE"] {
+        assert!(said.contains(line), "{said}");
+    }
+    assert_eq!(
+        forwarder.status()?["missing"],
+        serde_json::json!(["wg0", "eth0"])
+    );
+
+    // First an interface, later its addresses, in the end the tunnel.
+    lab.make_public(0)?;
+    waits_for("the public interface", "no such interface: wg0")?;
+    assert_eq!(
+        forwarder.status()?["listeners"][0]["addresses"],
+        serde_json::json!([])
+    );
+    lab.address_public(0)?;
+    wait_until("claimed addresses", ADAPTS, || {
+        let status = forwarder.status().unwrap_or_default();
+        status["listeners"][0]["addresses"].as_array().map(Vec::len) == Some(2)
+    })?;
+    let get = |family| {
+        let entrance = SocketAddr::new(lab.public(family), 443);
+        let client = &lab.clients[0].namespace;
+        let curl = Curl::new(client, &lab.pki, "www.example.org", entrance, "/");
+        curl.map(|curl| curl.limit(Duration::from_secs(2)))
+            .and_then(Curl::json::<Report>)
+    };
+    assert!(get(Family::V4).is_err(), "nothing leads to the node");
+    lab.make_wireguard(node)?;
+    waits_for("everything", "")?;
+    for family in Family::BOTH {
+        wait_until("service", ADAPTS, || get(family).is_ok())?;
+    }
+
+    // And once more: the public interface goes, and comes back as another one of the same name.
+    let index = |status: &serde_json::Value| {
+        let all = status["attachments"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let own = all.into_iter().find(|own| own["interface"] == "eth0");
+        own.and_then(|own| own["ifindex"].as_u64())
+    };
+    let before = index(&forwarder.status()?);
+    lab.remove_public(0)?;
+    waits_for("the loss of it", "no such interface: eth0")?;
+    lab.make_public(0)?;
+    lab.address_public(0)?;
+    waits_for("its return", "")?;
+    let after = index(&forwarder.status()?);
+    assert!(
+        before.is_some() && after.is_some() && before != after,
+        "{before:?} {after:?}"
+    );
+    for family in Family::BOTH {
+        wait_until("service", ADAPTS, || get(family).is_ok())?;
     }
     Ok(())
 }

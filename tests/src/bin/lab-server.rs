@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use forwarder_tests::pki::Pki;
 use forwarder_tests::server::web::{WebOptions, serve};
+use forwarder_tests::talk;
 
 /// An HTTPS server that reports what it saw as JSON.
 #[derive(Debug, Parser)]
@@ -24,20 +25,28 @@ struct Arguments {
     /// Send TCP keep-alive probes after this many seconds.
     #[arg(long)]
     keep_alive: Option<u64>,
-    /// The folder with the lab's `certificate.pem` and `key.pem`.
+    /// Answer conversations (`forwarder_tests::talk`) instead of HTTPS.
     #[arg(long)]
-    certificates: PathBuf,
+    talk: bool,
+    /// The folder with the lab's `certificate.pem` and `key.pem`.
+    #[arg(long, required_unless_present = "talk")]
+    certificates: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let (port, proxy) = (arguments.port, arguments.proxy);
     let options = WebOptions {
         name: arguments.name,
-        port: arguments.port,
-        proxy: arguments.proxy,
+        port,
+        proxy,
         keep_alive: arguments.keep_alive.map(Duration::from_secs),
     };
-    match Pki::open(&arguments.certificates).and_then(|pki| serve(&pki, options)) {
+    let outcome = match arguments.certificates {
+        Some(folder) if !arguments.talk => Pki::open(&folder).and_then(|pki| serve(&pki, options)),
+        _ => talk::server::serve(port, proxy),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("lab-server: {}", error.chain());

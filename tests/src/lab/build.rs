@@ -166,27 +166,14 @@ impl Site<'_> {
     ) -> Result<Option<Wire>> {
         let (port, interface) = (format!("p{index}"), format!("eth{index}"));
         let wire = self.link(router, &port, entrance, &interface, self.plan.public_wire)?;
-        let (v4, v6) = (
-            public_address(index, Family::V4),
-            public_address(index, Family::V6),
-        );
-        let (gateway4, gateway6) = (
-            format!("203.0.{}.1", 113 + index),
-            format!("2001:db8:{index:x}::1"),
-        );
-        router.ip(&format!(
-            "addr add {gateway4}/24 dev {port}\naddr add {gateway6}/64 dev {port} nodad\nlink set {port} up"
-        ))?;
+        router_end(router, index)?;
+        entrance.ip(&format!("link set {interface} up"))?;
+        entrance_end(entrance, index)?;
         // Each public interface answers for its own address by itself, as behind two providers.
         let table = 100 + u16::from(index);
+        let [v4, v6] = Family::BOTH.map(|family| public_address(index, family));
         entrance.ip(&format!(
-            "addr add {v4}/24 dev {interface}\naddr add {v6}/64 dev {interface} nodad\n\
-             link set {interface} up\n\
-             route add default via {gateway4} dev {interface} metric {table}\n\
-             route add default via {gateway6} dev {interface} metric {table}\n\
-             route add default via {gateway4} dev {interface} table {table}\n\
-             route add default via {gateway6} dev {interface} table {table}\n\
-             rule add from {v4} lookup {table}\n-6 rule add from {v6} lookup {table}"
+            "rule add from {v4} lookup {table}\n-6 rule add from {v6} lookup {table}"
         ))?;
         Ok(wire)
     }
@@ -289,6 +276,35 @@ impl Site<'_> {
     }
 }
 
+fn gateways(index: u8) -> [String; 2] {
+    [
+        format!("203.0.{}.1", 113 + index),
+        format!("2001:db8:{index:x}::1"),
+    ]
+}
+
+/// The internet's end of a public link.
+pub(super) fn router_end(router: &Namespace, index: u8) -> Result<()> {
+    let [gateway4, gateway6] = gateways(index);
+    router.ip(&format!(
+        "addr add {gateway4}/24 dev p{index}\naddr add {gateway6}/64 dev p{index} nodad\nlink set p{index} up"
+    ))
+}
+
+/// Addresses and routes of the entrance's end, which is up.
+pub(super) fn entrance_end(entrance: &Namespace, index: u8) -> Result<()> {
+    let [v4, v6] = Family::BOTH.map(|family| public_address(index, family));
+    let [gateway4, gateway6] = gateways(index);
+    let (interface, table) = (format!("eth{index}"), 100 + u16::from(index));
+    entrance.ip(&format!(
+        "addr add {v4}/24 dev {interface}\naddr add {v6}/64 dev {interface} nodad\n\
+         route add default via {gateway4} dev {interface} metric {table}\n\
+         route add default via {gateway6} dev {interface} metric {table}\n\
+         route add default via {gateway4} dev {interface} table {table}\n\
+         route add default via {gateway6} dev {interface} table {table}"
+    ))
+}
+
 /// What leaves a node from its tunnel address goes back into the tunnel, wherever it is for: the node
 /// sees its clients' own addresses.
 fn return_routes(node: &Node) -> Result<()> {
@@ -311,7 +327,7 @@ fn return_routes(node: &Node) -> Result<()> {
     ))
 }
 
-fn veth(
+pub(super) fn veth(
     near: &Namespace,
     near_interface: &str,
     far: &Namespace,

@@ -121,12 +121,13 @@ pub(super) struct End {
 }
 
 impl End {
-    /// Removes the interface and makes it anew.
-    pub(super) fn recreate(&mut self, namespace: &Namespace) -> Result<()> {
-        if self.daemon.take().is_none() {
-            namespace.ip(&format!("link del {}", self.interface))?;
+    /// Removes the interface; [`Self::make`] makes it anew.
+    pub(super) fn remove(&mut self, namespace: &Namespace) -> Result<()> {
+        // In user space it goes with its daemon.
+        if self.daemon.take().is_some() {
+            return Ok(());
         }
-        self.make(namespace)
+        namespace.ip(&format!("link del {}", self.interface))
     }
 
     fn configured(self, text: &str) -> Result<Self> {
@@ -140,7 +141,7 @@ impl End {
         Ok(self)
     }
 
-    fn make(&mut self, namespace: &Namespace) -> Result<()> {
+    pub(super) fn make(&mut self, namespace: &Namespace) -> Result<()> {
         let interface = &self.interface;
         let mut wg = if self.kind == TunnelKind::KernelWireGuard {
             namespace.ip(&format!("link add {interface} type wireguard"))?;
