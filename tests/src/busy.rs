@@ -19,12 +19,14 @@ use rustls::ClientConfig;
 
 use crate::client::{Crypto, TlsClient, tls};
 use crate::command::run;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::forwarder::{Forwarder, entrance_section};
 use crate::hello::{Hello, cases};
 use crate::lab::{ClientHost, Family, Lab, TunnelKind};
+use crate::mmdb;
 use crate::packet::Flags;
 use crate::raw::{RawTcp, SYN_OPTIONS};
+use crate::server::prometheus::now;
 use crate::server::web::{WebOptions, WebServer};
 
 /// Clients, each in a network of its own.
@@ -33,6 +35,8 @@ const CLIENTS: u8 = 6;
 const MAX_FLOWS: usize = 128;
 /// SYNs of the flood that nothing follows.
 const FLOOD: u32 = 4_000;
+/// The database of countries, in the lab's folder.
+const COUNTRIES: &str = "countries.mmdb";
 const NAMES: [&str; 3] = ["www.example.org", "photos.example.org", "git.example.org"];
 
 /// The lab at work.
@@ -61,8 +65,9 @@ impl Busy {
     pub fn start() -> Result<Self> {
         let builder = Lab::builder()
             .clients(CLIENTS)
-            .tunnel(TunnelKind::Ethernet, 2);
+            .tunnel(TunnelKind::WireGuard, 2);
         let lab: &'static Lab = Box::leak(Box::new(builder.build()?));
+        write_countries(lab)?;
         let busy = Self {
             webs: Mutex::new([serve(lab, 0)?, serve(lab, 1)?]),
             config: tls::config(&lab.pki, Crypto::PostQuantum, &["http/1.1"])?,
@@ -259,6 +264,23 @@ fn serve(lab: &Lab, node: usize) -> Result<Vec<WebServer>> {
     .collect()
 }
 
+/// A database in which each client's network is in another country, but for the last one's, which is in none.
+fn write_countries(lab: &Lab) -> Result<()> {
+    let codes = ["DE", "US", "FR", "IN", "BR"];
+    let networks: Vec<_> = codes
+        .into_iter()
+        .zip(&lab.clients)
+        .flat_map(|(code, client)| {
+            [(Family::V4, 24), (Family::V6, 48)]
+                .map(|(family, length)| (client.address(family), length, code))
+        })
+        .collect();
+    let built = now() as u64 - 9 * 86_400;
+    let path = lab.folder().join(COUNTRIES);
+    std::fs::write(&path, mmdb::countries(built, &networks))
+        .context(|| format!("writing {}", path.display()))
+}
+
 fn configuration(lab: &Lab) -> String {
     let node = |name: &str, at: usize, port: u16| {
         Family::BOTH.map(|family| {
@@ -283,6 +305,13 @@ fn configuration(lab: &Lab) -> String {
 
 [metrics]
 listen = "127.0.0.1:9469"
+
+[flow_log]
+to = {flows:?}
+opened = true
+
+[geoip]
+country = {countries:?}
 
 [[listener]]
 name = "https"
@@ -333,6 +362,8 @@ pool = "git"
 names = ["old.example.org"]
 pool = "old"
 "#,
-        entrance = entrance_section(lab)
+        entrance = entrance_section(lab),
+        flows = lab.folder().join("flows.jsonl"),
+        countries = lab.folder().join(COUNTRIES),
     )
 }

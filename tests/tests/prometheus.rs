@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use forwarder_tests::Result;
 use forwarder_tests::busy::Busy;
-use forwarder_tests::command::{self, run};
+use forwarder_tests::command::{self, run, run_with_input};
 use forwarder_tests::dashboard::{self, Dashboard, Values, interpolate};
 use forwarder_tests::server::prometheus::{self, Prometheus, Series};
 use promql_parser::parser::{self, Expr};
 
 /// How long the lab is busy.
-const BUSY: Duration = Duration::from_secs(25);
+const BUSY: Duration = Duration::from_secs(20);
 /// What rates look back over in range queries, and in instant ones, which ask at the end only.
 const WINDOW: &str = "5s";
 const ALL: &str = "60s";
@@ -71,7 +71,7 @@ fn every_query_has_data_in_a_busy_lab() -> Result<()> {
         }
     }
     assert!(empty.is_empty(), "without data:\n{}", empty.join("\n"));
-    Ok(())
+    the_page_is_as_prometheus_wants_it(&busy)
 }
 
 /// The values of a dashboard's variables, by the queries of the variables themselves.
@@ -135,6 +135,17 @@ fn without_comparisons(expr: &Expr) -> Expr {
         }
         _ => expr.clone(),
     }
+}
+
+/// `promtool check metrics` on the older text format, which is what `curl` gets.
+fn the_page_is_as_prometheus_wants_it(busy: &Busy) -> Result<()> {
+    let mut curl = busy.lab.entrance.command("curl")?;
+    let page = run(curl.args(["-sS", "http://127.0.0.1:9469/metrics"]))?;
+    assert!(page.contains("# TYPE forwarder_ready gauge"), "{page}");
+    let mut promtool = command::command("promtool")?;
+    let said = run_with_input(promtool.args(["check", "metrics"]), &page)?;
+    assert_eq!(said, "", "promtool's remarks");
+    Ok(())
 }
 
 #[test]

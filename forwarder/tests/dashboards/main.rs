@@ -24,7 +24,7 @@ fn dashboards() -> Vec<(String, Value)> {
             all.push((name, serde_json::from_str(&text).unwrap()));
         }
     }
-    assert_eq!(all.len(), 4);
+    assert_eq!(all.len(), 5);
     all
 }
 
