@@ -104,7 +104,7 @@ metrics! {
         TRAFFIC_PACKETS: Counter "forwarder_traffic_packets" (&["listener", "route", "pool", "node", "direction"])
             "Packets forwarded, as the data path sees them: one may be a train of segments that the kernel merged. Direction: `up` (client to node), `down`.";
         REPLAYS: Counter "forwarder_hello_replays" (PATH)
-            "Times a hello or a part of it was sent to the node again.";
+            "Times a hello, or the rest of one, was sent to the node: once for each connection it accepted, and again where something was lost.";
     }
     "Before the connection" {
         LISTENER_SYNS: Counter "forwarder_listener_syns" (&["listener"])
