@@ -26,9 +26,13 @@ use crate::{TEXT, config, pins};
 
 /// A data plane whose registry lies where `place` looks for it.
 fn start(directory: &Path) -> (Dataplane, Place) {
+    start_with(directory, TEXT)
+}
+
+fn start_with(directory: &Path, text: &str) -> (Dataplane, Place) {
     interfaces();
     let place = Place::new(pins(directory).root(), directory.parent().unwrap());
-    let config = config(TEXT);
+    let config = config(text);
     let (mut dataplane, _) = Dataplane::open(
         forwarder::object::OBJECT,
         &config,
@@ -247,6 +251,58 @@ fn every_metric_of_the_catalog_is_written_and_no_other() {
         }
         let all: BTreeSet<_> = catalog::ALL.iter().map(|metric| metric.name()).collect();
         assert_eq!(written, all);
+    });
+}
+
+/// Tables are read by buckets, not entry by entry, and on a thread of their own. The bound leaves room for a test
+/// build on a busy machine; `--nocapture` shows the figure.
+#[test]
+fn a_hundred_thousand_flows_do_not_make_a_scrape_slow() {
+    const FLOWS: u32 = 100_000;
+    sandboxed(|directory| {
+        let text = TEXT.replace("max_flows = 256", "max_flows = 131072");
+        let (_dataplane, place) = start_with(directory, &text);
+        let mut state = State::open(&pins(directory)).unwrap();
+        for number in 0..FLOWS {
+            let client = address_v4((0x0a00_0000 + number).to_be_bytes());
+            let key = FlowKey {
+                client,
+                port_be: 7,
+                vip: 0,
+            };
+            // SAFETY: integers only: zeros are a flow.
+            let mut flow: Flow = unsafe { std::mem::zeroed() };
+            flow.state = state::SPLICED;
+            state.flows.insert(key, flow, 0).unwrap();
+            let peer = abi::ReverseKey {
+                peer: client,
+                port_be: 7,
+                node: 0,
+            };
+            let entry = abi::ReverseEntry {
+                flow: key,
+                public_link: 1,
+            };
+            state.reverse.insert(peer, entry, 0).unwrap();
+        }
+        let begin = Instant::now();
+        let snapshot = Snapshot::read(&place).unwrap();
+        let read = begin.elapsed();
+        let text = collect::page(snapshot, true, tally()).unwrap();
+        eprintln!(
+            "{FLOWS} flows: maps read in {read:?}, page after {:?}",
+            begin.elapsed()
+        );
+        let page = series(&text);
+        assert_eq!(
+            page[r#"forwarder_map_entries{map="FLOWS"}"#],
+            f64::from(FLOWS)
+        );
+        assert_eq!(
+            page[r#"forwarder_map_entries{map="REVERSE"}"#],
+            f64::from(FLOWS)
+        );
+        assert!(read < Duration::from_secs(2), "{read:?}");
     });
 }
 
