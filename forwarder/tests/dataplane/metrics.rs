@@ -262,6 +262,7 @@ fn a_hundred_thousand_flows_do_not_make_a_scrape_slow() {
     sandboxed(|directory| {
         let text = TEXT.replace("max_flows = 256", "max_flows = 131072");
         let (_dataplane, place) = start_with(directory, &text);
+        let empty = Snapshot::read(&place).unwrap().took;
         let mut state = State::open(&pins(directory)).unwrap();
         for number in 0..FLOWS {
             let client = address_v4((0x0a00_0000 + number).to_be_bytes());
@@ -289,10 +290,8 @@ fn a_hundred_thousand_flows_do_not_make_a_scrape_slow() {
         let snapshot = Snapshot::read(&place).unwrap();
         let read = begin.elapsed();
         let text = collect::page(snapshot, true, tally()).unwrap();
-        eprintln!(
-            "{FLOWS} flows: maps read in {read:?}, page after {:?}",
-            begin.elapsed()
-        );
+        let whole = begin.elapsed();
+        eprintln!("no flow: {empty:?}; {FLOWS} flows: {read:?}, with its page {whole:?}");
         let page = series(&text);
         assert_eq!(
             page[r#"forwarder_map_entries{map="FLOWS"}"#],
