@@ -4,13 +4,16 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> ExitCode {
-    match cli::Cli::parse().execute() {
+    let matches = cli::Cli::command().get_matches();
+    let json = cli::failure::wants_json(&matches);
+    let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.execute() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("forwarder: {error:#}");
+            cli::failure::show(&error, json);
             ExitCode::FAILURE
         }
     }

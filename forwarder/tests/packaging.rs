@@ -35,7 +35,7 @@ fn the_unit_leaves_what_is_needed() {
         "ExecStart=/usr/bin/forwarder run",
         "RuntimeDirectory=forwarder",
         "RuntimeDirectoryPreserve=yes",
-        "ReadWritePaths=/sys/fs/bpf",
+        "ReadWritePaths=/sys/fs/bpf -/etc/forwarder",
         "LimitMEMLOCK=infinity",
         "CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_PERFMON",
         "SystemCallFilter=@system-service bpf",

@@ -18,6 +18,7 @@
 //! - [`raw`] is TCP by hand, for the segments that no kernel would send;
 //! - [`hello`] builds ClientHellos, from a browser's to a malicious one;
 //! - [`forwarder`] runs the program under test; [`site`] is a lab with all of that at work;
+//! - [`pinned`] reads what the kernel has been told of the configuration;
 //! - [`programs`] runs the kernel programs alone, one packet at a time;
 //! - [`bench`] measures the forwarder by the side of what it replaces.
 //!
@@ -39,6 +40,7 @@ pub mod mmdb;
 pub mod netns;
 pub mod packet;
 pub mod pattern;
+pub mod pinned;
 pub mod pki;
 pub mod process;
 pub mod programs;

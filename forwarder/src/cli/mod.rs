@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod confirm;
 mod explain;
+pub mod failure;
 mod flow;
 mod listener;
 mod node;
@@ -48,7 +49,7 @@ pub struct Cli {
 /// Options of every subcommand.
 #[derive(Args, Debug)]
 pub struct Globals {
-    /// The configuration file.
+    /// The configuration file; `conf.d/*.toml` beside it belong to it. A directory means `forwarder.toml` in it.
     #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH, env = "FORWARDER_CONFIG")]
     config: PathBuf,
     /// Where programs, maps and links are pinned; wins over `bpffs` in the configuration

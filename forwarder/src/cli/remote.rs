@@ -63,7 +63,9 @@ pub fn show_edit(answer: &Value, json: bool) -> anyhow::Result<()> {
     if difference.is_empty() {
         text.push_str("nothing changed; it was so already\n");
     } else if answer["persisted"] == true {
-        text.push_str("in use, and written to the configuration file\n");
+        let files = answer["files"].as_array().into_iter().flatten();
+        let files: Vec<_> = files.map(cell).collect();
+        text.push_str(&format!("in use, and written to {}\n", files.join(" and ")));
     } else {
         text.push_str("in use until the next reload\n");
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use forwarder::config::{self, Config};
+use forwarder::config::{self, Config, Sources};
 use forwarder::daemon::Daemon;
 use forwarder::object::OBJECT;
 
@@ -41,7 +41,7 @@ pub struct Run {
 impl Run {
     pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         globals.init_logging()?;
-        let Some(config) = read_config(globals)? else {
+        let Some((config, sources)) = read_config(globals)? else {
             return Ok(ExitCode::FAILURE);
         };
         let place = globals.place(Some(&config));
@@ -51,7 +51,7 @@ impl Run {
             .build()
             .context("cannot start the asynchronous runtime")?;
         runtime.block_on(async {
-            let daemon = Daemon::start(OBJECT, config, globals.config(), &place).await?;
+            let daemon = Daemon::start(OBJECT, config, sources, &place).await?;
             daemon.run(self.confirm).await
         })?;
         Ok(ExitCode::SUCCESS)
@@ -59,7 +59,7 @@ impl Run {
 }
 
 /// The configuration, if it has no errors. Findings go to a person as snippets, and to a log as lines.
-fn read_config(globals: &Globals) -> anyhow::Result<Option<Config>> {
+fn read_config(globals: &Globals) -> anyhow::Result<Option<(Config, Sources)>> {
     let outcome = config::load(globals.config())?;
     let report = &outcome.report;
     if !report.diagnostics.is_empty() {
@@ -72,5 +72,6 @@ fn read_config(globals: &Globals) -> anyhow::Result<Option<Config>> {
             report.log();
         }
     }
-    Ok(outcome.config)
+    let sources = outcome.report.sources;
+    Ok(outcome.config.map(|config| (config, sources)))
 }

@@ -1,16 +1,18 @@
 //! What is wrong with a configuration, where, and what to do about it.
 //!
-//! A [`Report`] holds every finding of one file, in the order of the file. It is rendered for people
+//! A [`Report`] holds every finding of one configuration, in the order of its files. It is rendered for people
 //! (an annotated snippet per finding) or as JSON for editors and pipelines.
 
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 
-/// Byte range within the configuration file.
+use super::sources::{Source, Sources};
+
+/// Byte range within the configuration, counted through all its files (see [`Sources`]).
 pub type Span = Range<usize>;
 
 /// How bad a finding is: an error stops `run`, a warning does not.
@@ -91,14 +93,12 @@ impl Diagnostic {
     }
 }
 
-/// All findings of one configuration file.
+/// All findings of one configuration.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The file as the user named it.
-    pub path: PathBuf,
-    /// What the file holds.
-    pub text: String,
-    /// The findings, in the order of the file.
+    /// The files.
+    pub sources: Sources,
+    /// The findings, in the order of the files.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -106,6 +106,7 @@ pub struct Report {
 #[derive(Serialize)]
 struct JsonReport<'a> {
     file: &'a Path,
+    files: Vec<&'a Path>,
     errors: usize,
     warnings: usize,
     diagnostics: Vec<JsonDiagnostic<'a>>,
@@ -117,19 +118,20 @@ struct JsonDiagnostic<'a> {
     code: &'a str,
     message: &'a str,
     label: &'a str,
+    file: &'a Path,
     line: usize,
     column: usize,
     end_line: usize,
     end_column: usize,
+    related: Vec<serde_json::Value>,
     help: &'a [String],
 }
 
 impl Report {
     /// A report without findings yet.
-    pub fn new(path: &Path, text: impl Into<String>) -> Self {
+    pub fn new(sources: Sources) -> Self {
         Self {
-            path: path.to_owned(),
-            text: text.into(),
+            sources,
             diagnostics: Vec::new(),
         }
     }
@@ -158,15 +160,6 @@ impl Report {
             .count()
     }
 
-    /// Line and column of a byte offset, both from 1, the column in characters.
-    pub fn position(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(&self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = before.matches('\n').count() + 1;
-        let column = before[line_start..].chars().count() + 1;
-        (line, column)
-    }
-
     /// The report for a person, one annotated snippet per finding.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color {
@@ -186,7 +179,7 @@ impl Report {
 
     /// One line: how many errors and warnings.
     pub fn summary(&self) -> String {
-        let path = self.path.display();
+        let path = self.sources.title();
         let mut out = match (self.errors(), self.warnings()) {
             (0, 0) => return format!("{path}: fine"),
             (0, _) => format!("{path}: usable, "),
@@ -203,10 +196,15 @@ impl Report {
 
     /// The report as log lines.
     pub fn log(&self) {
-        let file = self.path.display();
         for finding in &self.diagnostics {
-            let (line, column) = self.position(finding.span.start);
-            let (code, message, label) = (finding.code, &finding.message, &finding.label);
+            let (source, offset) = self.sources.locate(finding.span.start);
+            let (line, column) = source.position(offset);
+            let file = source.path.display();
+            let (code, message) = (finding.code, &finding.message);
+            let mut label = finding.label.clone();
+            for (span, word) in &finding.related {
+                let _ = write!(label, " ({word}: {})", self.sources.place(span.start));
+            }
             let help = finding.help.join("; ");
             match finding.severity {
                 Severity::Error => {
@@ -221,27 +219,39 @@ impl Report {
 
     /// The report for a program.
     pub fn to_json(&self) -> serde_json::Value {
+        let place = |offset| {
+            let (source, offset) = self.sources.locate(offset);
+            let (line, column) = source.position(offset);
+            (source.path.as_path(), line, column)
+        };
+        let related = |(span, label): &'_ (Span, String)| {
+            let (file, line, column) = place(span.start);
+            serde_json::json!({ "label": label, "file": file, "line": line, "column": column })
+        };
         let diagnostics = self
             .diagnostics
             .iter()
             .map(|finding| {
-                let (line, column) = self.position(finding.span.start);
-                let (end_line, end_column) = self.position(finding.span.end);
+                let (file, line, column) = place(finding.span.start);
+                let (_, end_line, end_column) = place(finding.span.end);
                 JsonDiagnostic {
                     severity: finding.severity,
                     code: finding.code,
                     message: &finding.message,
                     label: &finding.label,
+                    file,
                     line,
                     column,
                     end_line,
                     end_column,
+                    related: finding.related.iter().map(related).collect(),
                     help: &finding.help,
                 }
             })
             .collect();
         serde_json::json!(JsonReport {
-            file: &self.path,
+            file: &self.sources.main().path,
+            files: self.sources.files().map(|own| own.path.as_path()).collect(),
             errors: self.errors(),
             warnings: self.warnings(),
             diagnostics,
@@ -253,19 +263,25 @@ impl Report {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let path = self.path.to_string_lossy();
+        let (own, _) = self.sources.locate(finding.span.start);
         let primary = AnnotationKind::Primary
-            .span(self.clamp(&finding.span))
+            .span(clamp(own, &finding.span))
             .label(Some(finding.label.as_str()).filter(|label| !label.is_empty()));
-        let related = finding.related.iter().map(|(span, label)| {
-            AnnotationKind::Context
-                .span(self.clamp(span))
-                .label(label.as_str())
-        });
-        let snippet = Snippet::source(self.text.as_str())
-            .path(path.as_ref())
-            .annotation(primary)
-            .annotations(related);
+        let mut snippets = vec![(own, snippet(own).annotation(primary))];
+        for (span, label) in &finding.related {
+            let (source, _) = self.sources.locate(span.start);
+            let mark = AnnotationKind::Context
+                .span(clamp(source, span))
+                .label(label.as_str());
+            // A file is shown once.
+            let shown = snippets.iter().position(|(own, _)| own.path == source.path);
+            let before = match shown {
+                Some(at) => snippets.remove(at).1,
+                None => snippet(source),
+            };
+            let at = shown.unwrap_or(snippets.len());
+            snippets.insert(at, (source, before.annotation(mark)));
+        }
         let help = finding
             .help
             .iter()
@@ -273,28 +289,35 @@ impl Report {
         let group = level
             .primary_title(finding.message.as_str())
             .id(finding.code)
-            .element(snippet)
+            .elements(snippets.into_iter().map(|(_, snippet)| snippet))
             .elements(help);
         renderer.render(&[group])
     }
+}
 
-    /// Keeps a span inside the text, on character boundaries and on its first line, so that a
-    /// finding about a whole table marks its header and not a page.
-    fn clamp(&self, span: &Span) -> Span {
-        let text = &self.text;
-        let mut start = span.start.min(text.len());
-        while !text.is_char_boundary(start) {
-            start -= 1;
-        }
-        let line_end = text[start..]
-            .find('\n')
-            .map_or(text.len(), |length| start + length);
-        let mut end = span.end.clamp(start, line_end);
-        while !text.is_char_boundary(end) {
-            end += 1;
-        }
-        start..end
+fn snippet(source: &Source) -> Snippet<'_, Annotation<'_>> {
+    Snippet::source(source.text.as_str()).path(source.path.to_string_lossy())
+}
+
+/// Turns a span into one of its file: inside the text, on character boundaries and on its first line, so
+/// that a finding about a whole table marks its header and not a page.
+fn clamp(source: &Source, span: &Span) -> Span {
+    let text = &source.text;
+    let mut start = (span.start - source.base()).min(text.len());
+    while !text.is_char_boundary(start) {
+        start -= 1;
     }
+    let line_end = text[start..]
+        .find('\n')
+        .map_or(text.len(), |length| start + length);
+    let mut end = span
+        .end
+        .saturating_sub(source.base())
+        .clamp(start, line_end);
+    while !text.is_char_boundary(end) {
+        end += 1;
+    }
+    start..end
 }
 
 fn plural(count: usize, noun: &str) -> String {
@@ -307,16 +330,17 @@ mod tests {
     use super::*;
 
     fn report(text: &str) -> Report {
-        Report::new(Path::new("forwarder.toml"), text)
+        Report::new(Sources::new(Path::new("forwarder.toml"), text))
     }
 
     #[test]
     fn positions_count_characters_from_one() {
         let report = report("a = 1\nnäme = 2\n");
-        assert_eq!(report.position(0), (1, 1));
-        assert_eq!(report.position(6), (2, 1));
-        let equals = report.text.rfind('=').unwrap();
-        assert_eq!(report.position(equals), (2, 6));
+        let source = report.sources.main();
+        assert_eq!(source.position(0), (1, 1));
+        assert_eq!(source.position(6), (2, 1));
+        let equals = source.text.rfind('=').unwrap();
+        assert_eq!(source.position(equals), (2, 6));
     }
 
     #[test]
@@ -340,6 +364,29 @@ mod tests {
         assert_eq!(json["diagnostics"][0]["line"], 2);
         assert_eq!(json["diagnostics"][0]["column"], 5);
         assert_eq!(json["diagnostics"][0]["help"][0], "try 3");
+    }
+
+    #[test]
+    fn places_in_two_files_are_both_shown() {
+        let mut sources = Sources::new(Path::new("main.toml"), "a = 1\n");
+        sources.push(Path::new("conf.d/x.toml"), "b = 2\na = 3\n");
+        let mut report = Report::new(sources);
+        let again = Diagnostic::error("twice", 13..14, "again").related(0..1, "first here");
+        report.extend([again.label("again here")]);
+        let text = report.render(false);
+        assert!(text.contains("conf.d/x.toml:2:1"), "{text}");
+        assert!(text.contains("main.toml:1:1"), "{text}");
+        assert!(
+            text.ends_with("main.toml and 1 file of conf.d: 1 error\n"),
+            "{text}"
+        );
+        let json = report.to_json();
+        let finding = &json["diagnostics"][0];
+        assert_eq!(
+            (&finding["file"], &finding["line"]),
+            (&"conf.d/x.toml".into(), &2.into())
+        );
+        assert_eq!(finding["related"][0]["file"], "main.toml");
     }
 
     #[test]

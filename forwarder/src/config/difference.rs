@@ -185,6 +185,7 @@ fn entrance(config: &Config) -> BTreeMap<String, String> {
             humantime::format_duration(own.idle_timeout).to_string(),
         ),
         ("rst_rate", own.rst_rate.to_string()),
+        ("watch", own.watch.to_string()),
         (
             "metrics",
             config

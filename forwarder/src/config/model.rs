@@ -66,6 +66,8 @@ pub struct Entrance {
     pub idle_timeout: Duration,
     /// Resets a second in answer to packets of unknown flows.
     pub rst_rate: u32,
+    /// Whether changes of the configuration files are put to use by themselves.
+    pub watch: bool,
 }
 
 /// `[flow_log]`.

@@ -1,6 +1,11 @@
-//! Writes an edit into the configuration file, comments and layout kept.
+//! Writes an edit into the configuration files, comments and layout kept.
+//!
+//! An edit goes where the thing it is about stands: a weight to the file that lists the node, a removed name
+//! to the file (or files) with its route, and a new route to the file that defines its pool. What the files
+//! say afterwards is read again and compared with what the edit means, before anything is written.
 
 use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -9,122 +14,221 @@ use thiserror::Error;
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::diagnostic::Report;
-use super::edit::{Edit, selects};
+use super::difference::Difference;
+use super::edit::{Edit, EditError, selects};
+use super::sources::{Source, Sources};
 
-/// Why the file was not changed.
+/// Why the files were not changed.
 #[derive(Debug, Error)]
 pub enum PersistError {
-    /// It cannot be read or written.
-    #[error("cannot {what} {}", path.display())]
+    /// One cannot be written.
+    #[error("cannot write {}", path.display())]
     Io {
-        /// What failed.
-        what: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// It is not TOML.
-    #[error("the file is not TOML")]
-    Syntax(#[source] Box<toml_edit::TomlError>),
-    /// It holds errors, or would.
-    #[error("with this edit the file would have errors")]
+    /// One is not TOML.
+    #[error("{} is not TOML", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<toml_edit::TomlError>,
+    },
+    /// They hold errors, or would.
+    #[error("with this edit the configuration file would have errors")]
     Invalid(Box<Report>),
-    /// Nothing in the file corresponds to the edit.
-    #[error("{} has no such {what}", path.display())]
+    /// Nothing in them corresponds to the edit.
+    #[error("{files} has no such {what}")]
     Absent {
         /// Of what sort.
         what: &'static str,
-        /// The file.
-        path: PathBuf,
+        /// The files.
+        files: String,
     },
-    /// The file cannot say this.
+    /// They say something else than what is in use, so that the edit makes no sense there.
+    #[error("{files} says otherwise: {source}")]
+    Otherwise {
+        /// The files.
+        files: String,
+        /// What they say.
+        source: EditError,
+    },
+    /// The files are written in a way that this program can read but not edit.
+    #[error("{files} cannot be edited: its layout is not understood")]
+    Layout {
+        /// The files.
+        files: String,
+    },
+    /// The files cannot say this.
     #[error("the state of a node is not part of the configuration file")]
     NoKey,
+    /// The files cannot say this either.
+    #[error("a weight of 0 is not part of the configuration file")]
+    NoWeight,
 }
 
-/// A file as it will be.
+/// The files as they will be.
 #[derive(Debug)]
 pub struct Pending {
-    path: PathBuf,
-    text: String,
-    digest: u64,
+    sources: Sources,
+    changed: Vec<PathBuf>,
 }
 
-/// Prepares the file at `path` with `edit`; nothing is written yet.
-pub fn prepare(path: &Path, edit: &Edit) -> Result<Pending, PersistError> {
-    let text = fs::read_to_string(path).map_err(|source| PersistError::Io {
-        what: "read",
-        path: path.to_owned(),
-        source,
-    })?;
-    let text = edited(path, &text, edit)?;
-    let outcome = super::parse(path, text.as_str());
-    let Some(config) = outcome.config else {
+/// Prepares the files with `edit`; nothing is written yet.
+pub fn prepare(sources: &Sources, edit: &Edit) -> Result<Pending, PersistError> {
+    match edit {
+        Edit::State { .. } => return Err(PersistError::NoKey),
+        Edit::Weight { weight: 0, .. } => return Err(PersistError::NoWeight),
+        _ => {}
+    }
+    let before = super::validate(sources.clone());
+    let Some(before) = before.config else {
+        return Err(PersistError::Invalid(Box::new(before.report)));
+    };
+    let files = || sources.title();
+    let (new, changed) = edited(sources, edit)?;
+    let outcome = super::validate(new.clone());
+    let Some(after) = outcome.config else {
         return Err(PersistError::Invalid(Box::new(outcome.report)));
     };
+    let meant = edit
+        .apply(&before)
+        .map_err(|source| PersistError::Otherwise {
+            files: files(),
+            source,
+        })?;
+    if !Difference::between(&meant, &after).is_empty() {
+        return Err(PersistError::Layout { files: files() });
+    }
     Ok(Pending {
-        path: path.to_owned(),
-        text,
-        digest: config.digest,
+        sources: new,
+        changed,
     })
 }
 
 impl Pending {
-    /// What [`Config::digest`](super::Config::digest) will be of the file.
-    pub fn digest(&self) -> u64 {
-        self.digest
-    }
-
-    /// Replaces the file at once; owner and mode stay.
-    pub fn write(self) -> Result<(), PersistError> {
-        let write = || {
-            let path = fs::canonicalize(&self.path)?;
-            let directory = path.parent().unwrap_or(Path::new("/"));
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let new = directory.join(format!(".{name}.new"));
-            let mut file = fs::File::create(&new)?;
-            file.set_permissions(fs::metadata(&path)?.permissions())?;
-            let owner = fs::metadata(&path)?;
-            use std::os::unix::fs::MetadataExt;
-            std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-            file.write_all(self.text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|source| PersistError::Io {
-            what: "write",
-            path: self.path.clone(),
-            source,
-        })
+    /// Replaces each file that changes, owner and mode kept; returns what the files hold now, and which were
+    /// written. All new texts are on disk before the first file is replaced.
+    pub fn write(self) -> Result<(Sources, Vec<PathBuf>), PersistError> {
+        let mut ready = Vec::new();
+        for source in self.sources.files() {
+            if self.changed.contains(&source.path) {
+                let staged = stage(source).map_err(|error| failed(&source.path, error))?;
+                ready.push((source, staged));
+            }
+        }
+        for (source, (new, old)) in ready {
+            fs::rename(&new, &old).map_err(|error| failed(&source.path, error))?;
+        }
+        Ok((self.sources, self.changed))
     }
 }
 
-fn edited(path: &Path, text: &str, edit: &Edit) -> Result<String, PersistError> {
-    let mut document: DocumentMut = text
-        .parse()
-        .map_err(|error| PersistError::Syntax(Box::new(error)))?;
+fn failed(path: &Path, source: io::Error) -> PersistError {
     let path = path.to_owned();
-    let absent = |what| PersistError::Absent { what, path };
+    PersistError::Io { path, source }
+}
+
+/// Writes the text beside the file it will replace; returns both names. A link stays a link.
+fn stage(source: &Source) -> io::Result<(PathBuf, PathBuf)> {
+    let old = fs::canonicalize(&source.path)?;
+    let name = old.file_name().unwrap_or_default().to_string_lossy();
+    // The dot keeps it from being read as a drop-in.
+    let new = old.with_file_name(format!(".{name}.new"));
+    let mut file = fs::File::create(&new)?;
+    let (was, is) = (fs::metadata(&old)?, file.metadata()?);
+    file.set_permissions(was.permissions())?;
+    // Not asked for without need: a service may run without the right to.
+    if (was.uid(), was.gid()) != (is.uid(), is.gid()) {
+        fchown(&file, Some(was.uid()), Some(was.gid()))?;
+    }
+    file.write_all(source.text.as_bytes())?;
+    file.sync_all()?;
+    Ok((new, old))
+}
+
+/// The files with the edit in them, and which of them it is.
+fn edited(sources: &Sources, edit: &Edit) -> Result<(Sources, Vec<PathBuf>), PersistError> {
+    let mut documents = Vec::new();
+    for source in sources.files() {
+        let document: DocumentMut = source.text.parse().map_err(|error| PersistError::Syntax {
+            path: source.path.clone(),
+            source: Box::new(error),
+        })?;
+        documents.push((source, document));
+    }
+    let absent = |what| PersistError::Absent {
+        what,
+        files: sources.title(),
+    };
     match edit {
         Edit::AddRoute {
             names,
             pool,
             listeners,
-        } => add_route(&mut document, names, pool, listeners.as_deref()),
+        } => {
+            let home = documents
+                .iter_mut()
+                .find_map(|(_, document)| defines_pool(document, pool).then_some(document));
+            let home = home.ok_or_else(|| absent("pool"))?;
+            add_route(home, names, pool, listeners.as_deref());
+        }
         Edit::RemoveNames { names } => {
-            if !remove_names(&mut document, names) {
+            let wanted: Vec<_> = names.iter().map(|name| Pattern::parse(name).ok()).collect();
+            let mut missing = wanted.clone();
+            for (_, document) in &mut documents {
+                remove_names(document, &wanted, &mut missing);
+            }
+            if !missing.is_empty() {
                 return Err(absent("route"));
             }
         }
-        Edit::State { .. } => return Err(PersistError::NoKey),
         Edit::Weight { node, pool, weight } => {
-            if !set_weight(&mut document, node, pool.as_deref(), *weight) {
+            let mut found = false;
+            for (_, document) in &mut documents {
+                found |= set_weight(document, node, pool.as_deref(), *weight);
+            }
+            if !found {
                 return Err(absent("node"));
             }
         }
+        Edit::State { .. } => return Err(PersistError::NoKey),
     }
-    Ok(document.to_string())
+    let mut new = sources.clone();
+    let mut changed = Vec::new();
+    for (source, document) in documents {
+        let text = document.to_string();
+        if text != source.text {
+            new = new.with(&source.path, &text);
+            changed.push(source.path.clone());
+        }
+    }
+    Ok((new, changed))
+}
+
+/// The tables of a list of sections, in either form.
+fn sections<'a>(
+    document: &'a mut DocumentMut,
+    key: &str,
+) -> Box<dyn Iterator<Item = &'a mut dyn TableLike> + 'a> {
+    match document.get_mut(key) {
+        Some(Item::ArrayOfTables(tables)) => {
+            Box::new(tables.iter_mut().map(|table| table as &mut dyn TableLike))
+        }
+        Some(Item::Value(Value::Array(list))) => Box::new(
+            list.iter_mut()
+                .filter_map(Value::as_inline_table_mut)
+                .map(|table| table as &mut dyn TableLike),
+        ),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+fn defines_pool(document: &mut DocumentMut, pool: &str) -> bool {
+    sections(document, "pool").any(|own| own.get("name").and_then(Item::as_str) == Some(pool))
 }
 
 fn add_route(document: &mut DocumentMut, names: &[String], pool: &str, on: Option<&[String]>) {
@@ -138,23 +242,20 @@ fn add_route(document: &mut DocumentMut, names: &[String], pool: &str, on: Optio
     let routes = document
         .entry("route")
         .or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
-    if let Some(routes) = routes.as_array_of_tables_mut() {
-        routes.push(route);
+    match routes {
+        Item::ArrayOfTables(routes) => routes.push(route),
+        Item::Value(Value::Array(routes)) => routes.push(route.into_inline_table()),
+        _ => {}
     }
 }
 
-/// Says whether each name was there.
-fn remove_names(document: &mut DocumentMut, names: &[String]) -> bool {
-    let Some(routes) = document
-        .get_mut("route")
-        .and_then(Item::as_array_of_tables_mut)
-    else {
-        return false;
-    };
-    let mut missing: Vec<Option<Pattern>> =
-        names.iter().map(|name| Pattern::parse(name).ok()).collect();
-    let wanted: Vec<Option<Pattern>> = missing.clone();
-    for route in routes.iter_mut() {
+/// Removes the names `wanted`; those that are here are no longer `missing`.
+fn remove_names(
+    document: &mut DocumentMut,
+    wanted: &[Option<Pattern>],
+    missing: &mut Vec<Option<Pattern>>,
+) {
+    for route in sections(document, "route") {
         let Some(list) = route.get_mut("names").and_then(Item::as_array_mut) else {
             continue;
         };
@@ -164,23 +265,23 @@ fn remove_names(document: &mut DocumentMut, names: &[String]) -> bool {
             pattern.is_none() || !wanted.contains(&pattern)
         });
     }
-    routes.retain(|route| {
+    let has_names = |route: &dyn TableLike| {
         let names = route.get("names").and_then(Item::as_array);
         names.is_none_or(|names| !names.is_empty())
-    });
-    missing.is_empty()
+    };
+    match document.get_mut("route") {
+        Some(Item::ArrayOfTables(routes)) => routes.retain(|route| has_names(route)),
+        Some(Item::Value(Value::Array(routes))) => {
+            routes.retain(|route| route.as_inline_table().is_none_or(|own| has_names(own)));
+        }
+        _ => {}
+    }
 }
 
 /// Says whether there was such a node.
 fn set_weight(document: &mut DocumentMut, node: &str, pool: Option<&str>, weight: u16) -> bool {
     let mut found = false;
-    let Some(pools) = document
-        .get_mut("pool")
-        .and_then(Item::as_array_of_tables_mut)
-    else {
-        return false;
-    };
-    for own in pools.iter_mut() {
+    for own in sections(document, "pool") {
         let name = own.get("name").and_then(Item::as_str);
         if pool.is_some_and(|pool| name != Some(pool)) {
             continue;
@@ -247,8 +348,31 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("forwarder.toml");
         fs::write(&path, TEXT).unwrap();
-        prepare(&path, edit).unwrap().write().unwrap();
+        let before = Sources::read(&path).unwrap();
+        let (after, changed) = prepare(&before, edit).unwrap().write().unwrap();
+        assert_eq!(changed, [path.as_path()]);
+        assert_eq!(Sources::read(&path).unwrap(), after);
         fs::read_to_string(&path).unwrap()
+    }
+
+    /// What an edit of `main` with one drop-in changes: the name of the file, and its text.
+    fn written_with_drop_in(main: &str, drop_in: &str, edit: &Edit) -> Vec<(String, String)> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("forwarder.toml");
+        fs::write(&path, main).unwrap();
+        fs::create_dir(directory.path().join("conf.d")).unwrap();
+        fs::write(directory.path().join("conf.d/shop.toml"), drop_in).unwrap();
+        let before = Sources::read(&path).unwrap();
+        let (after, changed) = prepare(&before, edit).unwrap().write().unwrap();
+        assert_eq!(Sources::read(&path).unwrap(), after);
+        let named = changed.iter().map(|path| {
+            let name = path.strip_prefix(directory.path()).unwrap();
+            (
+                name.display().to_string(),
+                fs::read_to_string(path).unwrap(),
+            )
+        });
+        named.collect()
     }
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -302,29 +426,128 @@ mod tests {
         }
     }
 
+    const SHOP: &str = "# the shop\n[[pool]]\nname = \"shop\"\nnodes = [\"10.0.0.9:443\"] # one\n\n[[route]]\nnames = [\"shop.example.org\", \"b.example.com\"]\npool = \"shop\"\n";
+
     #[test]
-    fn an_edit_that_would_break_the_file_is_refused() {
-        let edit = Edit::Weight {
-            node: String::from("thinkpad"),
+    fn an_edit_goes_to_the_file_of_its_thing() {
+        let add = |pool: &str| Edit::AddRoute {
+            names: names(&["c.example.org"]),
+            pool: pool.to_owned(),
+            listeners: None,
+        };
+        let tail =
+            |pool: &str| format!("\n[[route]]\nnames = [\"c.example.org\"]\npool = \"{pool}\"\n");
+        assert_eq!(
+            written_with_drop_in(TEXT, SHOP, &add("shop")),
+            [(
+                String::from("conf.d/shop.toml"),
+                format!("{SHOP}{}", tail("shop"))
+            )]
+        );
+        assert_eq!(
+            written_with_drop_in(TEXT, SHOP, &add("k3s")),
+            [(
+                String::from("forwarder.toml"),
+                format!("{TEXT}{}", tail("k3s"))
+            )]
+        );
+        let weight = Edit::Weight {
+            node: String::from("10.0.0.9"),
             pool: None,
-            weight: 0,
+            weight: 3,
         };
-        let result = edited(Path::new("x"), TEXT, &edit).unwrap();
-        assert!(super::super::parse(Path::new("x"), result).config.is_none());
+        let expected = SHOP.replace(
+            "[\"10.0.0.9:443\"]",
+            "[{ address = \"10.0.0.9:443\", weight = 3 }]",
+        );
+        assert_eq!(
+            written_with_drop_in(TEXT, SHOP, &weight),
+            [(String::from("conf.d/shop.toml"), expected)]
+        );
+        // Names of two files go from both at once.
+        let remove = Edit::RemoveNames {
+            names: names(&["b.example.org", "shop.example.org"]),
+        };
+        let changed = written_with_drop_in(TEXT, SHOP, &remove);
+        assert_eq!(changed.len(), 2);
+        assert!(
+            changed[0].1.contains("names = [\"a.example.org\"] # two"),
+            "{changed:?}"
+        );
+        assert!(
+            changed[1].1.contains("names = [ \"b.example.com\"]"),
+            "{changed:?}"
+        );
+    }
+
+    #[test]
+    fn routes_in_one_line_are_edited_too() {
+        let at = TEXT.find("# the site").unwrap();
+        let main = format!(
+            "route = [{{ names = [\"a.example.org\"], pool = \"k3s\" }}]\n{}",
+            &TEXT[..at]
+        );
+        let add = Edit::AddRoute {
+            names: names(&["c.example.org"]),
+            pool: String::from("k3s"),
+            listeners: Some(names(&["https"])),
+        };
+        let changed = written_with_drop_in(&main, SHOP, &add);
+        let expected = "route = [{ names = [\"a.example.org\"], pool = \"k3s\" }, { names = [\"c.example.org\"], pool = \"k3s\", listeners = [\"https\"] }]\n";
+        assert!(changed[0].1.starts_with(expected), "{}", changed[0].1);
+        let remove = Edit::RemoveNames {
+            names: names(&["a.example.org"]),
+        };
+        let changed = written_with_drop_in(&main, SHOP, &remove);
+        assert!(changed[0].1.starts_with("route = []\n"), "{}", changed[0].1);
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("forwarder.toml");
-        fs::write(&path, TEXT).unwrap();
-        assert!(matches!(
-            prepare(&path, &edit),
-            Err(PersistError::Invalid(_))
-        ));
-        let absent = Edit::RemoveNames {
-            names: names(&["zz.example.org"]),
+        let (path, real) = (
+            directory.path().join("forwarder.toml"),
+            directory.path().join("real"),
+        );
+        fs::write(&real, TEXT).unwrap();
+        std::os::unix::fs::symlink("real", &path).unwrap();
+        let edit = Edit::RemoveNames {
+            names: names(&["a.example.org"]),
         };
-        assert!(matches!(
-            prepare(&path, &absent),
-            Err(PersistError::Absent { .. })
-        ));
-        assert_eq!(fs::read_to_string(&path).unwrap(), TEXT);
+        let sources = Sources::read(&path).unwrap();
+        prepare(&sources, &edit).unwrap().write().unwrap();
+        assert!(path.is_symlink());
+        assert!(!fs::read_to_string(&real).unwrap().contains("a.example.org"));
+    }
+
+    #[test]
+    fn what_the_files_cannot_say_is_refused() {
+        let sources = Sources::new(Path::new("x.toml"), TEXT);
+        let weight = |node: &str, weight| Edit::Weight {
+            node: node.to_owned(),
+            pool: None,
+            weight,
+        };
+        let zero = prepare(&sources, &weight("thinkpad", 0));
+        assert!(matches!(zero, Err(PersistError::NoWeight)));
+        let large = prepare(&sources, &weight("thinkpad", 1_001));
+        assert!(matches!(large, Err(PersistError::Invalid(_))), "{large:?}");
+        for absent in [
+            Edit::RemoveNames {
+                names: names(&["zz.example.org"]),
+            },
+            weight("zz", 1),
+            Edit::AddRoute {
+                names: names(&["c.example.org"]),
+                pool: String::from("zz"),
+                listeners: None,
+            },
+        ] {
+            let error = prepare(&sources, &absent).unwrap_err();
+            assert!(matches!(error, PersistError::Absent { .. }), "{error}");
+        }
+        let broken = Sources::new(Path::new("x.toml"), TEXT.replace("443", "444444"));
+        let error = prepare(&broken, &weight("thinkpad", 2)).unwrap_err();
+        assert!(matches!(error, PersistError::Invalid(_)), "{error}");
     }
 }

@@ -55,6 +55,8 @@ pub struct RawEntrance {
     pub idle_timeout: Option<Text>,
     /// Resets a second in answer to packets of unknown flows.
     pub rst_rate: Option<Number>,
+    /// Whether changes of the configuration files are put to use by themselves.
+    pub watch: Option<Spanned<bool>>,
 }
 
 /// `[metrics]`: what the machine says about itself.

@@ -1,5 +1,8 @@
 //! From text to [`RawConfig`], collecting every syntax error, unknown key and wrong type.
 //!
+//! Several files are read one by one and laid together: lists of sections become one list, other
+//! sections stand in one of the files.
+//!
 //! serde stops at its first error. To show all of them, what serde objects to is reported, taken out
 //! of the document, and the rest is tried again. What was taken out is remembered, so that later
 //! checks do not call a key missing that is merely wrong.
@@ -13,7 +16,8 @@ use toml::de::{DeArray, DeTable, DeValue};
 use super::diagnostic::{Diagnostic, Span};
 use super::raw::RawConfig;
 use super::schema::{self, Table};
-use super::suggest;
+use super::sources::Sources;
+use super::{suggest, syntax};
 
 /// Where a value stood: section, index in the section's list, key.
 type Place = (String, usize, String);
@@ -38,19 +42,27 @@ impl Shape {
     }
 }
 
-/// Reads `text`.
-pub fn read(text: &str) -> Shape {
-    let (mut table, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        let diagnostics = errors.iter().map(|error| syntax_error(text, error));
+/// Reads all files of a configuration.
+pub fn read(sources: &Sources) -> Shape {
+    let mut reader = Reader::default();
+    let mut syntax = Vec::new();
+    let mut whole = DeTable::new();
+    for source in sources.files() {
+        let (table, errors) = DeTable::parse_recoverable(&source.text);
+        syntax.extend(syntax::findings(source, &errors));
+        if syntax.is_empty() {
+            let table = moved_table(table.into_inner(), source.base());
+            reader.lay_together(&mut whole, table);
+        }
+    }
+    if !syntax.is_empty() {
         return Shape {
-            diagnostics: diagnostics.collect(),
+            diagnostics: syntax,
             ..Shape::default()
         };
     }
-    let mut reader = Reader::default();
-    reader.unknown_keys(table.get_mut(), &schema::root(), &mut Vec::new());
-    let raw = reader.deserialize(&mut table);
+    reader.unknown_keys(&mut whole, &schema::root(), &mut Vec::new());
+    let raw = reader.deserialize(&mut Spanned::new(sources.span(), whole), sources);
     Shape {
         raw,
         diagnostics: reader.diagnostics,
@@ -59,13 +71,30 @@ pub fn read(text: &str) -> Shape {
     }
 }
 
-fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
-    let span = error.span().unwrap_or(text.len()..text.len());
-    let mut finding = Diagnostic::error("syntax", span, "this is not TOML").label(error.message());
-    if error.message().contains("duplicate key") {
-        finding = finding.help("a key stands once in a table; for a further listener, pool or route start a new `[[…]]`");
-    }
-    finding
+fn moved(span: Span, by: usize) -> Span {
+    span.start + by..span.end + by
+}
+
+/// Makes the places of one file those of the whole configuration.
+fn moved_table(table: DeTable<'_>, by: usize) -> DeTable<'_> {
+    let entries = table.into_iter().map(|(key, value)| {
+        let key = Spanned::new(moved(key.span(), by), key.into_inner());
+        (key, moved_value(value, by))
+    });
+    entries.collect()
+}
+
+fn moved_value(value: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
+    let span = moved(value.span(), by);
+    let inner = match value.into_inner() {
+        DeValue::Table(table) => DeValue::Table(moved_table(table, by)),
+        DeValue::Array(list) => {
+            let list = list.into_iter().map(|element| moved_value(element, by));
+            DeValue::Array(list.collect())
+        }
+        other => other,
+    };
+    Spanned::new(span, inner)
 }
 
 #[derive(Default)]
@@ -75,6 +104,51 @@ struct Reader {
 }
 
 impl Reader {
+    /// Adds the sections of a further file.
+    fn lay_together<'i>(&mut self, whole: &mut DeTable<'i>, more: DeTable<'i>) {
+        let schema = schema::root();
+        for (key, value) in more {
+            let name = key.get_ref().to_string();
+            if !schema.keys.contains(&name.as_str()) {
+                self.unknown_key(&name, key.span(), &schema, &[]);
+                continue;
+            }
+            let Some(known) = whole.get_mut(name.as_str()) else {
+                whole.insert(key, value);
+                continue;
+            };
+            let (first, again) = (known.span(), value.span());
+            let title = schema.below(&name).map_or("", |below| below.title);
+            let many = title.starts_with("[[");
+            match (known.get_mut(), value.into_inner()) {
+                (DeValue::Array(all), DeValue::Array(more)) if many => {
+                    more.into_iter().for_each(|element| all.push(element));
+                }
+                // The first one is of the wrong type, which is reported in its turn.
+                (_, DeValue::Array(_)) if many => {}
+                _ if many => {
+                    let finding = Diagnostic::error(
+                        "wrong-type",
+                        again,
+                        format!("`{name}` has a value of the wrong type"),
+                    );
+                    self.diagnostics.push(brackets(finding, &name));
+                    self.lost.insert((name, 0, String::new()));
+                }
+                _ => self.diagnostics.push(
+                    Diagnostic::error(
+                        "duplicate-section",
+                        again,
+                        format!("{title} stands in two files"),
+                    )
+                    .label("again here")
+                    .related(first, "first here")
+                    .help("it stands once in all files together: move its keys to one of them"),
+                ),
+            }
+        }
+    }
+
     /// Reports and removes keys that the schema does not know.
     fn unknown_keys(&mut self, table: &mut DeTable<'_>, schema: &Table, path: &mut Vec<Step>) {
         let unknown: Vec<_> = table
@@ -127,7 +201,7 @@ impl Reader {
     }
 
     /// Deserializes, taking out what does not fit until the rest does.
-    fn deserialize(&mut self, table: &mut Spanned<DeTable<'_>>) -> RawConfig {
+    fn deserialize(&mut self, table: &mut Spanned<DeTable<'_>>, sources: &Sources) -> RawConfig {
         loop {
             let deserializer = toml::de::Deserializer::from(table.clone());
             let error = match RawConfig::deserialize(deserializer) {
@@ -137,7 +211,8 @@ impl Reader {
             let span = error.span().unwrap_or(0..0);
             let mut path = Vec::new();
             let removed = remove_table(table.get_mut(), &span, &mut path);
-            self.diagnostics.push(type_error(&error, span, &path));
+            let said = sources.said(&span);
+            self.diagnostics.push(type_error(&error, span, said, &path));
             if !removed {
                 // Nothing to take out: report what there is rather than try for ever.
                 return RawConfig::default();
@@ -147,7 +222,7 @@ impl Reader {
     }
 }
 
-fn type_error(error: &toml::de::Error, span: Span, path: &[Step]) -> Diagnostic {
+fn type_error(error: &toml::de::Error, span: Span, said: &str, path: &[Step]) -> Diagnostic {
     let key = path.iter().rev().find_map(|step| match step {
         Step::Key(key) => Some(key.as_str()),
         Step::Index(_) => None,
@@ -156,25 +231,64 @@ fn type_error(error: &toml::de::Error, span: Span, path: &[Step]) -> Diagnostic 
         Some(key) => format!("`{key}` has a value of the wrong type"),
         None => String::from("a value of the wrong type"),
     };
-    let label = error
+    let finding = Diagnostic::error("wrong-type", span, message);
+    if let ([_], Some(section)) = (path, key) {
+        return brackets(finding, section);
+    }
+    let (found, expected) = error
         .message()
         .trim()
+        .split_once(", expected ")
+        .unwrap_or((error.message(), ""));
+    let found = found
         .replace("invalid type: ", "this is ")
-        .replace("expected i64", "expected a whole number")
-        .replace("this is map", "this is a table")
-        .replace("this is sequence", "this is a list")
-        .replace("expected a sequence", "expected a list")
+        .replace("this is string", "this is the text")
         .replace("integer", "the number")
-        .replace(", expected", "; expected");
-    let finding = Diagnostic::error("wrong-type", span, message).label(label);
-    match (path.len(), key) {
-        (1, Some(key @ ("entrance" | "metrics" | "flow_log" | "geoip"))) => finding.help(format!(
-            "write `[{key}]`, with single brackets: there is one"
-        )),
-        (1, Some(key)) => finding.help(format!(
-            "write `[[{key}]]`, with double brackets: there may be several"
-        )),
-        _ => finding,
+        .replace("floating point", "the number")
+        .replace("boolean", "the value")
+        .replace("this is sequence", "this is a list");
+    let found = match found.as_str() {
+        // The parser hands a date over as a table.
+        "this is map" if said.starts_with(|c: char| c.is_ascii_digit()) => "this is a date",
+        "this is map" => "this is a table",
+        other => other,
+    };
+    let key = key.unwrap_or_default();
+    let (expected, fix) = match expected {
+        "i64" => (
+            "a whole number",
+            format!("write digits only, like `{key} = 5`"),
+        ),
+        "a string" => ("text", String::from("write it in quotes, `\"…\"`")),
+        "a sequence" => ("a list", format!("write `{key} = [ … ]`")),
+        "a boolean" => (
+            "`true` or `false`",
+            format!("write `{key} = true` or `{key} = false`, without quotes"),
+        ),
+        other if other.starts_with("struct ") => ("a table", format!("write `{key} = {{ … }}`")),
+        other => (
+            other,
+            String::from("write it like `\"10.0.0.2:443\"` or `{ address = \"10.0.0.2:443\" }`"),
+        ),
+    };
+    finding
+        .label(format!("{found}; expected {expected}"))
+        .help(fix)
+}
+
+/// Says how a section is written.
+fn brackets(finding: Diagnostic, section: &str) -> Diagnostic {
+    let title = schema::root()
+        .below(section)
+        .map_or("", |below| below.title);
+    if title.starts_with("[[") {
+        finding.label("expected a list of tables").help(format!(
+            "write `{title}`, with double brackets: there may be several"
+        ))
+    } else {
+        finding.label("expected one table").help(format!(
+            "write `{title}`, with single brackets: there is one"
+        ))
     }
 }
 
@@ -258,7 +372,13 @@ fn holds(outer: &Span, inner: &Span) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn read(text: &str) -> Shape {
+        super::read(&Sources::new(Path::new("test.toml"), text))
+    }
 
     fn codes(text: &str) -> Vec<(&'static str, String)> {
         let found = read(text).diagnostics;

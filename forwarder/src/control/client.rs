@@ -18,21 +18,23 @@ use super::problem::Problem;
 /// The daemon answers within this time, also while it writes many names.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const HOW_TO_START: &str = "`systemctl start forwarder` or `forwarder run` starts one (with the same --bpffs and --run-dir)";
+
+fn who_may() -> String {
+    format!("be root, or a member of the group `{}`", super::peer::GROUP)
+}
+
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("no daemon answers at {}; `forwarder run` starts one", path.display())]
+    #[error("no daemon answers at {}; {}", path.display(), HOW_TO_START)]
     Absent {
         /// The socket.
         path: PathBuf,
     },
     /// The socket is not for this user.
-    #[error(
-        "no permission to use {}; be root, or a member of the group `{}`",
-        path.display(),
-        super::peer::GROUP
-    )]
+    #[error("no permission to use {}; {}", path.display(), who_may())]
     Forbidden {
         /// The socket.
         path: PathBuf,
@@ -51,6 +53,18 @@ pub enum ClientError {
     /// The daemon says no.
     #[error("{}", said(.0))]
     Refused(Box<Problem>),
+}
+
+impl ClientError {
+    /// What to do about it, where that is known.
+    pub fn fix(&self) -> Option<String> {
+        match self {
+            Self::Absent { .. } => Some(HOW_TO_START.to_owned()),
+            Self::Forbidden { .. } => Some(who_may()),
+            Self::Refused(problem) => problem.fix.clone(),
+            Self::Io { .. } | Self::Unintelligible(_) => None,
+        }
+    }
 }
 
 fn said(problem: &Problem) -> String {

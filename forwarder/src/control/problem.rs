@@ -110,7 +110,18 @@ impl From<PersistError> for Problem {
                 .fix("the file was changed since it was read: `forwarder reload` first"),
             PersistError::NoKey => Self::new(StatusCode::BAD_REQUEST, error.to_string())
                 .fix("leave --persist out; to take a node out for good, remove it from its pools"),
-            PersistError::Io { .. } | PersistError::Syntax(_) => Self::internal(&error),
+            PersistError::Otherwise { source, .. } => {
+                let fix = source.fix().unwrap_or_default();
+                Self::new(StatusCode::CONFLICT, error.to_string())
+                    .fix(format!("`forwarder reload` first, or edit the file; {fix}"))
+            }
+            PersistError::Layout { .. } => Self::new(StatusCode::CONFLICT, error.to_string())
+                .fix("edit the file by hand and `forwarder reload`"),
+            PersistError::NoWeight => Self::new(StatusCode::BAD_REQUEST, error.to_string())
+                .fix("leave --persist out; to take a node out for good, remove it from its pools"),
+            PersistError::Syntax { .. } => Self::new(StatusCode::CONFLICT, chain(&error))
+                .fix("`forwarder check` shows what is wrong with it"),
+            PersistError::Io { .. } => Self::internal(&error),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! One task owns the data plane and answers one thing at a time: the network changed, an event came, a timer
 //! went off, a signal came. Stopping leaves programs attached and flows alive.
 
+mod file_watch;
 mod health;
 pub mod lock;
 pub mod place;
@@ -10,7 +11,6 @@ pub mod reload;
 mod telling;
 mod timers;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,14 +21,15 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
+use self::file_watch::FileWatch;
 use self::lock::{Lock, LockError};
 use self::place::Place;
 use self::telling::Telling;
 use self::timers::sweep_aside;
-use crate::config::Config;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::edit::Edit;
 use crate::config::surroundings::{self, Surroundings};
+use crate::config::{Config, Sources};
 use crate::control::events::BACKLOG;
 use crate::control::order::{self, Order};
 use crate::control::server::{self, Shared};
@@ -90,8 +91,11 @@ pub enum DaemonError {
 pub struct Daemon {
     /// In use, edits included.
     config: Arc<Config>,
-    /// Where it was read.
-    file: PathBuf,
+    /// The files it was read from, as they were then.
+    sources: Sources,
+    /// What the files said when they were last refused, if they were since.
+    refused: Option<Sources>,
+    files: FileWatch,
     /// Edits that the next reload undoes.
     edits: Vec<Edit>,
     place: Place,
@@ -119,12 +123,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Takes the lock, loads, fills and attaches. After this, clients are served. `config` is what `file`
-    /// holds; a reload reads it again.
+    /// Takes the lock, loads, fills and attaches. After this, clients are served. `config` is what `sources`
+    /// say; a reload reads the same files again.
     pub async fn start(
         object: &[u8],
         config: Config,
-        file: &Path,
+        sources: Sources,
         place: &Place,
     ) -> Result<Self, DaemonError> {
         let lock = Lock::take(&place.lock())?;
@@ -152,7 +156,9 @@ impl Daemon {
         let health = Health::new(&config, place.health());
         let mut daemon = Self {
             config: Arc::new(config),
-            file: file.to_owned(),
+            sources,
+            refused: None,
+            files: FileWatch::default(),
             edits: Vec::new(),
             place: place.clone(),
             orders: received,
@@ -185,6 +191,7 @@ impl Daemon {
         daemon.health.save();
         daemon.pulse.in_step(&daemon.missing);
         daemon.metrics.listen(daemon.config.metrics);
+        daemon.follow_files();
         tokio::spawn(server::serve(listener, shared));
         info!(
             bpffs = %place.bpffs().display(),
@@ -226,6 +233,7 @@ impl Daemon {
                     self.tell_systemd(&[NotifyState::Ready]);
                 }
                 Some(order) = self.orders.recv() => self.obey(order).await,
+                () = self.files.changed() => self.files_changed().await,
                 () = until(self.deadline) => return self.unconfirmed(),
                 alive = self.watch.changed() => {
                     if !alive {

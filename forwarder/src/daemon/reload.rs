@@ -12,7 +12,7 @@ use super::{Daemon, DaemonError};
 use crate::config::difference::{Difference, Fixed, keep_fixed};
 use crate::config::edit::{Edit, selects};
 use crate::config::model::NodeState;
-use crate::config::{self, Config, persist};
+use crate::config::{self, Config, Sources, persist};
 use crate::control::order::{Look, Order};
 use crate::control::problem::{Problem, chain};
 use crate::dataplane::flows::{self, OpenFlow};
@@ -24,11 +24,11 @@ use crate::dataplane::write::Changes;
 pub struct Reloaded {
     /// What is different now.
     pub difference: Difference,
-    /// What the file says in vain.
+    /// What the files say in vain.
     pub fixed: Vec<Fixed>,
     /// Edits that ended.
     pub edits: Vec<Edit>,
-    /// Warnings about the file, as `forwarder check --json` writes them.
+    /// Warnings about the files, as `forwarder check --json` writes them.
     pub report: Value,
     /// Flows that were ended because their route is gone.
     pub reset: usize,
@@ -72,7 +72,13 @@ impl Daemon {
 
     /// After SIGHUP: what `reload` would answer goes to the log.
     pub(super) async fn reload_by_signal(&mut self) {
-        if let Err(problem) = self.reload(false).await {
+        let answer = self.reload(false).await;
+        self.log_refusal(answer);
+    }
+
+    /// Says in the log why a reload that nobody waits for was refused.
+    pub(super) fn log_refusal(&self, answer: Result<Reloaded, Problem>) {
+        if let Err(problem) = answer {
             error!(
                 fix = problem.fix,
                 "the configuration was not reloaded, the former one stays in use: {}",
@@ -81,25 +87,39 @@ impl Daemon {
         }
     }
 
-    /// Reads the file and puts it to use, unless it has errors.
+    /// Reads the files and puts them to use, unless they have errors.
     pub(super) async fn reload(&mut self, reset: bool) -> Result<Reloaded, Problem> {
-        let reloaded = self.use_file().await;
-        self.tally.reloaded(reloaded.is_ok());
-        let mut reloaded = reloaded?;
+        let sources = self.read_files();
+        if sources.is_err() {
+            self.tally.reloaded(false);
+        }
+        let mut reloaded = self.reload_from(sources?).await?;
         if reset {
             reloaded.reset = self.end_flows(|flow| !flow.configured)?;
         }
         Ok(reloaded)
     }
 
-    async fn use_file(&mut self) -> Result<Reloaded, Problem> {
-        let outcome = config::load(&self.file).map_err(|error| {
+    fn read_files(&self) -> Result<Sources, Problem> {
+        Sources::read(&self.sources.main().path).map_err(|error| {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, chain(&error))
                 .fix("the running configuration stays in use")
-        })?;
+        })
+    }
+
+    /// Puts what was read to use, unless it has errors.
+    pub(super) async fn reload_from(&mut self, sources: Sources) -> Result<Reloaded, Problem> {
+        let reloaded = self.use_sources(sources).await;
+        self.tally.reloaded(reloaded.is_ok());
+        reloaded
+    }
+
+    async fn use_sources(&mut self, sources: Sources) -> Result<Reloaded, Problem> {
+        let outcome = config::validate(sources);
         let report = outcome.report;
         let Some(mut new) = outcome.config else {
             report.log();
+            self.refused = Some(report.sources.clone());
             let message = format!("not reloaded: {}", report.summary());
             return Err(Problem::invalid(message, &report)
                 .fix("the running configuration stays in use; mend the file and reload again"));
@@ -108,6 +128,9 @@ impl Daemon {
         let difference = Difference::between(&self.config, &new);
         self.turn_to(new).await?;
         self.tally.configured(self.config.digest);
+        self.sources = report.sources.clone();
+        self.refused = None;
+        self.follow_files();
         report.log();
         for own in &fixed {
             warn!(
@@ -135,30 +158,43 @@ impl Daemon {
     async fn edit(&mut self, edit: Edit, persist: bool, reset: bool) -> Result<Value, Problem> {
         let new = edit.apply(&self.config)?;
         let pending = match persist {
-            true => Some(persist::prepare(&self.file, &edit)?),
+            true => {
+                let on_disk = self.read_files()?;
+                let in_use = on_disk == self.sources;
+                Some((in_use, persist::prepare(&on_disk, &edit)?))
+            }
             false => None,
         };
         let difference = Difference::between(&self.config, &new);
         self.turn_to(new).await?;
-        let persisted = match pending {
-            Some(pending) => {
-                let digest = pending.digest();
-                if let Err(error) = pending.write() {
-                    self.edits.push(edit);
-                    self.save_edits();
-                    let message = format!("in use until the next reload, but {}", chain(&error));
-                    return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message));
+        let mut files = Vec::new();
+        match pending.map(|(in_use, pending)| (in_use, pending.write())) {
+            Some((in_use, Ok((sources, written)))) => {
+                // Files that said something else before are still to be reloaded.
+                if in_use {
+                    self.sources = sources;
+                    Arc::make_mut(&mut self.config).digest = self.sources.digest();
                 }
-                Arc::make_mut(&mut self.config).digest = digest;
                 self.save_edits();
-                true
+                files = written;
+            }
+            Some((_, Err(error))) => {
+                self.edits.push(edit);
+                self.save_edits();
+                let message = format!("in use until the next reload, but {}", chain(&error));
+                return Err(
+                    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).fix(
+                        "is the file system writable, also for the service \
+                     (`ReadWritePaths=` of its unit)?",
+                    ),
+                );
             }
             None => {
                 self.edits.push(edit.clone());
                 self.save_edits();
-                false
             }
-        };
+        }
+        let persisted = !files.is_empty();
         for line in difference.render().lines() {
             info!(persisted, "{line}");
         }
@@ -173,7 +209,12 @@ impl Daemon {
             }
             (_, true) => self.end_flows(|flow| !flow.configured)?,
         };
-        Ok(json!({ "difference": difference, "persisted": persisted, "reset": ended }))
+        Ok(json!({
+            "difference": difference,
+            "persisted": persisted,
+            "files": files,
+            "reset": ended,
+        }))
     }
 
     /// Puts a configuration to use; if that fails, the former one again.
@@ -234,14 +275,14 @@ impl Daemon {
     /// Keeps edits where the next daemon finds them, should this one be killed.
     fn save_edits(&self) {
         self.tally.edited(self.config.digest, self.edits.len());
-        if let Err(error) = save_edits(&self.place.edits(), &self.file, &self.edits) {
+        if let Err(error) = save_edits(&self.place.edits(), &self.sources, &self.edits) {
             warn!(%error, "edits will not outlive this daemon");
         }
     }
 
-    /// Applies the edits of a former daemon, unless the file has changed since.
+    /// Applies the edits of a former daemon, unless the files have changed since.
     pub(super) fn restore_edits(&mut self) {
-        for edit in load_edits(&self.place.edits(), &self.file) {
+        for edit in load_edits(&self.place.edits(), &self.sources) {
             match edit.apply(&self.config) {
                 Ok(config) => {
                     info!(?edit, "edit of the former daemon goes on");
@@ -259,14 +300,14 @@ fn to_value<T: Serialize>(own: &T) -> Result<Value, Problem> {
     serde_json::to_value(own).map_err(|error| Problem::internal(&error))
 }
 
-/// Edits, and the text of the file that they are about.
+/// Edits, and the files that they are about.
 #[derive(Serialize, Deserialize)]
 struct Saved {
-    file: String,
+    sources: Sources,
     edits: Vec<Edit>,
 }
 
-fn save_edits(at: &Path, file: &Path, edits: &[Edit]) -> std::io::Result<()> {
+fn save_edits(at: &Path, sources: &Sources, edits: &[Edit]) -> std::io::Result<()> {
     if edits.is_empty() {
         return match std::fs::remove_file(at) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
@@ -274,7 +315,7 @@ fn save_edits(at: &Path, file: &Path, edits: &[Edit]) -> std::io::Result<()> {
         };
     }
     let saved = Saved {
-        file: std::fs::read_to_string(file)?,
+        sources: sources.clone(),
         edits: edits.to_vec(),
     };
     let new = at.with_extension("new");
@@ -282,15 +323,15 @@ fn save_edits(at: &Path, file: &Path, edits: &[Edit]) -> std::io::Result<()> {
     std::fs::rename(&new, at)
 }
 
-fn load_edits(at: &Path, file: &Path) -> Vec<Edit> {
+fn load_edits(at: &Path, sources: &Sources) -> Vec<Edit> {
     let read = || -> Option<Saved> { serde_json::from_slice(&std::fs::read(at).ok()?).ok() };
     let Some(saved) = read() else {
         return Vec::new();
     };
-    if std::fs::read_to_string(file).is_ok_and(|text| text == saved.file) {
+    if saved.sources == *sources {
         return saved.edits;
     }
-    warn!("edits of the former daemon end: the configuration file has changed since");
+    warn!("edits of the former daemon end: the configuration has changed since");
     let _ = std::fs::remove_file(at);
     Vec::new()
 }
@@ -302,22 +343,18 @@ mod tests {
     #[test]
     fn edits_outlive_the_daemon_and_not_the_file() {
         let directory = tempfile::tempdir().unwrap();
-        let (at, file) = (
-            directory.path().join("e.json"),
-            directory.path().join("f.toml"),
-        );
-        std::fs::write(&file, "one").unwrap();
+        let at = directory.path().join("e.json");
+        let [one, two] = ["one", "two"].map(|text| Sources::new(Path::new("f.toml"), text));
         let edits = vec![Edit::RemoveNames {
             names: vec![String::from("a.example.org")],
         }];
-        assert_eq!(load_edits(&at, &file), []);
-        save_edits(&at, &file, &edits).unwrap();
-        assert_eq!(load_edits(&at, &file), edits);
-        std::fs::write(&file, "two").unwrap();
-        assert_eq!(load_edits(&at, &file), []);
+        assert_eq!(load_edits(&at, &one), []);
+        save_edits(&at, &one, &edits).unwrap();
+        assert_eq!(load_edits(&at, &one), edits);
+        assert_eq!(load_edits(&at, &two), []);
         assert!(!at.exists());
-        save_edits(&at, &file, &edits).unwrap();
-        save_edits(&at, &file, &[]).unwrap();
+        save_edits(&at, &one, &edits).unwrap();
+        save_edits(&at, &one, &[]).unwrap();
         assert!(!at.exists());
     }
 }

@@ -62,6 +62,7 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Entrance> {
         bpffs: bpffs?,
         idle_timeout: idle_timeout?,
         rst_rate,
+        watch: raw.watch.as_ref().is_some_and(|watch| *watch.get_ref()),
     })
 }
 

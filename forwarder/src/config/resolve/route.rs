@@ -87,7 +87,8 @@ fn pool_index(
         return Some(*at);
     }
     let some_name_lost = (0..shape.raw.pool.len().max(1)).any(|at| shape.lost("pool", at, "name"));
-    if !some_name_lost {
+    // One without a name has its own finding, and may be the one that is meant.
+    if !some_name_lost && known.len() == shape.raw.pool.len() {
         let names = known.iter().map(|(_, name)| *name);
         context.push(unknown_reference("pool", wanted, names));
     }
@@ -147,7 +148,7 @@ fn listener_indices(
             Some((at, _)) => found.push(*at),
             None => {
                 whole = false;
-                if !some_name_lost {
+                if !some_name_lost && known.len() == shape.raw.listener.len() {
                     let names = known.iter().map(|(_, name)| *name);
                     context.push(unknown_reference("listener", wanted, names));
                 }

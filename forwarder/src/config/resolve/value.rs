@@ -37,7 +37,10 @@ impl Context<'_> {
                 format!("`{key}` cannot be `{}`", text.get_ref()),
             )
             .label(format!("expected {}", suggest::alternatives(words.clone())));
-            self.push(finding.suggest(suggest::closest(text.get_ref(), words)));
+            self.push(match suggest::closest(text.get_ref(), words.clone()) {
+                Some(meant) => finding.suggest(Some(meant)),
+                None => finding.help(format!("write {}", suggest::alternatives(words))),
+            });
         }
         found
     }
@@ -63,7 +66,12 @@ impl Context<'_> {
                     number.span(),
                     format!("`{key}` cannot be {}", number.get_ref()),
                 )
-                .label(format!("expected a number from {least} to {most}")),
+                .label(format!("expected a number from {least} to {most}"))
+                .help(if *number.get_ref() < i64::from(*least) {
+                    format!("the least is {least}")
+                } else {
+                    format!("the most is {most}")
+                }),
             );
         }
         value
@@ -116,7 +124,16 @@ impl Context<'_> {
             )
             .label(format!(
                 "expected 1 to {NAME_MAX} letters, digits, `-`, `_` or `.`"
-            )),
+            ))
+            .help(match name.len() {
+                0 => String::from("give it one, like `web-1`"),
+                1..=NAME_MAX => {
+                    let fitting = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                    let name = name.chars().map(|c| if fitting(c) { c } else { '-' });
+                    format!("write it like `{}`", name.collect::<String>())
+                }
+                _ => String::from("give it a shorter one"),
+            }),
         );
         None
     }
