@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use forwarder_tests::Result;
-use forwarder_tests::command::run;
+use forwarder_tests::command::{command, run, run_with_input};
 use forwarder_tests::hello::{self, Hello};
 use forwarder_tests::lab::{Family, Lab, TunnelKind};
 use forwarder_tests::mmdb;
@@ -77,9 +77,14 @@ impl Place {
         Ok(find().expect("it was there"))
     }
 
+    /// What the metrics server answers.
+    fn get(&self, path: &str) -> Result<String> {
+        self.site.lab.entrance.enter(|| get(path))
+    }
+
     /// A series of the metrics page; 0 if it is not there.
     fn metric(&self, series: &str) -> Result<f64> {
-        let page = self.site.lab.entrance.enter(|| get("/metrics"))?;
+        let page = self.get("/metrics")?;
         let found = page
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -239,6 +244,28 @@ fn flows_and_refusals_are_told_as_they_were() -> Result<()> {
 }
 
 #[test]
+fn whoever_watches_is_told_what_holds() -> Result<()> {
+    let place = Place::start(ALL)?;
+    place.site.report(Family::V4, "www.example.org")?;
+    place.refused(Family::V4, &Hello::small("private.example.org").record())?;
+    let answer = place.get("/metrics")?;
+    let (_, page) = answer.split_once("\r\n\r\n").expect("a body");
+    // It judges names, units, types and help.
+    let mut promtool = command("promtool")?;
+    promtool.args(["check", "metrics"]);
+    let said = run_with_input(&mut promtool, page)?;
+    assert_eq!(said.trim(), "");
+
+    let status = |path: &str| -> Result<String> {
+        let answer = place.get(path)?;
+        Ok(answer.split(' ').nth(1).unwrap_or_default().to_owned())
+    };
+    assert_eq!(status("/healthz")?, "200");
+    assert_eq!(status("/readyz")?, "200");
+    Ok(())
+}
+
+#[test]
 fn no_name_breaks_a_line() -> Result<()> {
     let place = Place::start(ALL)?;
     let hostile: &[&[u8]] = &[
@@ -296,6 +323,17 @@ fn a_file_that_is_rotated_goes_on_and_nothing_is_lost() -> Result<()> {
     place.wait_for_metric(reloads, |count| count == 2.0)?;
     place.refused(Family::V4, &hello)?;
     wait_until("the last", SOON, || place.lines().len() == 3)?;
+    // To standard output, which is the daemon's log here.
+    let lines = format!("[metrics]\nlisten = {METRICS:?}\n[flow_log]\nto = \"stdout\"\n");
+    place.reload(&lines)?;
+    place.refused(Family::V4, &hello)?;
+    let log = &place.site.forwarder;
+    wait_until("a line of JSON", SOON, || {
+        log.log()
+            .lines()
+            .any(|line| line.starts_with("{\"time\":") && line.contains("\"event\":\"refused\""))
+    })?;
+    assert_eq!(place.lines().len(), 3);
     // A broken file is not put to use, and that is seen.
     let broken = configuration(place.site.lab).replace("port = 444", "port = 444444");
     place.site.forwarder.write_config(&broken)?;
@@ -306,8 +344,6 @@ fn a_file_that_is_rotated_goes_on_and_nothing_is_lost() -> Result<()> {
         place.metric("forwarder_config_last_reload_successful")?,
         0.0
     );
-    place.refused(Family::V4, &hello)?;
-    wait_until("the log goes on", SOON, || place.lines().len() == 4)?;
     Ok(())
 }
 

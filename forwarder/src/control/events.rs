@@ -145,3 +145,42 @@ async fn next(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(event: &str) -> Told {
+        Told {
+            event: event.to_owned(),
+            time_ms: 0,
+            client: "198.51.100.4:50000".parse().unwrap(),
+            local: None,
+            name: String::new(),
+            listener: None,
+            pool: None,
+            node: None,
+            reason: None,
+            id: String::new(),
+            up_bytes: 0,
+            down_bytes: 0,
+            duration: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_slow_follower_missed_is_told_and_counted() {
+        let (sender, mut receiver) = broadcast::channel(4);
+        for _ in 0..10 {
+            sender.send(told("closed")).unwrap();
+        }
+        let tally = Arc::new(Tally::default());
+        let wanted = Wanted::default();
+        let first = next(&mut receiver, &wanted, &tally).await;
+        assert!(format!("{first:?}").contains("missed"), "{first:?}");
+        assert_eq!(tally.missed_by_followers.value(), 6);
+        let second = next(&mut receiver, &wanted, &tally).await;
+        assert!(format!("{second:?}").contains("closed"), "{second:?}");
+        assert_eq!(tally.missed_by_followers.value(), 6);
+    }
+}
