@@ -8,8 +8,8 @@
 //! `::ffff:a.b.c.d` (RFC 4291 2.5.5.2). A field whose name ends in `_be` is in network order.
 //! Times named `_ms` are milliseconds of `CLOCK_MONOTONIC`, modulo 2^32.
 
-/// Layout of everything below. Part of the pin path: `<bpffs>/v1`.
-pub const ABI_VERSION: u32 = 1;
+/// Layout of everything below. Part of the pin path: `<bpffs>/v2`.
+pub const ABI_VERSION: u32 = 2;
 
 /// An IP address as packet words; see the module's word on IPv4.
 pub type Address = [u32; 4];
@@ -85,6 +85,8 @@ pub mod map {
     pub const LISTENER_STATS: &str = "LISTENER_STATS";
     /// `RINGBUF` of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
+    /// `PERCPU_ARRAY` of `u64`, indexed by [`super::tally`].
+    pub const TALLIES: &str = "TALLIES";
     /// `PROG_ARRAY`: the stages of the slow path, indexed by [`super::stage`].
     pub const STAGES: &str = "STAGES";
 }
@@ -138,6 +140,36 @@ pub mod program {
     pub const TUNNEL_L2: &str = "tunnel_l2";
     /// Ingress of a tunnel without link-layer header (wg, tailscale, tun).
     pub const TUNNEL_L3: &str = "tunnel_l3";
+    /// XDP on a public Ethernet interface, while it is flooded.
+    pub const ARMOUR: &str = "armour";
+    /// The same for drivers that hand over frames in several buffers (Linux 5.18).
+    pub const ARMOUR_FRAGS: &str = "armour_frags";
+}
+
+/// Slots of [`map::TALLIES`].
+pub mod tally {
+    /// Events that did not fit into the ring.
+    pub const EVENTS_LOST: u32 = 0;
+    /// Armour: not of a claimed address, or not TCP; left to the next hook.
+    pub const XDP_FOREIGN: u32 = 1;
+    /// Armour: of an open flow; left to the next hook.
+    pub const XDP_FLOW: u32 = 2;
+    /// Armour: a hello, or what needs a closer look; left to the next hook.
+    pub const XDP_HANDED_ON: u32 = 3;
+    /// Armour: SYNs answered with a cookie.
+    pub const XDP_ANSWERED: u32 = 4;
+    /// Armour: dropped, with a count under its reason.
+    pub const XDP_DROPPED: u32 = 5;
+    /// Slots and labels of what the armour did with a frame.
+    pub const XDP: &[(u32, &str)] = &[
+        (XDP_FOREIGN, "foreign"),
+        (XDP_FLOW, "flow"),
+        (XDP_HANDED_ON, "handed_on"),
+        (XDP_ANSWERED, "answered"),
+        (XDP_DROPPED, "dropped"),
+    ];
+    /// Size of the map.
+    pub const COUNT: u32 = 8;
 }
 
 macro_rules! abi {

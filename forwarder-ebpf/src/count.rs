@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use forwarder_common::verdict::DropReason;
 
-use crate::maps::DROPS;
+use crate::maps::{DROPS, TALLIES};
 
 /// Lets other programs and the stack have the packet: `TCX_NEXT`, and for clsact "no verdict".
 pub const PASS: i32 = TC_ACT_UNSPEC;
@@ -29,6 +29,15 @@ pub fn reason(reason: DropReason) {
 #[inline(always)]
 pub fn number(reason: u32) {
     if let Some(count) = DROPS.get_ptr_mut(reason) {
+        // SAFETY: as above.
+        unsafe { *count = (*count).wrapping_add(1) };
+    }
+}
+
+/// Counts in a slot of [`forwarder_common::abi::tally`].
+#[inline(always)]
+pub fn tally(slot: u32) {
+    if let Some(count) = TALLIES.get_ptr_mut(slot) {
         // SAFETY: as above.
         unsafe { *count = (*count).wrapping_add(1) };
     }

@@ -1,8 +1,8 @@
 //! The event ring.
 
-use forwarder_common::abi::{Event, Flow, FlowKey, Hello, NONE, event_kind, events};
+use forwarder_common::abi::{Event, Flow, FlowKey, Hello, NONE, event_kind, events, tally};
 
-use crate::clock;
+use crate::{clock, count};
 use crate::maps::{EVENT, EVENTS, SETTINGS};
 
 #[inline(always)]
@@ -56,7 +56,9 @@ fn hello_part(event: *mut Event, hello: *const Hello) {
 #[inline(always)]
 fn send(event: *mut Event) {
     // SAFETY: this CPU's event, whole.
-    let _ = EVENTS.output::<Event>(unsafe { &*event }, 0);
+    if EVENTS.output::<Event>(unsafe { &*event }, 0).is_err() {
+        count::tally(tally::EVENTS_LOST);
+    }
 }
 
 /// A node accepted the flow, `connect_us` after it was asked.

@@ -3,7 +3,7 @@
 use forwarder_common::abi::{Address, V4_MAPPED};
 use forwarder_common::segment::pair;
 
-use crate::packet::{Ipv4, Ipv6, Packet, Tcp};
+use crate::packet::{Access, Ipv4, Ipv6, Tcp};
 
 /// TCP in IPv4's protocol and IPv6's next-header field.
 const TCP: u8 = 6;
@@ -51,7 +51,7 @@ pub struct Header {
 impl Header {
     /// Reads the headers behind `L3` bytes of link-layer header.
     #[inline(always)]
-    pub fn read<const L3: usize, const V6: bool>(packet: Packet) -> Kind {
+    pub fn read<const L3: usize, const V6: bool>(packet: impl Access) -> Kind {
         if V6 {
             read_v6::<L3>(packet)
         } else {
@@ -61,7 +61,7 @@ impl Header {
 }
 
 #[inline(always)]
-fn read_v4<const L3: usize>(packet: Packet) -> Kind {
+fn read_v4<const L3: usize>(packet: impl Access) -> Kind {
     let Some(data) = packet.linear(L3 + 20) else {
         return Kind::Other;
     };
@@ -97,7 +97,7 @@ fn read_v4<const L3: usize>(packet: Packet) -> Kind {
 }
 
 #[inline(always)]
-fn read_v6<const L3: usize>(packet: Packet) -> Kind {
+fn read_v6<const L3: usize>(packet: impl Access) -> Kind {
     let Some(data) = packet.linear(L3 + 40) else {
         return Kind::Other;
     };

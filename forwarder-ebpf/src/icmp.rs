@@ -14,7 +14,7 @@ use forwarder_common::verdict::DropReason;
 
 use crate::count::{self, PASS};
 use crate::maps::{FLOWS, NODE_INDEX, NODES, PATHS, REVERSE, VIP_INDEX, VIPS};
-use crate::packet::Packet;
+use crate::packet::{Access, Packet};
 use crate::work::Work;
 use crate::{next, node};
 

@@ -15,6 +15,7 @@
 )]
 
 mod answer;
+mod armour;
 mod bounds;
 mod buffer;
 mod clock;
@@ -23,6 +24,7 @@ mod count;
 mod ends;
 mod events;
 mod failover;
+mod frame;
 mod header;
 mod icmp;
 mod maps;
@@ -35,8 +37,8 @@ mod tunnel;
 mod verify;
 mod work;
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use forwarder_common::verdict::DropReason;
 
 use crate::packet::Packet;
@@ -91,6 +93,20 @@ pub fn tunnel_l2(context: TcContext) -> i32 {
 #[inline(always)]
 pub fn tunnel_l3(context: TcContext) -> i32 {
     tunnel::ingress::ingress::<0>(&context)
+}
+
+/// XDP on a public Ethernet interface, while it is flooded.
+#[xdp]
+#[inline(always)]
+pub fn armour(context: XdpContext) -> u32 {
+    armour::ingress(&context)
+}
+
+/// The same for drivers that hand over frames in several buffers.
+#[xdp(frags)]
+#[inline(always)]
+pub fn armour_frags(context: XdpContext) -> u32 {
+    armour::ingress(&context)
 }
 
 /// Answers a SYN with a cookie.

@@ -5,7 +5,7 @@ use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use forwarder_common::abi::{
     Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
-    Node, NodeStats, Path, PathStats, Pool, ReverseEntry, ReverseKey, Settings, Vip, stage,
+    Node, NodeStats, Path, PathStats, Pool, ReverseEntry, ReverseKey, Settings, Vip, stage, tally,
 };
 use forwarder_common::verdict::REASONS;
 
@@ -55,6 +55,8 @@ pub static LISTENER_STATS: PerCpuArray<ListenerStats> = PerCpuArray::with_max_en
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
+pub static TALLIES: PerCpuArray<u64> = PerCpuArray::with_max_entries(tally::COUNT, 0);
+#[map]
 pub static STAGES: ProgramArray = ProgramArray::with_max_entries(stage::COUNT, 0);
 
 /// What a stage hands to the next; one per CPU, because a packet is worked on without preemption.
@@ -72,6 +74,11 @@ pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
 /// Token bucket of resets.
 #[map]
 pub static RESETS: PerCpuArray<forwarder_common::token_bucket::TokenBucket> =
+    PerCpuArray::with_max_entries(1, 0);
+
+/// Token bucket of segments of unknown connections that the armour hands on.
+#[map]
+pub static STRAYS: PerCpuArray<forwarder_common::token_bucket::TokenBucket> =
     PerCpuArray::with_max_entries(1, 0);
 
 /// This CPU's [`Work`].

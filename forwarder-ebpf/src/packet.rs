@@ -64,10 +64,60 @@ pub struct Tcp {
     pub urgent: u16,
 }
 
+/// What both kinds of programs can do with a packet: read headers and TCP options.
+pub trait Access: Copy {
+    /// The first bytes, of which at least `end` (a constant) are there.
+    fn linear(&self, end: usize) -> Option<*mut u8>;
+
+    /// Bytes from the link-layer header on, as far as this hook knows them.
+    fn len(&self) -> u32;
+
+    /// Copies `length` bytes of TCP options; `l3` is the offset of the IP header.
+    ///
+    /// # Safety
+    /// `to` has room for 64 bytes, and `length` is in 1..=64, in ways the verifier sees.
+    unsafe fn load_options<const V6: bool>(&self, l3: u32, to: *mut u8, length: u64) -> bool;
+}
+
 /// A packet at a traffic-control hook.
 #[derive(Clone, Copy)]
 pub struct Packet {
     skb: *mut __sk_buff,
+}
+
+impl Access for Packet {
+    /// Pulled into the linear part if they were not there.
+    #[inline(always)]
+    fn linear(&self, end: usize) -> Option<*mut u8> {
+        // SAFETY: the pointer is handed out only after comparison with data_end.
+        unsafe {
+            let data = (*self.skb).data as usize;
+            if data + end <= (*self.skb).data_end as usize {
+                return Some(data as *mut u8);
+            }
+            if bpf_skb_pull_data(self.skb, end as u32) != 0 {
+                return None;
+            }
+            let data = (*self.skb).data as usize;
+            if data + end <= (*self.skb).data_end as usize {
+                Some(data as *mut u8)
+            } else {
+                None
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the context is valid for the whole program.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    unsafe fn load_options<const V6: bool>(&self, l3: u32, to: *mut u8, length: u64) -> bool {
+        // SAFETY: by the caller.
+        unsafe { self.load(l3 + if V6 { 60 } else { 40 }, to, length) }
+    }
 }
 
 impl Packet {
@@ -89,12 +139,6 @@ impl Packet {
     }
 
     #[inline(always)]
-    pub fn len(&self) -> u32 {
-        // SAFETY: as above.
-        unsafe { (*self.skb).len }
-    }
-
-    #[inline(always)]
     pub fn ifindex(&self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.skb).ifindex }
@@ -109,28 +153,6 @@ impl Packet {
             1
         } else {
             u64::from(segments)
-        }
-    }
-
-    /// The first bytes, of which at least `end` (a constant) are there; pulled into the linear part if they
-    /// were not.
-    #[inline(always)]
-    pub fn linear(&self, end: usize) -> Option<*mut u8> {
-        // SAFETY: the pointer is handed out only after comparison with data_end.
-        unsafe {
-            let data = (*self.skb).data as usize;
-            if data + end <= (*self.skb).data_end as usize {
-                return Some(data as *mut u8);
-            }
-            if bpf_skb_pull_data(self.skb, end as u32) != 0 {
-                return None;
-            }
-            let data = (*self.skb).data as usize;
-            if data + end <= (*self.skb).data_end as usize {
-                Some(data as *mut u8)
-            } else {
-                None
-            }
         }
     }
 

@@ -9,7 +9,7 @@ use forwarder_common::tcp::{SACK_BLOCKS_MAX, sack_edges};
 
 use crate::bounds::{mask, positive};
 use crate::header::Header;
-use crate::packet::{Ipv4, Ipv6, Packet, Tcp};
+use crate::packet::{Access, Ipv4, Ipv6, Packet, Tcp};
 
 /// The new values of a segment's fields.
 pub struct Rewrite {

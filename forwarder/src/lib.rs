@@ -14,6 +14,7 @@
 //! - [`logging`]: log lines.
 //! - [`object`]: the kernel programs.
 
+pub mod armour;
 pub mod config;
 pub mod control;
 pub mod daemon;

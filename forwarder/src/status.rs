@@ -7,6 +7,7 @@ use forwarder_common::abi::{NodeStats, PathStats};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::armour::report::{Interface as ArmourStatus, Report as ArmourReport};
 use crate::daemon::lock::Lock;
 use crate::daemon::place::Place;
 use crate::dataplane::counters::sum_paths;
@@ -48,6 +49,12 @@ pub struct Status {
     pub attachments: Vec<Attachment>,
     /// Configured interfaces that do not exist, as the daemon saw it last.
     pub missing: Vec<String>,
+    /// The armour of public interfaces, as the daemon left it.
+    pub armour: Vec<ArmourStatus>,
+    /// Frames by what the armour did with them, zeros left out.
+    pub armour_frames: BTreeMap<&'static str, u64>,
+    /// Events that were lost because nobody read them in time.
+    pub events_lost: u64,
     /// Open flows.
     pub flows: Flows,
     /// By listener.
@@ -222,11 +229,18 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         .drops()?
         .into_iter()
         .filter(|(_, count)| *count > 0);
+    let frames = counters.programs.armour()?.into_iter();
+    let frames = frames.filter(|(_, count)| *count > 0);
     Ok(Status {
         daemon: Lock::holder(&place.lock()),
         bpffs: place.bpffs().display().to_string(),
         attachments: registry.attachments.clone(),
         missing: registry.missing.clone(),
+        armour: ArmourReport::load(&place.armour())
+            .unwrap_or_default()
+            .interfaces,
+        armour_frames: frames.collect(),
+        events_lost: counters.programs.events_lost()?,
         flows: Flows {
             open: open_flows(&pins).unwrap_or_default(),
             max: pins.max_flows(),

@@ -9,8 +9,9 @@ use forwarder_common::verdict::DropReason;
 use crate::count::{self, PASS};
 use crate::header::{Header, Kind};
 use crate::maps::{FLOWS, HELLO_INDEX, HELLOS, VIP_INDEX, VIPS};
-use crate::packet::Packet;
+use crate::packet::{Access, Packet};
 use crate::public::splice;
+use crate::work::Work;
 use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, next};
 
 /// A packet on a public interface with `L3` bytes of link-layer header.
@@ -75,8 +76,9 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
     hand_on::<L3, V6>(context, packet, &header, &key, vip, stage::PENDING)
 }
 
+/// Why a segment is not even looked up.
 #[inline(always)]
-fn unacceptable(header: &Header) -> Option<DropReason> {
+pub fn unacceptable(header: &Header) -> Option<DropReason> {
     if header.fragment {
         return Some(DropReason::Fragment);
     }
@@ -125,6 +127,19 @@ fn hand_on<const L3: usize, const V6: bool>(
     let Some(work) = crate::maps::work() else {
         return count::drop(DropReason::KernelRefused);
     };
+    fill::<L3, V6>(work, header, key, vip);
+    work.public_link = packet.ifindex() | if L3 == 0 { link::NO_HEADER } else { 0 };
+    next(context, slot)
+}
+
+/// Puts down what is known of a segment.
+#[inline(always)]
+pub fn fill<const L3: usize, const V6: bool>(
+    work: &mut Work,
+    header: &Header,
+    key: &FlowKey,
+    vip: &Vip,
+) {
     work.key = *key;
     work.local = vip.address;
     work.local_port_be = vip.port_be;
@@ -142,6 +157,4 @@ fn hand_on<const L3: usize, const V6: bool>(
     work.ack = header.ack;
     work.flags = u32::from(header.flags);
     work.window = u32::from(header.window);
-    work.public_link = packet.ifindex() | if L3 == 0 { link::NO_HEADER } else { 0 };
-    next(context, slot)
 }

@@ -8,7 +8,7 @@ use forwarder_common::verdict::DropReason;
 
 use crate::header::Header;
 use crate::maps::{NODES, PATHS};
-use crate::packet::Packet;
+use crate::packet::{Access, Packet};
 use crate::rewrite::{self, Rewrite};
 use crate::{clock, count, ends, node};
 

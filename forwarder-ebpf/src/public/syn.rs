@@ -1,4 +1,5 @@
-//! A SYN of an unknown connection: answered with a cookie, and forgotten.
+//! A SYN of an unknown connection: answered with a cookie, and forgotten. What the answer is, is the same at
+//! both hooks.
 
 use aya_ebpf::programs::TcContext;
 use forwarder_common::cookie::{self, CookieOptions};
@@ -9,7 +10,7 @@ use forwarder_common::tcp::{
 use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{forget, mask, positive};
-use crate::packet::Packet;
+use crate::packet::{Access, Packet};
 use crate::work::{Options, Work};
 use crate::{answer, clock, cookies, count};
 
@@ -18,7 +19,7 @@ const HELLO_WINDOW: u16 = 16_384;
 
 /// Reads the option block of the segment in `work`.
 #[inline(always)]
-pub fn read_options<const V6: bool>(packet: Packet, work: &mut Work) -> bool {
+pub fn read_options<const V6: bool>(packet: impl Access, work: &mut Work) -> bool {
     work.options = SynOptions::START;
     let length = mask::<0x3f>(u64::from(work.header_len.wrapping_sub(20)));
     if length == 0 {
@@ -29,7 +30,7 @@ pub fn read_options<const V6: bool>(packet: Packet, work: &mut Work) -> bool {
     }
     let length = positive::<0x3f>(length);
     // SAFETY: at most 64 bytes into 64.
-    if !unsafe { packet.load(work.l4::<V6>() + 20, work.option_bytes.as_mut_ptr(), length) } {
+    if !unsafe { packet.load_options::<V6>(work.l3, work.option_bytes.as_mut_ptr(), length) } {
         return false;
     }
     let bytes = Options(work.option_bytes.as_ptr());
@@ -55,9 +56,21 @@ pub fn stage(_context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
 
 #[inline(always)]
 fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
+    match cookie::<V6>(packet, work) {
+        Ok(reply) => answer::send::<V6>(packet, work, &reply),
+        Err(reason) => count::drop(reason),
+    }
+}
+
+/// The SYN-ACK that answers the SYN in `work`.
+#[inline(always)]
+pub fn cookie<const V6: bool>(
+    packet: impl Access,
+    work: &mut Work,
+) -> Result<Segment, DropReason> {
     count::add!(LISTENER_STATS, u32::from(work.listener), syns, 1);
     if !read_options::<V6>(packet, work) {
-        return count::drop(DropReason::MalformedSegment);
+        return Err(DropReason::MalformedSegment);
     }
     let offered = CookieOptions {
         mss_index: cookie::mss_index(work.options.mss as u16),
@@ -65,7 +78,7 @@ fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
         sack: work.options.sack != 0,
     };
     let Some(isn) = cookies::mint(work, offered, clock::now_ns()) else {
-        return count::drop(DropReason::KernelRefused);
+        return Err(DropReason::KernelRefused);
     };
     let scale = if work.options.scale == NO_SCALE {
         NO_SCALE
@@ -73,7 +86,8 @@ fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
         ENTRANCE_SCALE
     };
     let (options, option_words) = syn_option_words(u32::from(work.mss), offered.sack, scale);
-    let reply = Segment {
+    count::add!(LISTENER_STATS, u32::from(work.listener), cookies, 1);
+    Ok(Segment {
         options,
         option_words,
         ..answer::segment(
@@ -83,7 +97,5 @@ fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
             work.seq.wrapping_add(1),
             HELLO_WINDOW,
         )
-    };
-    count::add!(LISTENER_STATS, u32::from(work.listener), cookies, 1);
-    answer::send::<V6>(packet, work, &reply)
+    })
 }

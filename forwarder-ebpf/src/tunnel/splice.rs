@@ -9,7 +9,7 @@ use forwarder_common::verdict::DropReason;
 use crate::buffer;
 use crate::header::Header;
 use crate::maps::VIPS;
-use crate::packet::Packet;
+use crate::packet::{Access, Packet};
 use crate::rewrite::{self, Rewrite};
 use crate::{clock, count, ends, node};
 

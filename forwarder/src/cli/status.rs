@@ -50,6 +50,13 @@ impl ShowStatus {
     }
 }
 
+/// How long ago that was, seconds since 1970.
+fn since(unix: u64) -> String {
+    let ago = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(unix));
+    let ago = Duration::from_secs(ago.unwrap_or_default().as_secs());
+    format!(" for {}", humantime::format_duration(ago))
+}
+
 fn render(status: &Status) -> String {
     let mut out = String::new();
     let _ = match &status.daemon {
@@ -67,6 +74,19 @@ fn render(status: &Status) -> String {
     }
     for interface in &status.missing {
         let _ = writeln!(out, "{:<10} {interface}: no such interface", "MISSING");
+    }
+    for own in &status.armour {
+        let word = match (&own.refusal, own.worn) {
+            (Some(why), _) => format!("refused: {why}"),
+            (None, true) => String::from("on"),
+            (None, false) => String::from("off"),
+        };
+        let since = own.since.map_or_else(String::new, since);
+        let _ = writeln!(
+            out,
+            "armour     {} {word}{since}; put on {} times",
+            own.interface, own.attached
+        );
     }
 
     let mut listeners = table(&[

@@ -186,6 +186,12 @@ fn entrance(config: &Config) -> BTreeMap<String, String> {
         ),
         ("rst_rate", own.rst_rate.to_string()),
         ("watch", own.watch.to_string()),
+        ("xdp", word(own.xdp).to_owned()),
+        ("xdp_above", own.xdp_above.to_string()),
+        (
+            "xdp_calm",
+            humantime::format_duration(own.xdp_calm).to_string(),
+        ),
         (
             "metrics",
             config

@@ -68,6 +68,12 @@ pub struct Entrance {
     pub rst_rate: u32,
     /// Whether changes of the configuration files are put to use by themselves.
     pub watch: bool,
+    /// When public interfaces wear the armour.
+    pub xdp: Xdp,
+    /// Segments a second of unproven connections from which on it is a flood.
+    pub xdp_above: u32,
+    /// How long it must have been calm until the armour is taken off.
+    pub xdp_calm: Duration,
 }
 
 /// `[flow_log]`.
@@ -399,6 +405,23 @@ impl Keyword for OnDown {
     const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("reset", Self::Reset)];
 }
 
+/// When public interfaces wear the armour, a native XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Xdp {
+    /// While a flood lasts.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl Keyword for Xdp {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("on", Self::On), ("off", Self::Off)];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,6 +435,7 @@ mod tests {
     #[test]
     fn every_word_is_written_as_it_is_read() {
         words_match_serde::<Protocol>();
+        words_match_serde::<Xdp>();
         words_match_serde::<OnRefuse>();
         words_match_serde::<ClientAddress>();
         words_match_serde::<Balance>();

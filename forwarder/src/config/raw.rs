@@ -57,6 +57,12 @@ pub struct RawEntrance {
     pub rst_rate: Option<Number>,
     /// Whether changes of the configuration files are put to use by themselves.
     pub watch: Option<Spanned<bool>>,
+    /// When public interfaces wear the armour: `auto`, `on` or `off`.
+    pub xdp: Option<Text>,
+    /// Segments a second of unproven connections from which on it is a flood.
+    pub xdp_above: Option<Number>,
+    /// How long it must have been calm until the armour is taken off.
+    pub xdp_calm: Option<Text>,
 }
 
 /// `[metrics]`: what the machine says about itself.

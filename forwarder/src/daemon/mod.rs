@@ -3,6 +3,7 @@
 //! One task owns the data plane and answers one thing at a time: the network changed, an event came, a timer
 //! went off, a signal came. Stopping leaves programs attached and flows alive.
 
+mod armour;
 mod file_watch;
 mod health;
 pub mod lock;
@@ -21,11 +22,13 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
+use self::armour::Armour;
 use self::file_watch::FileWatch;
 use self::lock::{Lock, LockError};
 use self::place::Place;
 use self::telling::Telling;
 use self::timers::sweep_aside;
+use crate::armour::report::Report as ArmourReport;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::edit::Edit;
 use crate::config::surroundings::{self, Surroundings};
@@ -36,7 +39,7 @@ use crate::control::server::{self, Shared};
 use crate::control::socket::{self, SocketError, SocketFile};
 use crate::dataplane::events::{self, Events, EventsError, Kind, Record};
 use crate::dataplane::maps::{CounterMaps, MapsError, State};
-use crate::dataplane::pins::Pins;
+use crate::dataplane::pins::{Pins, PinsError};
 use crate::dataplane::sweep::{Sweeper, Swept};
 use crate::dataplane::unload::unload;
 use crate::dataplane::{Dataplane, DataplaneError, Origin, plan};
@@ -76,6 +79,9 @@ pub enum DaemonError {
     /// The maps.
     #[error(transparent)]
     Maps(#[from] MapsError),
+    /// The tree of pins.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     /// Signals cannot be caught.
     #[error("cannot catch signals")]
     Signals(#[source] std::io::Error),
@@ -110,6 +116,7 @@ pub struct Daemon {
     telling: Telling,
     health: Health,
     following: health::Following,
+    armour: Armour,
     counters: CounterMaps,
     /// Absent while a sweep is under way.
     sweeper: Option<Sweeper>,
@@ -154,6 +161,8 @@ impl Daemon {
         let telling = Telling::new(&config, told, tally.clone());
         let counters = CounterMaps::open(dataplane.pins())?;
         let health = Health::new(&config, place.health());
+        let worn = !dataplane.pins().pinned_armour()?.is_empty();
+        let armour = Armour::new(ArmourReport::load(&place.armour()), worn);
         let mut daemon = Self {
             config: Arc::new(config),
             sources,
@@ -171,6 +180,7 @@ impl Daemon {
             telling,
             health,
             following: health::Following::default(),
+            armour,
             counters,
             sweeper: Some(sweeper),
             missing: Vec::new(),
@@ -188,6 +198,7 @@ impl Daemon {
         daemon.dataplane.set_weights(weights);
         daemon.follow_network(true).await?;
         daemon.dataplane.publish()?;
+        daemon.follow_armour();
         daemon.health.save();
         daemon.pulse.in_step(&daemon.missing);
         daemon.metrics.listen(daemon.config.metrics);
@@ -271,6 +282,7 @@ impl Daemon {
                 _ = poll.tick() => {
                     self.health_polled();
                     self.telling.tell_dropped();
+                    self.watch_for_floods();
                 }
                 _ = resurvey.tick() => self.keep_up().await,
                 _ = heartbeat.tick() => if beat.is_some() {
@@ -344,6 +356,9 @@ impl Daemon {
         }
         self.missing = missing;
         self.network = network;
+        if !first {
+            self.follow_armour();
+        }
         Ok(())
     }
 

@@ -91,7 +91,13 @@ impl Place {
     /// # Errors
     /// The first file that stays, after all were tried.
     pub fn remove_files(&self) -> Result<(), RemainsError> {
-        let files = [self.registry(), self.edits(), self.health(), self.control()];
+        let files = [
+            self.registry(),
+            self.edits(),
+            self.health(),
+            self.armour(),
+            self.control(),
+        ];
         let mut first = Ok(());
         for path in files {
             match std::fs::remove_file(&path) {
@@ -108,6 +114,11 @@ impl Place {
     pub fn remove_run_dir(&self) {
         // Not empty, or the service manager's: either way it may stay.
         let _ = std::fs::remove_dir(&self.run_dir);
+    }
+
+    /// What is known of the armour.
+    pub fn armour(&self) -> PathBuf {
+        self.run_dir.join(format!("{}.armour.json", self.escaped()))
     }
 
     /// `/sys/fs/bpf/forwarder` → `sys-fs-bpf-forwarder`; a hyphen is doubled, so that no two are the same.

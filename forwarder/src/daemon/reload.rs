@@ -227,6 +227,7 @@ impl Daemon {
             Ok(changes) => {
                 self.config = Arc::new(new);
                 self.health_adopts();
+                self.armour_adopts();
                 self.pulse.in_step(&self.missing);
                 self.metrics.listen(self.config.metrics);
                 self.telling.adopt(&self.config);

@@ -1,7 +1,7 @@
 //! Reads the counters: each is kept per processor and summed here.
 
 use aya::maps::PerCpuValues;
-use forwarder_common::abi::{ListenerStats, NodeStats, PathStats, map};
+use forwarder_common::abi::{ListenerStats, NodeStats, PathStats, map, tally};
 use forwarder_common::verdict::DropReason;
 
 use super::maps::{CounterMaps, MapsError, OfMap, found};
@@ -88,6 +88,24 @@ impl CounterMaps {
             counts.push((*reason, values.map_or(0, |values| total(&values))));
         }
         Ok(counts)
+    }
+
+    /// Events that did not fit into the ring.
+    pub fn events_lost(&self) -> Result<u64, MapsError> {
+        self.tally(tally::EVENTS_LOST)
+    }
+
+    /// Frames by what the armour did with them.
+    pub fn armour(&self) -> Result<Vec<(&'static str, u64)>, MapsError> {
+        let slots = tally::XDP.iter();
+        slots
+            .map(|(slot, label)| Ok((*label, self.tally(*slot)?)))
+            .collect()
+    }
+
+    fn tally(&self, slot: u32) -> Result<u64, MapsError> {
+        let values = self.tallies.get(&slot, 0).reading(map::TALLIES)?;
+        Ok(total(&values))
     }
 
     /// Counters of one path.

@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapError, ProgramArray};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use forwarder_common::abi::{map, stage};
+use forwarder_common::abi::{map, program, stage};
 use thiserror::Error;
 
+use super::armour;
 use super::attach::{self, AttachError, Hook};
 use super::pins::{self, MAPS, Pins, PinsError, Side};
 use super::sizes::Sizes;
@@ -101,6 +102,40 @@ impl Programs {
         Ok(programs)
     }
 
+    /// The program of the armour, loaded.
+    pub fn armour(&mut self) -> Result<&mut Xdp, LoadError> {
+        let names = armour::PROGRAMS.iter().copied();
+        let loaded = names
+            .clone()
+            .find(|name| self.ebpf.program(name).is_some_and(|it| it.fd().is_ok()));
+        let name = match loaded {
+            Some(name) => name,
+            None => self.load_armour()?,
+        };
+        let program = self.ebpf.program_mut(name);
+        program
+            .and_then(|program| program.try_into().ok())
+            .ok_or(LoadError::Missing { name })
+    }
+
+    /// Loads the form of the armour that this kernel takes, and returns its name.
+    fn load_armour(&mut self) -> Result<&'static str, LoadError> {
+        let mut refused = None;
+        for name in armour::PROGRAMS {
+            let program = self.ebpf.program_mut(name);
+            let armour: &mut Xdp = program
+                .and_then(|program| program.try_into().ok())
+                .ok_or(LoadError::Missing { name })?;
+            match armour.load() {
+                Ok(()) => return Ok(name),
+                Err(error) => refused = Some(refusal(name, error)),
+            }
+        }
+        Err(refused.unwrap_or(LoadError::Missing {
+            name: program::ARMOUR,
+        }))
+    }
+
     /// Attaches the program that fits the interface. Whenever this is interrupted, the program that is attached
     /// there has its tail-call table pinned: see [`Pins::attached_stages`].
     pub fn attach(&mut self, side: Side, link: &Link) -> Result<Hook, AttachError> {
@@ -150,6 +185,10 @@ impl Programs {
 
     fn verify(&mut self) -> Result<(), LoadError> {
         for (name, program) in self.ebpf.programs_mut() {
+            if matches!(program, Program::Xdp(_)) {
+                // Loaded when it is first needed; without it the entrance works all the same.
+                continue;
+            }
             let classifier: &mut SchedClassifier =
                 program.try_into().map_err(|source| LoadError::Program {
                     name: name.to_owned(),

@@ -136,6 +136,8 @@ pub struct CounterMaps {
     pub nodes: PerCpuArray<MapData, NodeStats>,
     /// By listener.
     pub listeners: PerCpuArray<MapData, ListenerStats>,
+    /// By slot of `abi::tally`.
+    pub tallies: PerCpuArray<MapData, u64>,
 }
 
 impl Tables {
@@ -180,6 +182,7 @@ impl CounterMaps {
             paths: open(pins, map::PATH_STATS)?,
             nodes: open(pins, map::NODE_STATS)?,
             listeners: open(pins, map::LISTENER_STATS)?,
+            tallies: open(pins, map::TALLIES)?,
         })
     }
 }

@@ -11,6 +11,7 @@
 //! Everything the programs need is pinned ([`pins`]), so that the daemon may come and go. [`Dataplane`]
 //! makes it or takes it over, and keeps it in step with the configuration and the network.
 
+pub mod armour;
 pub mod attach;
 pub mod batch;
 pub mod clock;
@@ -83,6 +84,12 @@ pub enum DataplaneError {
     /// An interface.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// The armour is for Ethernet.
+    #[error("{interface} has no Ethernet header")]
+    NoEthernet {
+        /// The interface.
+        interface: String,
+    },
     /// The flows of a former daemon.
     #[error(transparent)]
     Sweep(#[from] SweepError),
@@ -311,6 +318,32 @@ impl Dataplane {
         }
         let gone = |place, _: &Path| !wanted.contains(&place);
         Ok(self.programs.forget_stages(gone)?)
+    }
+
+    /// Puts the armour on an interface; the one that is worn there is replaced.
+    pub fn wear(&mut self, link: &Link) -> Result<(), DataplaneError> {
+        Ok(armour::wear(self.programs.armour()?, &self.pins, link)?)
+    }
+
+    /// Takes it off.
+    pub fn doff(&self, link: &Link) -> Result<(), DataplaneError> {
+        Ok(pins::remove_file(&self.pins.armour(link.ifindex))?)
+    }
+
+    /// Whether an interface wears it.
+    pub fn wears_armour(&self, link: &Link) -> Result<bool, DataplaneError> {
+        let mut worn = self.pins.pinned_armour()?.into_iter();
+        Ok(worn.any(|(ifindex, _)| ifindex == link.ifindex))
+    }
+
+    /// Takes it off every interface but these.
+    pub fn forget_armour(&self, but: &[u32]) -> Result<(), DataplaneError> {
+        for (ifindex, pin) in self.pins.pinned_armour()? {
+            if !but.contains(&ifindex) {
+                pins::remove_file(&pin)?;
+            }
+        }
+        Ok(())
     }
 
     /// Call once after the first [`Self::attach`]: the new programs' tail-call table replaces the old.

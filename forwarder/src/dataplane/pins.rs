@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /sys/fs/bpf/forwarder/         --bpffs
-//! └── v1/                        ABI_VERSION: another layout never meets these maps
+//! └── v2/                        ABI_VERSION: another layout never meets these maps
 //!     ├── FLOWS, NAMES, …        one for each map of the ABI
 //!     ├── EXPIRED                flows that the sweeper ended, by path
 //!     ├── STAGES                 the tail-call table of the programs that are attached
@@ -11,7 +11,8 @@
 //!     │   └── tunnel-5_0
 //!     └── links/
 //!         ├── public-2           TCX links, by role and interface index
-//!         └── tunnel-5
+//!         ├── tunnel-5
+//!         └── armour-2           XDP link, while the armour is worn
 //! ```
 //!
 //! bpffs refuses dots in names, which interface names may contain; hence indices.
@@ -53,7 +54,11 @@ pub const MAPS: &[&str] = &[
     map::NODE_STATS,
     map::LISTENER_STATS,
     map::EVENTS,
+    map::TALLIES,
 ];
+
+/// First word of the pin of an XDP link.
+const ARMOUR: &str = "armour";
 
 /// The sweeper's own counters, which no program reads.
 pub const EXPIRED: &str = "EXPIRED";
@@ -191,6 +196,11 @@ impl Pins {
         self.links().join(format!("{}-{ifindex}", side.word()))
     }
 
+    /// Pin of the link of an interface's armour.
+    pub fn armour(&self, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{ARMOUR}-{ifindex}"))
+    }
+
     fn links(&self) -> PathBuf {
         self.version.join("links")
     }
@@ -233,9 +243,14 @@ impl Pins {
         MAPS.iter().copied().filter(|name| self.map(name).exists())
     }
 
-    /// The links that are pinned here.
+    /// The links of traffic-control programs that are pinned here.
     pub fn pinned_links(&self) -> Result<Vec<(Side, u32, PathBuf)>, PinsError> {
         places_in(&self.links(), parse_link)
+    }
+
+    /// The interfaces that wear the armour, by their index, and the pins of their links.
+    pub fn pinned_armour(&self) -> Result<Vec<(u32, PathBuf)>, PinsError> {
+        pins_in(&self.links(), parse_armour)
     }
 
     /// The links that are pinned here by any version.
@@ -297,6 +312,17 @@ fn places_in(
     directory: &Path,
     parse: impl Fn(&str) -> Option<(Side, u32)>,
 ) -> Result<Vec<(Side, u32, PathBuf)>, PinsError> {
+    let found = pins_in(directory, parse)?.into_iter();
+    Ok(found
+        .map(|((side, ifindex), path)| (side, ifindex, path))
+        .collect())
+}
+
+/// The pins of a directory whose names mean something, in the order of what they mean.
+fn pins_in<N: Ord>(
+    directory: &Path,
+    parse: impl Fn(&str) -> Option<N>,
+) -> Result<Vec<(N, PathBuf)>, PinsError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -306,8 +332,8 @@ fn places_in(
     for entry in entries {
         let path = entry.map_err(failed("list", directory))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        if let Some((side, ifindex)) = name.and_then(&parse) {
-            found.push((side, ifindex, path));
+        if let Some(name) = name.and_then(&parse) {
+            found.push((name, path));
         }
     }
     found.sort_unstable();
@@ -320,6 +346,11 @@ fn parse_link(name: &str) -> Option<(Side, u32)> {
         .into_iter()
         .find(|known| known.word() == side)?;
     Some((side, ifindex.parse().ok()?))
+}
+
+fn parse_armour(name: &str) -> Option<u32> {
+    let (kind, ifindex) = name.split_once('-')?;
+    (kind == ARMOUR).then(|| ifindex.parse().ok())?
 }
 
 /// Removes a file that may be absent.
@@ -373,6 +404,9 @@ mod tests {
     fn link_names_are_read_back() {
         assert_eq!(parse_link("public-2"), Some((Side::Public, 2)));
         assert_eq!(parse_link("tunnel-17"), Some((Side::Tunnel, 17)));
+        assert_eq!(parse_link("armour-2"), None);
+        assert_eq!(parse_armour("armour-2"), Some(2));
+        assert_eq!(parse_armour("public-2"), None);
         assert_eq!(parse_link("other-2"), None);
         assert_eq!(parse_link("public-x"), None);
     }

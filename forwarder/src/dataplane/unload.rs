@@ -16,7 +16,7 @@ use crate::link::Network;
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// TCX links.
+    /// Links: TCX, and XDP of the armour.
     pub links: usize,
     /// Interfaces that had a filter under clsact.
     pub filters: Vec<String>,
@@ -41,6 +41,10 @@ pub fn unload(
     network: &Network,
 ) -> Result<Removed, DataplaneError> {
     let mut removed = Removed::default();
+    for (_, pin) in pins.pinned_armour()? {
+        pins::remove_file(&pin)?;
+        removed.links += 1;
+    }
     let mut links = pins.all_links()?;
     links.sort_unstable_by_key(|(side, ..)| *side != Side::Public);
     for (_, _, pin) in links {

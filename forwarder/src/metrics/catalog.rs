@@ -163,6 +163,14 @@ metrics! {
     "Kernel side" {
         ATTACHED: Gauge "forwarder_attached" (&["interface", "side"])
             "1 for each interface that programs are attached to. Side: `public`, `tunnel`.";
+        ARMOUR_ATTACHED: Gauge "forwarder_armour_attached" (&["interface"])
+            "Whether a public interface wears the armour, the XDP program against floods: 1 or 0.";
+        ARMOUR_CHANGES: Counter "forwarder_armour_changes" (&["interface", "to"])
+            "Times the armour was put on or taken off. To: `attached`, `detached`, `refused` (by the driver).";
+        XDP_PACKETS: Counter "forwarder_xdp_packets" (&["verdict"])
+            "Frames the armour saw, over all interfaces. Verdict: `foreign` (not of a claimed address), `flow` (of an open flow), `handed_on` (a hello, or worth a closer look), `answered` (a SYN, with a cookie), `dropped`.";
+        EVENTS_LOST: Counter "forwarder_events_lost" (&[])
+            "Events of the kernel programs that did not fit into their ring because they were not read in time.";
         MAP_ENTRIES: Gauge "forwarder_map_entries" (&["map"])
             "Entries in use, of maps that can become full. `SOURCE_PORTS`: ports that connections use.";
         MAP_CAPACITY: Gauge "forwarder_map_capacity" (&["map"])
@@ -263,6 +271,8 @@ mod tests {
             "cause",
             "version",
             "abi",
+            "to",
+            "verdict",
         ];
         for metric in ALL {
             for label in metric.labels() {

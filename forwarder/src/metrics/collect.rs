@@ -285,6 +285,9 @@ impl Page {
         for place in &self.snapshot.attachments {
             attached.gauge(&[&place.interface, place.side.word()], 1)?;
         }
+        self.armour(encoder)?;
+        let mut lost = family(encoder, &catalog::EVENTS_LOST)?;
+        lost.counter(&[], self.snapshot.events_lost)?;
         let maps = &self.snapshot.maps;
         let mut entries = family(encoder, &catalog::MAP_ENTRIES)?;
         for map in maps {
@@ -301,6 +304,29 @@ impl Page {
             if let Some(bytes) = map.memory {
                 memory.gauge(&[map.name], bytes)?;
             }
+        }
+        Ok(())
+    }
+
+    fn armour(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let interfaces = &self.snapshot.armour;
+        let mut attached = family(encoder, &catalog::ARMOUR_ATTACHED)?;
+        for own in interfaces {
+            attached.gauge(&[&own.interface], u64::from(own.worn))?;
+        }
+        let mut changes = family(encoder, &catalog::ARMOUR_CHANGES)?;
+        for own in interfaces {
+            for (to, count) in [
+                ("attached", own.attached),
+                ("detached", own.detached),
+                ("refused", own.refused),
+            ] {
+                changes.counter(&[&own.interface, to], count)?;
+            }
+        }
+        let mut frames = family(encoder, &catalog::XDP_PACKETS)?;
+        for (verdict, count) in &self.snapshot.frames {
+            frames.counter(&[verdict], *count)?;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use forwarder_common::verdict::DropReason;
 use thiserror::Error;
 
 use super::process::Process;
+use crate::armour::report::{Interface, Report as ArmourReport};
 use crate::daemon::place::Place;
 use crate::dataplane::batch;
 use crate::dataplane::counters::{sum_nodes, sum_paths};
@@ -97,6 +98,12 @@ pub struct Snapshot {
     pub maps: Vec<MapSample>,
     /// Where programs are attached.
     pub attachments: Vec<Attachment>,
+    /// The armour of public interfaces.
+    pub armour: Vec<Interface>,
+    /// Frames by what the armour did with them.
+    pub frames: Vec<(&'static str, u64)>,
+    /// Events that were lost.
+    pub events_lost: u64,
     /// The daemon.
     pub process: Option<Process>,
     /// How long this took.
@@ -129,6 +136,11 @@ impl Snapshot {
             drops: counters.drops()?,
             maps: maps(&pins, &tables, &state, &registry, &census)?,
             attachments: registry.attachments,
+            armour: ArmourReport::load(&place.armour())
+                .unwrap_or_default()
+                .interfaces,
+            frames: counters.armour()?,
+            events_lost: counters.events_lost()?,
             process: Process::read(),
             took: Duration::ZERO,
         };

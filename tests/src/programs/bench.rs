@@ -23,6 +23,12 @@ const ACTIONS: [(i32, Verdict); 3] = [
     (2, Verdict::Drop),
     (7, Verdict::Redirect),
 ];
+/// `XDP_DROP`, `XDP_PASS`, `XDP_TX` (Linux `include/uapi/linux/bpf.h`).
+const XDP_ACTIONS: [(i32, Verdict); 3] = [
+    (1, Verdict::Drop),
+    (2, Verdict::Pass),
+    (3, Verdict::Redirect),
+];
 const ETHERNET: usize = 14;
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -39,6 +45,8 @@ pub struct Bench {
     pub tunnel: u32,
     /// Set, answers may have wrong checksums: for packets that had them.
     pub lenient: bool,
+    /// Set, the armour stands in front of public Ethernet interfaces.
+    pub armoured: bool,
     kernel: Kernel,
     sniffer: LinkSocket,
     drops: [u64; REASONS],
@@ -92,6 +100,7 @@ impl Bench {
             public,
             tunnel,
             lenient: false,
+            armoured: false,
             kernel,
             sniffer,
             drops,
@@ -249,13 +258,12 @@ impl Bench {
         } else {
             packet.to_vec()
         };
-        let outcome = self
-            .raw(public, &frame, context)
-            .unwrap_or_else(|error| panic!("{error:?}"));
-        let verdict = ACTIONS.iter().find(|(number, _)| *number == outcome.action);
-        let Some((_, verdict)) = verdict else {
-            panic!("action {}", outcome.action)
-        };
+        let armoured = public && own == Link::L2 && self.armoured;
+        let at_driver = armoured.then(|| self.at_driver(&frame)).flatten();
+        let (verdict, outcome) = at_driver.unwrap_or_else(|| {
+            let outcome = self.raw(public, &frame, context);
+            judged(&ACTIONS, outcome)
+        });
         let clones = self
             .sent()
             .iter()
@@ -297,7 +305,7 @@ impl Bench {
             }
         };
         Seen {
-            verdict: *verdict,
+            verdict,
             bytes,
             clones,
             reasons: self.counted(),
@@ -331,6 +339,17 @@ impl Bench {
             (false, _, Link::L3) => Entry::TunnelL3,
         };
         self.kernel.run(entry, frame, context)
+    }
+
+    /// Hands a frame to the armour. Nothing if it lets it through, which then is as it was.
+    #[track_caller]
+    pub fn at_driver(&self, frame: &[u8]) -> Option<(Verdict, Outcome)> {
+        let (verdict, outcome) = judged(&XDP_ACTIONS, self.kernel.run_armour(frame));
+        if verdict == Verdict::Pass {
+            assert_eq!(outcome.bytes, frame, "let through, but changed");
+            return None;
+        }
+        Some((verdict, outcome))
     }
 
     /// Reasons counted since the last packet.
@@ -381,6 +400,17 @@ impl Default for Bench {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What an action means.
+#[track_caller]
+fn judged(actions: &[(i32, Verdict)], outcome: Result<Outcome, KernelError>) -> (Verdict, Outcome) {
+    let outcome = outcome.unwrap_or_else(|error| panic!("{error:?}"));
+    let verdict = actions.iter().find(|(number, _)| *number == outcome.action);
+    let Some((_, verdict)) = verdict else {
+        panic!("action {}", outcome.action)
+    };
+    (*verdict, outcome)
 }
 
 /// Where a packet is to go, behind an Ethernet header or without one.

@@ -29,8 +29,8 @@ impl Costs {
     /// Asks the kernel. It tells verified instructions since Linux 5.16.
     pub fn of(kernel: &Kernel) -> Result<Self, KernelError> {
         let mut costs = Vec::new();
-        for (name, program) in kernel.programs() {
-            let info = program.info().map_err(|source| KernelError::Program {
+        for (name, info) in kernel.programs() {
+            let info = info.map_err(|source| KernelError::Program {
                 name: name.to_owned(),
                 source,
             })?;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapError, ProgramArray};
-use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{
+    Program, ProgramError, ProgramInfo, SchedClassifier, TestRun, TestRunOptions, Xdp,
+};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use forwarder_common::abi::{map, program, stage};
 
@@ -133,8 +135,11 @@ impl Kernel {
                 name: name.to_owned(),
                 source,
             };
-            let classifier: &mut SchedClassifier = program.try_into().map_err(refused)?;
-            classifier.load().map_err(refused)?;
+            match program {
+                Program::Xdp(armour) => armour.load(),
+                other => <&mut SchedClassifier>::try_from(other).and_then(SchedClassifier::load),
+            }
+            .map_err(refused)?;
         }
         let stages = fill_stages(&mut ebpf)?;
         Ok(Self {
@@ -143,11 +148,10 @@ impl Kernel {
         })
     }
 
-    /// Every program with its name.
-    pub fn programs(&self) -> impl Iterator<Item = (&str, &SchedClassifier)> {
-        self.ebpf
-            .programs()
-            .filter_map(|(name, program)| Some((name, program.try_into().ok()?)))
+    /// What the kernel tells of every program, under its name.
+    pub fn programs(&self) -> impl Iterator<Item = (&str, Result<ProgramInfo, ProgramError>)> {
+        let programs = self.ebpf.programs();
+        programs.map(|(name, program)| (name, program.info()))
     }
 
     /// Takes a map out, to use it under its type.
@@ -180,6 +184,34 @@ impl Kernel {
                 data_in: Some(packet),
                 data_out: Some(&mut bytes),
                 ctx_in: Some(&context),
+                ..TestRunOptions::default()
+            })
+            .map_err(refused)?;
+        bytes.truncate(usize::try_from(result.data_size_out).unwrap_or_default());
+        Ok(Outcome {
+            action: result.return_value.cast_signed(),
+            bytes,
+        })
+    }
+}
+
+impl Kernel {
+    /// Hands a frame to the armour, the XDP program.
+    pub fn run_armour(&self, frame: &[u8]) -> Result<Outcome, KernelError> {
+        let name = program::ARMOUR;
+        let refused = |source| KernelError::Program {
+            name: name.to_owned(),
+            source,
+        };
+        let armour = self.ebpf.program(name).ok_or(KernelError::Missing {
+            name: name.to_owned(),
+        })?;
+        let armour: &Xdp = armour.try_into().map_err(refused)?;
+        let mut bytes = vec![0; LARGEST];
+        let result = armour
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut bytes),
                 ..TestRunOptions::default()
             })
             .map_err(refused)?;

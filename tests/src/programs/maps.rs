@@ -39,6 +39,7 @@ pub struct Maps {
     pub cookie_keys: Array<MapData, [u64; 2]>,
     pub settings: Array<MapData, Settings>,
     drops: PerCpuArray<MapData, u64>,
+    tallies: PerCpuArray<MapData, u64>,
     path_stats: PerCpuArray<MapData, PathStats>,
     node_stats: PerCpuArray<MapData, NodeStats>,
     listener_stats: PerCpuArray<MapData, ListenerStats>,
@@ -73,6 +74,7 @@ impl Maps {
             cookie_keys: typed(kernel, map::COOKIE_KEYS)?,
             settings: typed(kernel, map::SETTINGS)?,
             drops: typed(kernel, map::DROPS)?,
+            tallies: typed(kernel, map::TALLIES)?,
             path_stats: typed(kernel, map::PATH_STATS)?,
             node_stats: typed(kernel, map::NODE_STATS)?,
             listener_stats: typed(kernel, map::LISTENER_STATS)?,
@@ -95,6 +97,16 @@ impl Maps {
             *count = values.iter().sum();
         }
         counts
+    }
+
+    /// A slot of the tallies, over all CPUs.
+    ///
+    /// # Panics
+    /// When the map cannot be read.
+    #[must_use]
+    pub fn tally(&self, slot: u32) -> u64 {
+        let values = self.tallies.get(&slot, 0).expect("a counter in each slot");
+        values.iter().sum()
     }
 
     /// Counters of a path: those of the ABI's struct, in its order.

@@ -8,7 +8,7 @@ fn every_program_is_far_from_the_limit() {
     let kernel = Kernel::load(&[]).unwrap_or_else(|error| panic!("{error:?}"));
     let costs = Costs::of(&kernel).unwrap();
     println!("{costs}");
-    assert_eq!(costs.0.len(), 4 + forwarder_common::abi::stage::ALL.len());
+    assert_eq!(costs.0.len(), 6 + forwarder_common::abi::stage::ALL.len());
     assert!(
         costs
             .0

@@ -5,6 +5,7 @@
 //! hand in a packet whose checksum the device has yet to finish (`CHECKSUM_PARTIAL`).
 
 mod answer;
+mod armour;
 mod before_hello;
 mod budget;
 mod ends;

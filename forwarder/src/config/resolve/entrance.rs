@@ -8,7 +8,7 @@ use serde_spanned::Spanned;
 
 use super::Context;
 use crate::config::diagnostic::{Diagnostic, Span};
-use crate::config::model::Entrance;
+use crate::config::model::{Entrance, Xdp};
 use crate::config::raw::{List, RawEntrance, Text};
 
 /// Default of `bpffs`.
@@ -20,6 +20,9 @@ const DEFAULT_SOURCE_PORTS: RangeInclusive<u16> = 1_024..=32_767;
 /// RFC 5382, REQ-5: not less than 2 hours 4 minutes.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 const DEFAULT_RST_RATE: u32 = 1_000;
+/// Far above what clients of a home cluster do, far below what a processor can answer.
+const DEFAULT_XDP_ABOVE: u32 = 10_000;
+const DEFAULT_XDP_CALM: Duration = Duration::from_secs(60);
 /// Fewer would leave one client's page load without ports.
 const LEAST_SOURCE_PORTS: u32 = 64;
 
@@ -52,6 +55,19 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Entrance> {
     let source_ports = source_ports(context, raw.source_ports.as_ref(), &span);
     let bpffs = bpffs(context, raw.bpffs.as_ref());
     let idle_timeout = idle_timeout(context, raw.idle_timeout.as_ref());
+    let xdp = context.keyword("xdp", raw.xdp.as_ref(), Xdp::Auto);
+    let xdp_above = context.number(
+        "xdp_above",
+        raw.xdp_above.as_ref(),
+        10..=100_000_000,
+        DEFAULT_XDP_ABOVE,
+    );
+    let xdp_calm = context.duration(
+        "xdp_calm",
+        raw.xdp_calm.as_ref(),
+        Duration::from_secs(1)..=Duration::from_secs(24 * 3_600),
+        DEFAULT_XDP_CALM,
+    );
     let (max_flows, hello_buffers, rst_rate) = sizes?;
     Some(Entrance {
         public: public?,
@@ -63,6 +79,9 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Entrance> {
         idle_timeout: idle_timeout?,
         rst_rate,
         watch: raw.watch.as_ref().is_some_and(|watch| *watch.get_ref()),
+        xdp: xdp?,
+        xdp_above: xdp_above?,
+        xdp_calm: xdp_calm?,
     })
 }
 
