@@ -33,6 +33,7 @@ pub mod command;
 pub mod dashboard;
 pub mod error;
 pub mod ethtool;
+pub mod flood;
 pub mod forwarder;
 pub mod hello;
 pub mod lab;
