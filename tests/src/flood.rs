@@ -36,7 +36,10 @@ pub struct Flood {
 impl Flood {
     /// Sends so many packets a second from a client's interface to `target`.
     pub fn start(client: &ClientHost, target: SocketAddr, kind: Kind, rate: u64) -> Result<Self> {
-        let (end, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (end, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let raw = RawTcp::from(client, SocketAddr::new(source(target, 0), 1), target)?;
         let thread = std::thread::spawn({
             let (end, sent) = (end.clone(), sent.clone());
@@ -50,7 +53,9 @@ impl Flood {
                     }
                     let due = BATCH as f64 / rate as f64;
                     let due = sent.load(Ordering::Relaxed) as f64 / BATCH as f64 * due;
-                    std::thread::sleep(Duration::from_secs_f64(due).saturating_sub(start.elapsed()));
+                    std::thread::sleep(
+                        Duration::from_secs_f64(due).saturating_sub(start.elapsed()),
+                    );
                 }
                 Ok(())
             }

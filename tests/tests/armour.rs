@@ -1,29 +1,45 @@
 //! The armour: it comes with a flood and leaves after it, nobody else notices, and where it cannot be worn
 //! that is told and harmless.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use forwarder_tests::Result;
+use forwarder_tests::bench::bpf::code::{Instruction, Reg};
+use forwarder_tests::bench::bpf::{self, Hook};
 use forwarder_tests::command::run;
+use forwarder_tests::error::Context;
 use forwarder_tests::ethtool::Offloads;
 use forwarder_tests::flood::{Flood, Kind};
 use forwarder_tests::forwarder::entrance_section;
-use forwarder_tests::lab::{Family, Lab, LabBuilder, TunnelKind};
+use forwarder_tests::lab::{Family, Lab, TunnelKind};
 use forwarder_tests::process::wait_until;
 use forwarder_tests::raw::PATIENCE;
 use forwarder_tests::site::{Site, configuration};
 use serde_json::Value;
 
+const XDP_PASS: i32 = 2;
 const LONG: Duration = Duration::from_secs(30);
 /// Packets a second of each flood: enough to be one, little enough for a busy machine.
 const RATE: u64 = 1_000;
 
-/// Native XDP answers through the receive ring of a veth's other end, which has one while it merges packets.
-fn lab() -> LabBuilder {
-    Lab::builder()
+/// A site, and an XDP program at the other end of its public interface: a veth hears what XDP sends only
+/// while it has one itself.
+fn start() -> Result<(Site, OwnedFd)> {
+    let lab = Lab::builder()
         .clients(2)
         .tunnel(TunnelKind::Ethernet, 2)
-        .offloads(Offloads::ALL)
+        .offloads(Offloads::ALL);
+    let site = Site::build(lab);
+    let ear = site.lab.router.enter(|| {
+        let pass = bpf::load(
+            Hook::Xdp,
+            &[Instruction::set(Reg::R0, XDP_PASS), Instruction::exit()],
+        )?;
+        bpf::attach(&pass, Hook::Xdp, bpf::interface("p0")?)
+    })?;
+    let ear = ear.context(|| String::from("an XDP program at the router"))?;
+    Ok((site, ear))
 }
 
 fn use_armour(site: &mut Site, keys: &str) -> Result<()> {
@@ -86,7 +102,7 @@ impl Kept {
 
 #[test]
 fn it_comes_with_a_flood_and_leaves_after_it() -> Result<()> {
-    let mut site = Site::build(lab());
+    let (mut site, _ear) = start()?;
     use_armour(&mut site, "xdp_above = 200\nxdp_calm = \"2s\"")?;
     for family in Family::BOTH {
         let mut kept = Kept::new(&site, family)?;
@@ -108,7 +124,10 @@ fn it_comes_with_a_flood_and_leaves_after_it() -> Result<()> {
         let refused = site.curl(family, "private.example.org", "/")?.run()?;
         assert_eq!(refused.status, 0);
         let (syns_sent, acks_sent) = (syns.sent(), acks.sent());
-        assert!(syns_sent > 100 && acks_sent > 100, "{syns_sent} {acks_sent}");
+        assert!(
+            syns_sent > 100 && acks_sent > 100,
+            "{syns_sent} {acks_sent}"
+        );
         drop((syns, acks));
         let after = wait_worn(&site, false)?;
         assert!(!has_xdp(&site)?);
@@ -125,17 +144,24 @@ fn it_comes_with_a_flood_and_leaves_after_it() -> Result<()> {
         let times = |status: &Value, key: &str| armour(status, "eth0")[key].as_u64().unwrap_or(0);
         assert_eq!(times(&after, "attached"), times(&before, "attached") + 1);
         assert_eq!(times(&after, "detached"), times(&before, "detached") + 1);
-        assert!(site.forwarder.status_text()?.contains("armour     eth0 off"));
+        assert!(
+            site.forwarder
+                .status_text()?
+                .contains("armour     eth0 off")
+        );
     }
     let log = site.forwarder.log();
-    assert!(log.contains("armour on") && log.contains("armour off"), "{log}");
+    assert!(
+        log.contains("armour on") && log.contains("armour off"),
+        "{log}"
+    );
     Ok(())
 }
 
 /// With the daemon killed the armour stays and works; the next daemon takes it over without a gap.
 #[test]
 fn it_outlives_the_daemon() -> Result<()> {
-    let mut site = Site::build(lab());
+    let (mut site, _ear) = start()?;
     use_armour(&mut site, "xdp = \"on\"")?;
     wait_worn(&site, true)?;
     let mut kept = Kept::new(&site, Family::V4)?;
@@ -161,8 +187,10 @@ fn it_outlives_the_daemon() -> Result<()> {
 /// A bridge has no native XDP: the refusal is told, counted, and nothing else changes.
 #[test]
 fn a_driver_that_refuses_is_told_and_harmless() -> Result<()> {
-    let mut site = Site::build(lab());
-    site.lab.entrance.ip("link add br0 type bridge\nlink set br0 up")?;
+    let (site, _ear) = start()?;
+    site.lab
+        .entrance
+        .ip("link add br0 type bridge\nlink set br0 up")?;
     let entrance = entrance_section(site.lab).replace("[\"eth0\"]", "[\"eth0\", \"br0\"]");
     let text = configuration(site.lab);
     site.forwarder

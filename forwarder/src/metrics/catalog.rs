@@ -169,8 +169,6 @@ metrics! {
             "Times the armour was put on or taken off. To: `attached`, `detached`, `refused` (by the driver).";
         XDP_PACKETS: Counter "forwarder_xdp_packets" (&["verdict"])
             "Frames the armour saw, over all interfaces. Verdict: `foreign` (not of a claimed address), `flow` (of an open flow), `handed_on` (a hello, or worth a closer look), `answered` (a SYN, with a cookie), `dropped`.";
-        EVENTS_LOST: Counter "forwarder_events_lost" (&[])
-            "Events of the kernel programs that did not fit into their ring because they were not read in time.";
         MAP_ENTRIES: Gauge "forwarder_map_entries" (&["map"])
             "Entries in use, of maps that can become full. `SOURCE_PORTS`: ports that connections use.";
         MAP_CAPACITY: Gauge "forwarder_map_capacity" (&["map"])
@@ -182,7 +180,7 @@ metrics! {
         EVENTS: Counter "forwarder_events" (&["kind"])
             "Events that the daemon got from the kernel programs or found by sweeping, since it started. Kind: `opened`, `closed`, `refused`.";
         EVENTS_LOST: Counter "forwarder_events_lost" (&["where"])
-            "Events that somebody did not get. Where: `follower` (one who follows events on the control socket was too slow; since the daemon started).";
+            "Events that somebody did not get. Where: `ring` (they did not fit into the ring of the kernel programs, because the daemon was away or too slow), `follower` (one who follows events on the control socket was too slow; since the daemon started).";
         FLOW_LOG_LINES: Counter "forwarder_flow_log_lines" (&[])
             "Lines of the flow log that were written, since the daemon started.";
         FLOW_LOG_DROPPED: Counter "forwarder_flow_log_dropped" (&["cause"])

@@ -286,8 +286,6 @@ impl Page {
             attached.gauge(&[&place.interface, place.side.word()], 1)?;
         }
         self.armour(encoder)?;
-        let mut lost = family(encoder, &catalog::EVENTS_LOST)?;
-        lost.counter(&[], self.snapshot.events_lost)?;
         let maps = &self.snapshot.maps;
         let mut entries = family(encoder, &catalog::MAP_ENTRIES)?;
         for map in maps {

@@ -39,6 +39,7 @@ impl Page {
             events.counter(&[kind], count.value())?;
         }
         let mut lost = family(encoder, &catalog::EVENTS_LOST)?;
+        lost.counter(&["ring"], self.snapshot.events_lost)?;
         lost.counter(&["follower"], tally.missed_by_followers.value())?;
         let log = &tally.flow_log;
         family(encoder, &catalog::FLOW_LOG_LINES)?.counter(&[], log.written.value())?;
