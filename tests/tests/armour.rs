@@ -103,7 +103,10 @@ impl Kept {
 #[test]
 fn it_comes_with_a_flood_and_leaves_after_it() -> Result<()> {
     let (mut site, _ear) = start()?;
-    use_armour(&mut site, "xdp_above = 200\nxdp_calm = \"2s\"")?;
+    use_armour(
+        &mut site,
+        "rst_rate = 10\nxdp_above = 200\nxdp_calm = \"2s\"",
+    )?;
     for family in Family::BOTH {
         let mut kept = Kept::new(&site, family)?;
         kept.talk(&site, b"before")?;
@@ -179,6 +182,7 @@ fn it_outlives_the_daemon() -> Result<()> {
     assert!(!has_xdp(&site)?);
     use_armour(&mut site, "xdp = \"on\"")?;
     wait_worn(&site, true)?;
+    site.forwarder.stop();
     run(site.forwarder.command()?.args(["unload", "--yes"]))?;
     assert!(!has_xdp(&site)?, "unload takes it off");
     Ok(())
