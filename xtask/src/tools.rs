@@ -79,11 +79,10 @@ pub const LAB: &[Tool] = &[
 ];
 
 /// Programs of the benchmark, `cargo xtask bench`, beside those of the lab.
-pub const BENCH: &[Tool] = &[tool(
-    "sniproxy",
-    &["sniproxy"],
-    "a contender of the benchmark",
-)];
+pub const BENCH: &[Tool] = &[
+    tool("sniproxy", &["sniproxy"], "a contender of the benchmark"),
+    tool("wrk", &["wrk"], "a load of the benchmark"),
+];
 
 /// Programs of the virtual machine, `cargo xtask vm`, beside those of the lab that it takes in.
 pub const VIRTUAL_MACHINE: &[Tool] = &[

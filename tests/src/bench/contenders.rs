@@ -13,7 +13,8 @@ pub mod sniproxy;
 
 use std::fmt::Display;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::error::{Context, Result};
@@ -50,10 +51,23 @@ fn names(capacity: Capacity, line: impl Fn(&str) -> String) -> String {
         .collect()
 }
 
-/// How many connections a proxy's process can have: it needs a descriptor towards each side.
+/// How many connections a proxy's process can have: it needs a descriptor towards each side, and HAProxy
+/// one end of a pipe for every other connection.
 #[must_use]
 pub fn proxied_connections(capacity: Capacity) -> usize {
-    capacity.flows.min(descriptors().saturating_sub(1_000) / 2)
+    capacity
+        .flows
+        .min(descriptors().saturating_sub(1_000) * 2 / 5)
+}
+
+/// A log that nothing has been written to yet.
+fn fresh_log(scene: &Scene, program: &str) -> PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    scene
+        .lab
+        .folder()
+        .join(format!("bench-{program}-{number}.log"))
 }
 
 /// The node's address in the tunnel.

@@ -46,6 +46,7 @@ pub fn run(plan: &Plan) -> Result<Run> {
     super::load::descriptors();
     let scene = Scene::build(plan.tunnel)?;
     let mut work = Work {
+        began,
         plan,
         scene: &scene,
         patience: plan.patience,
@@ -90,6 +91,7 @@ fn order(contenders: &[&'static Contender], round: usize) -> Vec<&'static Conten
 }
 
 struct Work<'a> {
+    began: Instant,
     plan: &'a Plan,
     scene: &'a Scene,
     patience: Duration,
@@ -136,8 +138,9 @@ impl Work<'_> {
                         round,
                         noise: outcome.noise,
                         values: values.collect(),
+                        note: outcome.note,
                     };
-                    tell(&sample);
+                    tell(&sample, self.began.elapsed());
                     self.samples.push(sample);
                     return;
                 }
@@ -179,20 +182,24 @@ impl Work<'_> {
     }
 }
 
-fn tell(sample: &Sample) {
+fn tell(sample: &Sample, since: Duration) {
     let values: Vec<String> = sample
         .values
         .iter()
         .map(|(name, value)| format!("{name} {value:.2}"))
         .collect();
     eprintln!(
-        "  round {} {:<16} {:<20} {}  (others {:.1} %)",
+        "{:>5.0} s  round {} {:<16} {:<20} {}  (others {:.1} %)",
+        since.as_secs_f64(),
         sample.round + 1,
         sample.contender,
         sample.workload,
         values.join(", "),
         sample.noise * 100.0
     );
+    if let Some(note) = &sample.note {
+        eprintln!("         {note}");
+    }
 }
 
 static LAST_SIGN: Mutex<Option<Instant>> = Mutex::new(None);

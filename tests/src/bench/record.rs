@@ -71,6 +71,9 @@ pub struct Sample {
     pub noise: f64,
     /// The figures.
     pub values: BTreeMap<String, f64>,
+    /// What went wrong, if a little did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A contender that could not be measured in a workload.

@@ -12,6 +12,19 @@ use super::measure::Usage;
 use super::scene::Scene;
 use super::workloads;
 
+/// What a figure is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// A cost: the control's is taken off, and the rest is related to the yardstick's.
+    Marginal,
+    /// The yardstick's is taken off.
+    Added,
+    /// It is related to the yardstick's.
+    Ratio,
+    /// Nothing.
+    Alone,
+}
+
 /// One figure of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {
@@ -21,41 +34,47 @@ pub struct Metric {
     pub unit: &'static str,
     /// What it says, for a table's head.
     pub title: &'static str,
-    /// Whether the control's figure of the same round is taken off.
-    pub marginal: bool,
-    /// Whether more is better.
-    pub more_is_better: bool,
+    /// What it is compared with.
+    pub compared: Compared,
 }
 
 impl Metric {
-    /// A cost, of which the control's is taken off.
-    #[must_use]
-    pub const fn cost(name: &'static str, unit: &'static str, title: &'static str) -> Self {
+    const fn new(
+        name: &'static str,
+        unit: &'static str,
+        title: &'static str,
+        compared: Compared,
+    ) -> Self {
         Self {
             name,
             unit,
             title,
-            marginal: true,
-            more_is_better: false,
+            compared,
         }
     }
 
-    /// A figure of which less is better.
+    /// A cost, of which the control's is taken off.
     #[must_use]
-    pub const fn less(name: &'static str, unit: &'static str, title: &'static str) -> Self {
-        Self {
-            marginal: false,
-            ..Self::cost(name, unit, title)
-        }
+    pub const fn cost(name: &'static str, unit: &'static str, title: &'static str) -> Self {
+        Self::new(name, unit, title, Compared::Marginal)
     }
 
-    /// A figure of which more is better.
+    /// A time, of which the yardstick's is taken off.
     #[must_use]
-    pub const fn more(name: &'static str, unit: &'static str, title: &'static str) -> Self {
-        Self {
-            more_is_better: true,
-            ..Self::less(name, unit, title)
-        }
+    pub const fn added(name: &'static str, unit: &'static str, title: &'static str) -> Self {
+        Self::new(name, unit, title, Compared::Added)
+    }
+
+    /// A figure in relation to the yardstick's.
+    #[must_use]
+    pub const fn ratio(name: &'static str, unit: &'static str, title: &'static str) -> Self {
+        Self::new(name, unit, title, Compared::Ratio)
+    }
+
+    /// A figure by itself.
+    #[must_use]
+    pub const fn alone(name: &'static str, unit: &'static str, title: &'static str) -> Self {
+        Self::new(name, unit, title, Compared::Alone)
     }
 }
 
@@ -66,6 +85,8 @@ pub struct Outcome {
     pub values: Vec<(&'static str, f64)>,
     /// The part of the machine that was lost to others while it was measured.
     pub noise: f64,
+    /// What went wrong, if a little did.
+    pub note: Option<String>,
 }
 
 impl Outcome {
@@ -75,7 +96,15 @@ impl Outcome {
         Self {
             values,
             noise: usage.noise(),
+            note: None,
         }
+    }
+
+    /// With a word about what went wrong.
+    #[must_use]
+    pub fn noted(mut self, note: Option<String>) -> Self {
+        self.note = note;
+        self
     }
 }
 
@@ -134,6 +163,7 @@ pub const ALL: &[&Workload] = &[
     &workloads::handshakes::RESUMED,
     &workloads::requests::KEPT,
     &workloads::requests::SERIAL,
+    &workloads::wrk::WRK,
     &workloads::bulk::DOWNLOAD,
     &workloads::bulk::UPLOAD,
     &workloads::bulk::DOWNLOAD_MERGED,

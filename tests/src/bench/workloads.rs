@@ -11,6 +11,7 @@ pub mod reload;
 pub mod requests;
 pub mod routes;
 pub mod start;
+pub mod wrk;
 
 use crate::error::{Error, Result};
 
@@ -42,5 +43,6 @@ fn exchanges(count: &Count) -> Result<Outcome> {
             ("p999", count.quantile(0.999)),
             ("failed", count.failed as f64),
         ],
-    ))
+    )
+    .noted(count.first_error.clone()))
 }

@@ -1,6 +1,6 @@
 //! HAProxy in TCP mode by SNI: <https://docs.haproxy.org/2.6/configuration.html>, `req.ssl_sni` and `map`.
 
-use super::{family, fill, names, node, proxied_connections, wait_serving, write};
+use super::{family, fill, fresh_log, names, node, proxied_connections, wait_serving, write};
 use crate::bench::contender::{Capacity, Running};
 use crate::bench::load::server::{PROXIED, RAW, TLS};
 use crate::bench::scene::Scene;
@@ -41,7 +41,7 @@ fn start<'a>(
     write(&file("cfg"), &fill(CONFIG, &values))?;
     let mut command = scene.lab.entrance.command("haproxy")?;
     command.arg("-db").arg("-f").arg(file("cfg"));
-    let daemon = Daemon::start("haproxy", command, &file("log"))?;
+    let daemon = Daemon::start("haproxy", command, &fresh_log(scene, "haproxy"))?;
     wait_serving(&daemon, scene)?;
     Ok(Running::at(scene.public())
         .pids(family(daemon.pid()))

@@ -1,6 +1,6 @@
 //! nginx with `ssl_preread`: <https://nginx.org/en/docs/stream/ngx_stream_ssl_preread_module.html>.
 
-use super::{family, fill, names, node, proxied_connections, wait_serving, write};
+use super::{family, fill, fresh_log, names, node, proxied_connections, wait_serving, write};
 use crate::bench::contender::{Capacity, Running};
 use crate::bench::load::server::{RAW, TLS};
 use crate::bench::scene::Scene;
@@ -37,7 +37,7 @@ pub fn start(scene: &Scene, capacity: Capacity) -> Result<Running<'_>> {
         .arg("-c")
         .arg(file("nginx.conf"))
         .args(["-e", "stderr"]);
-    let daemon = Daemon::start("nginx", command, &file("log"))?;
+    let daemon = Daemon::start("nginx", command, &fresh_log(scene, "nginx"))?;
     wait_serving(&daemon, scene)?;
     Ok(Running::at(scene.public())
         .pids(family(daemon.pid()))

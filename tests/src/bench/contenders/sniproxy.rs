@@ -1,6 +1,6 @@
 //! sniproxy: <https://github.com/dlundquist/sniproxy>.
 
-use super::{family, fill, names, node, proxied_connections, wait_serving, write};
+use super::{family, fill, fresh_log, names, node, proxied_connections, wait_serving, write};
 use crate::bench::contender::{Capacity, Running};
 use crate::bench::load::server::{RAW, TLS};
 use crate::bench::scene::Scene;
@@ -30,7 +30,7 @@ pub fn start(scene: &Scene, capacity: Capacity) -> Result<Running<'_>> {
     command
         .arg("-n")
         .arg((2 * proxied_connections(capacity) + 500).to_string());
-    let daemon = Daemon::start("sniproxy", command, &file("log"))?;
+    let daemon = Daemon::start("sniproxy", command, &fresh_log(scene, "sniproxy"))?;
     wait_serving(&daemon, scene)?;
     Ok(Running::at(scene.public())
         .pids(family(daemon.pid()))

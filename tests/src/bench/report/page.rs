@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::bench::contender;
 use crate::bench::record::Run;
-use crate::bench::workload::{self, Metric, Workload};
+use crate::bench::workload::{self, Compared, Metric, Workload};
 use crate::error::{Context, Error, Result};
 
 use super::chart::{Bar, bars};
@@ -72,7 +72,11 @@ fn chart(run: &Run, workload: &str, metric: &str) -> Result<Option<(String, Stri
     if rows.is_empty() {
         return Ok(None);
     }
-    let marginal = if metric.marginal { "marginal " } else { "" };
+    let marginal = if metric.compared == Compared::Marginal {
+        "marginal "
+    } else {
+        ""
+    };
     let title = format!("{}: {marginal}{}", workload.title, metric.title);
     let file = format!("{}-{}.svg", workload.name, metric.name);
     let text = bars(&title, metric.unit, &rows)?;
@@ -83,8 +87,8 @@ fn rows(run: &Run, workload: &Workload, metric: &Metric) -> Vec<Bar> {
     let figures = figures(run, workload, metric);
     let bar = |contender: &contender::Contender| {
         let figure = figures.get(contender.name)?;
-        let spread = if metric.marginal {
-            figure.marginal?
+        let spread = if metric.compared == Compared::Marginal {
+            figure.less?
         } else {
             figure.plain
         };

@@ -3,10 +3,10 @@
 //! Figures of one round belong together: the control's is taken off, and ratios are formed, round by
 //! round; only then come medians. So what disturbs a whole round drops out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bench::record::Run;
-use crate::bench::workload::{Metric, Workload};
+use crate::bench::workload::{Compared, Metric, Workload};
 
 /// A median, and the least and the greatest of what it stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,9 +45,9 @@ impl Spread {
 pub struct Figure {
     /// As measured.
     pub plain: Spread,
-    /// Less the control's of the same round, where that makes sense.
-    pub marginal: Option<Spread>,
-    /// That (or the plain figure, where there is no marginal one) in relation to the yardstick's.
+    /// Less the control's, or the yardstick's, of the same round, as the metric says.
+    pub less: Option<Spread>,
+    /// In relation to the yardstick's, marginal where the metric says so.
     pub ratio: Option<Spread>,
 }
 
@@ -61,39 +61,42 @@ pub fn figures(run: &Run, workload: &Workload, metric: &Metric) -> BTreeMap<Stri
             round.insert(&sample.contender, *value);
         }
     }
-    let names = rounds.values().flat_map(BTreeMap::keys).copied();
-    let names: std::collections::BTreeSet<&str> = names.collect();
-    let worth = |round: &BTreeMap<&str, f64>, name: &str| {
-        let own = *round.get(name)?;
-        if !metric.marginal {
-            return Some(own);
-        }
-        Some(own - round.get(workload.control)?)
+    let (control, yardstick) = (workload.control, workload.yardstick);
+    let base = match metric.compared {
+        Compared::Marginal => Some(control),
+        Compared::Added => Some(yardstick),
+        Compared::Ratio | Compared::Alone => None,
     };
-    let mut figures = BTreeMap::new();
-    for name in names {
-        let plain = Spread::of(rounds.values().filter_map(|round| round.get(name).copied()));
-        let worths = Spread::of(rounds.values().filter_map(|round| worth(round, name)));
-        let ratios = rounds.values().filter_map(|round| {
-            let yardstick = worth(round, workload.yardstick)?;
-            Some(worth(round, name)? / yardstick)
-        });
-        let is_control = name == workload.control;
-        if let Some(plain) = plain {
+    let compared = |round: &BTreeMap<&str, f64>, name: &str| match metric.compared {
+        Compared::Marginal => Some(round.get(name)? - round.get(control)?),
+        Compared::Ratio => round.get(name).copied(),
+        Compared::Added | Compared::Alone => None,
+    };
+    let over = |figure: &dyn Fn(&BTreeMap<&str, f64>) -> Option<f64>| {
+        Spread::of(rounds.values().filter_map(figure))
+    };
+    let names: BTreeSet<&str> = rounds.values().flat_map(BTreeMap::keys).copied().collect();
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let is_control = metric.compared == Compared::Marginal && name == control;
             let figure = Figure {
-                plain,
-                marginal: worths.filter(|_| metric.marginal && !is_control),
-                ratio: Spread::of(ratios).filter(|_| !(metric.marginal && is_control)),
+                plain: over(&|round| round.get(name).copied())?,
+                less: over(&|round| Some(round.get(name)? - round.get(base?)?))
+                    .filter(|_| base != Some(name)),
+                ratio: over(&|round| Some(compared(round, name)? / compared(round, yardstick)?))
+                    .filter(|_| !is_control),
             };
-            figures.insert(name.to_owned(), figure);
-        }
-    }
-    figures
+            Some((name.to_owned(), figure))
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Spread;
+    use super::{Run, Spread, figures};
+    use crate::bench::record::{Machine, Noise, Sample};
+    use crate::bench::workload::{self, Scale};
 
     #[test]
     fn medians_of_odd_and_even_counts() {
@@ -101,5 +104,52 @@ mod tests {
         assert_eq!((spread.least, spread.median, spread.most), (1.0, 2.0, 3.0));
         assert_eq!(Spread::of([1.0, 2.0]).unwrap().median, 1.5);
         assert_eq!(Spread::of([]), None);
+    }
+
+    /// In the second round everything costs twice as much, which ratios do not show.
+    #[test]
+    fn what_disturbs_a_whole_round_drops_out_of_ratios() {
+        let mut samples = Vec::new();
+        for (round, factor) in [(0, 1.0), (1, 2.0)] {
+            for (contender, cpu) in [("direct", 100.0), ("routing", 110.0), ("nginx", 160.0)] {
+                samples.push(Sample {
+                    workload: "connections".to_owned(),
+                    contender: contender.to_owned(),
+                    round,
+                    noise: 0.0,
+                    values: [("cpu".to_owned(), cpu * factor)].into(),
+                    note: None,
+                });
+            }
+        }
+        let run = Run {
+            began: 0,
+            took: 0.0,
+            machine: Machine::this(),
+            versions: std::collections::BTreeMap::new(),
+            scale: Scale {
+                seconds: 1.0,
+                flows: 1,
+                names: 1,
+            },
+            rounds: 2,
+            noise: Noise::default(),
+            samples,
+            failures: Vec::new(),
+        };
+        let workload = workload::named("connections").unwrap();
+        let figures = figures(&run, workload, &workload.metrics[0]);
+        let nginx = figures["nginx"];
+        assert_eq!(nginx.plain.median, 240.0);
+        assert_eq!(
+            (nginx.less.unwrap().least, nginx.less.unwrap().most),
+            (60.0, 120.0)
+        );
+        let ratio = nginx.ratio.unwrap();
+        assert_eq!((ratio.least, ratio.most), (6.0, 6.0));
+        assert_eq!(
+            (figures["direct"].less, figures["direct"].ratio),
+            (None, None)
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::bench::contender;
 use crate::bench::record::Run;
-use crate::bench::workload::{self, Metric, Workload};
+use crate::bench::workload::{self, Compared, Metric, Workload};
 
 use super::statistics::{Figure, Spread, figures};
 
@@ -28,13 +28,8 @@ pub fn one(run: &Run, workload: &Workload) -> String {
         .collect();
     let mut head = vec!["contender".to_owned()];
     for (metric, _) in &columns {
-        head.push(title(metric, "").to_string());
-        if metric.marginal {
-            head.push("of it marginal".to_owned());
-        }
-        if metric.name != "failed" {
-            head.push(format!("× {}", workload.yardstick));
-        }
+        head.push(title(metric));
+        head.extend(comparisons(workload, metric));
     }
     let mut rows = Vec::new();
     for contender in contender::ALL {
@@ -48,11 +43,15 @@ pub fn one(run: &Run, workload: &Workload) -> String {
         let mut row = vec![contender.name.to_owned()];
         for ((metric, _), figure) in columns.iter().zip(own) {
             row.push(cell(figure.map(|it| it.plain)));
-            if metric.marginal {
-                row.push(cell(figure.and_then(|it| it.marginal)));
-            }
-            if metric.name != "failed" {
-                row.push(cell(figure.and_then(|it| it.ratio)));
+            let (less, ratio) = (
+                figure.and_then(|it| it.less),
+                figure.and_then(|it| it.ratio),
+            );
+            match metric.compared {
+                Compared::Marginal => row.extend([cell(less), cell(ratio)]),
+                Compared::Added => row.push(cell(less)),
+                Compared::Ratio => row.push(cell(ratio)),
+                Compared::Alone => {}
             }
         }
         rows.push(row);
@@ -65,13 +64,23 @@ pub fn one(run: &Run, workload: &Workload) -> String {
     )
 }
 
-fn title(metric: &Metric, addition: &str) -> String {
-    let unit = if metric.unit.is_empty() {
-        String::new()
+fn title(metric: &Metric) -> String {
+    if metric.unit.is_empty() {
+        metric.title.to_owned()
     } else {
-        format!(", {}", metric.unit)
-    };
-    format!("{}{unit}{addition}", metric.title)
+        format!("{}, {}", metric.title, metric.unit)
+    }
+}
+
+/// The heads of the columns that compare a metric.
+fn comparisons(workload: &Workload, metric: &Metric) -> Vec<String> {
+    let yardstick = workload.yardstick;
+    match metric.compared {
+        Compared::Marginal => vec!["marginal".to_owned(), format!("× {yardstick}")],
+        Compared::Added => vec![format!("over {yardstick}")],
+        Compared::Ratio => vec![format!("× {yardstick}")],
+        Compared::Alone => Vec::new(),
+    }
 }
 
 fn failures(run: &Run) -> Option<String> {
@@ -80,7 +89,15 @@ fn failures(run: &Run) -> Option<String> {
     }
     let mut seen = std::collections::BTreeMap::new();
     for failure in &run.failures {
-        let reason = failure.reason.lines().next().unwrap_or_default();
+        // What was being done, and the last word about it.
+        let mut lines = failure
+            .reason
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        let last = lines.next_back().unwrap_or_default();
+        let reason = format!("{first} {last}").trim_end().to_owned();
         *seen
             .entry((&failure.contender, &failure.workload, reason))
             .or_insert(0) += 1;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bulk;
 use crate::bench::contender::{CONTROL, YARDSTICK};
 use crate::bench::load::client::{self, Count, fetch};
 use crate::bench::load::job::Job;
@@ -12,7 +13,6 @@ use crate::bench::load::{self, Place};
 use crate::bench::scene::{NAME, Scene};
 use crate::bench::workload::{Metric, Outcome, Stage, Workload, anyone};
 use crate::error::Result;
-use crate::ethtool::Offloads;
 use crate::hello::Hello;
 
 /// Connections at once.
@@ -23,10 +23,10 @@ pub(super) const ANSWER: usize = 1_000;
 /// The figures of new connections.
 pub(super) const METRICS: &[Metric] = &[
     Metric::cost("cpu", "µs", "CPU a connection"),
-    Metric::more("rate", "1/s", "connections a second"),
-    Metric::less("p50", "µs", "half of them within"),
-    Metric::less("p99", "µs", "99 % within"),
-    Metric::less("failed", "", "failed"),
+    Metric::ratio("rate", "1/s", "connections a second"),
+    Metric::added("p50", "µs", "half of them within"),
+    Metric::ratio("p99", "µs", "99 % within"),
+    Metric::alone("failed", "", "failed"),
 ];
 
 /// With a small hello.
@@ -34,7 +34,7 @@ pub const SMALL: Workload = Workload {
     name: "connections",
     title: "new connections, no TLS work, small hello (one segment)",
     metrics: METRICS,
-    offloads: Offloads::ALL,
+    offloads: bulk::MERGED,
     suits: anyone,
     control: CONTROL,
     yardstick: YARDSTICK,

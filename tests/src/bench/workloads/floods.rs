@@ -28,18 +28,18 @@ const RATE: u32 = 100_000;
 const WIDTH: usize = 8;
 
 const UNDER: &[Metric] = &[
-    Metric::more("success", "%", "valid clients served"),
-    Metric::more("rate", "1/s", "their connections a second"),
-    Metric::less("p50", "µs", "half of them within"),
-    Metric::less("p99", "µs", "99 % within"),
-    Metric::more("flood", "1/s", "frames of the flood a second"),
-    Metric::less("growth", "MB", "memory taken meanwhile"),
+    Metric::alone("success", "%", "valid clients served"),
+    Metric::ratio("rate", "1/s", "their connections a second"),
+    Metric::alone("p50", "µs", "half of them within"),
+    Metric::ratio("p99", "µs", "99 % within"),
+    Metric::alone("flood", "1/s", "frames of the flood a second"),
+    Metric::alone("growth", "MB", "memory taken meanwhile"),
 ];
 
 const ABSORBED: &[Metric] = &[
-    Metric::more("rate", "1/s", "frames a second, one processor making them"),
+    Metric::ratio("rate", "1/s", "frames a second, one processor making them"),
     Metric::cost("cpu", "ns", "CPU a frame"),
-    Metric::less("answered", "%", "answered by the entrance"),
+    Metric::alone("answered", "%", "answered by the entrance"),
 ];
 
 /// Valid clients during a SYN flood.
@@ -109,7 +109,8 @@ fn under(stage: &mut Stage<'_>, kind: Frames) -> Result<Outcome> {
             ("flood", frames as f64 / wall),
             ("growth", growth as f64 / 1e6),
         ],
-    ))
+    )
+    .noted(count.first_error.clone()))
 }
 
 fn absorbed(stage: &mut Stage<'_>, kind: Frames) -> Result<Outcome> {

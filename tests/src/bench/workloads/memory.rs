@@ -48,11 +48,11 @@ pub const IDLE: Workload = Workload {
     name: "idle",
     title: "idle connections: memory of the entrance for each",
     metrics: &[
-        Metric::less("memory", "B", "memory a connection, all told"),
-        Metric::less("process", "B", "of it processes"),
-        Metric::less("maps", "B", "of it BPF maps"),
-        Metric::less("start", "MB", "taken at the start"),
-        Metric::more("flows", "", "connections"),
+        Metric::ratio("memory", "B", "memory a connection, all told"),
+        Metric::alone("process", "B", "of it processes"),
+        Metric::alone("maps", "B", "of it BPF maps"),
+        Metric::alone("start", "MB", "taken at the start"),
+        Metric::alone("flows", "", "connections"),
     ],
     suits: |contender| {
         !matches!(contender.kind, Kind::Control | Kind::Shield) && contender.name != "redirect"

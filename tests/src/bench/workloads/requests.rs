@@ -14,13 +14,13 @@ use crate::hello::Hello;
 
 const ANSWER: usize = 256;
 
-const METRICS: &[Metric] = &[
+pub(super) const METRICS: &[Metric] = &[
     Metric::cost("cpu", "µs", "CPU a request"),
-    Metric::more("rate", "1/s", "requests a second"),
-    Metric::less("p50", "µs", "half of them within"),
-    Metric::less("p99", "µs", "99 % within"),
-    Metric::less("p999", "µs", "99.9 % within"),
-    Metric::less("failed", "", "failed"),
+    Metric::ratio("rate", "1/s", "requests a second"),
+    Metric::added("p50", "µs", "half of them within"),
+    Metric::ratio("p99", "µs", "99 % within"),
+    Metric::ratio("p999", "µs", "99.9 % within"),
+    Metric::alone("failed", "", "failed"),
 ];
 
 /// Many connections at once.

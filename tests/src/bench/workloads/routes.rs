@@ -23,9 +23,9 @@ pub const ROUTES: Workload = Workload {
     name: "routes",
     title: "one route added or removed while many names are listed (--names)",
     metrics: &[
-        Metric::more("rate", "1/s", "changes a second"),
-        Metric::less("p50", "ms", "request to first connection, half within"),
-        Metric::less("most", "ms", "all within"),
+        Metric::alone("rate", "1/s", "changes a second"),
+        Metric::alone("p50", "ms", "request to first connection, half within"),
+        Metric::alone("most", "ms", "all within"),
     ],
     suits: |contender| contender.name == "forwarder",
     yardstick: "forwarder",

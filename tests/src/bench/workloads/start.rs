@@ -19,8 +19,8 @@ pub const START: Workload = Workload {
     name: "start",
     title: "start of the program to the first forwarded connection",
     metrics: &[
-        Metric::less("few", "ms", "10 names"),
-        Metric::less("many", "ms", "many names (--names)"),
+        Metric::ratio("few", "ms", "10 names"),
+        Metric::ratio("many", "ms", "many names (--names)"),
     ],
     suits: |contender| by_name(contender) && contender.name != "sniproxy",
     yardstick: "nginx",
