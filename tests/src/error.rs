@@ -74,6 +74,15 @@ pub enum Error {
         text: String,
     },
 
+    /// A measurement would mean nothing, or cannot be made here.
+    #[error("{what}: {why}")]
+    Unmeasured {
+        /// What was to be measured, or with whom.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+
     /// A certificate could not be made.
     #[error("a certificate could not be made")]
     Certificate(#[from] rcgen::Error),

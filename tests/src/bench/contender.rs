@@ -220,8 +220,8 @@ impl Contender {
 
 /// A contender that cannot be had here, with the reason.
 pub fn unavailable(what: &str, why: &str) -> Error {
-    Error::Unintelligible {
+    Error::Unmeasured {
         what: format!("{what} cannot take part"),
-        text: why.to_owned(),
+        why: why.to_owned(),
     }
 }

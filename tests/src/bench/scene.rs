@@ -1,6 +1,7 @@
 //! The network of the bench, and what is the same for every contender.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Mutex, PoisonError};
 
 use crate::command::run;
 use crate::error::Result;
@@ -41,6 +42,7 @@ pub struct Scene {
     /// The lab: one client, one node, no internet in between.
     pub lab: Lab,
     tunnel: TunnelKind,
+    offloads: Mutex<Option<Offloads>>,
 }
 
 impl Scene {
@@ -76,6 +78,7 @@ impl Scene {
             _servers: servers,
             lab,
             tunnel,
+            offloads: Mutex::new(None),
         };
         scene.set_offloads(Offloads::ALL)?;
         Ok(scene)
@@ -105,8 +108,14 @@ impl Scene {
         self.tunnel
     }
 
-    /// Sets the offloads of every link, the direct one too.
+    /// Sets the offloads of every link, the direct one too. Nothing is touched where they are so already:
+    /// beside XDP not even that would be allowed.
     pub fn set_offloads(&self, offloads: Offloads) -> Result<()> {
+        let mut current = self.offloads.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current == Some(offloads) {
+            return Ok(());
+        }
+        *current = None;
         let node = self.node();
         let mut ends = vec![
             (self.client(), "eth0"),
@@ -119,7 +128,9 @@ impl Scene {
             ends.push((&node.namespace, &node.interface));
         }
         ends.into_iter()
-            .try_for_each(|(namespace, interface)| offloads.apply(namespace, interface))
+            .try_for_each(|(namespace, interface)| offloads.apply(namespace, interface))?;
+        *current = Some(offloads);
+        Ok(())
     }
 
     /// The hardware address of an interface.

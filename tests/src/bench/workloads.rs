@@ -24,9 +24,10 @@ fn sound(count: &Count) -> Result<()> {
     if count.done > 0 && count.failed * 100 <= all {
         return Ok(());
     }
-    Err(Error::Unintelligible {
+    let reason = || "none was finished".to_owned();
+    Err(Error::Unmeasured {
         what: format!("{} of {all} exchanges failed", count.failed),
-        text: count.first_error.clone().unwrap_or_default(),
+        why: count.first_error.clone().unwrap_or_else(reason),
     })
 }
 

@@ -134,9 +134,9 @@ fn absorbed(stage: &mut Stage<'_>, kind: Frames) -> Result<Outcome> {
     let answers = transmitted()? - answers;
     drop(flood);
     if frames == 0 {
-        return Err(Error::Unintelligible {
+        return Err(Error::Unmeasured {
             what: "the flood".to_owned(),
-            text: "no frame was made".to_owned(),
+            why: "no frame was made".to_owned(),
         });
     }
     Ok(Outcome::new(

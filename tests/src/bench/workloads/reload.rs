@@ -43,9 +43,9 @@ fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
     let running = stage.up_with(capacity)?;
     let target = running.service(RAW);
     let Some(forwarder) = &running.forwarder else {
-        return Err(Error::Unintelligible {
+        return Err(Error::Unmeasured {
             what: "a reload".to_owned(),
-            text: "only the forwarder is reloaded here".to_owned(),
+            why: "only the forwarder is reloaded here".to_owned(),
         });
     };
     let text = configuration(scene, capacity, Way::Transparent).replace("\"site-", "\"shop-");

@@ -43,9 +43,9 @@ fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
     let running = stage.up_with(capacity)?;
     let target = running.service(RAW);
     let Some(forwarder) = &running.forwarder else {
-        return Err(Error::Unintelligible {
+        return Err(Error::Unmeasured {
             what: "a change of routes".to_owned(),
-            text: "only the forwarder has a control socket".to_owned(),
+            why: "only the forwarder has a control socket".to_owned(),
         });
     };
     let socket = forwarder.control()?;
