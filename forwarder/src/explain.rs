@@ -1,9 +1,11 @@
 //! Which way a connection would take, and why.
 //!
 //! Listener and route follow from the configuration by the rule that the name trie is tested against; the node
-//! is read from the very table that programs look it up in, by the same hash.
+//! is read from the very table that programs look it up in, by the same hash. What health says about the nodes
+//! is in that table already; its report tells why.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use forwarder_common::abi::{MaglevTable, map};
 use forwarder_common::maglev::{TABLE_SIZE, client_hash};
@@ -13,10 +15,13 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::config::difference::word;
 use crate::config::model::{Balance, NodeState, Pool};
+use crate::dataplane::clock::monotonic;
 use crate::dataplane::maps::{MapsError, OfMap, Tables, found};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::plan::address;
 use crate::dataplane::registry::Registry;
+use crate::health::report::{NodeReport, Report};
+use crate::health::words;
 
 /// Which connection.
 #[derive(Clone, Debug)]
@@ -74,6 +79,17 @@ pub struct Turn {
     pub share: f64,
     /// Why it is passed over; absent if it is not.
     pub passed_over: Option<String>,
+    /// What is known about its health.
+    pub health: Option<NodeReport>,
+    /// Why it gets a smaller share than its weight says, though it is not passed over.
+    pub hindrance: Option<String>,
+}
+
+/// What is known beside the configuration.
+struct Known<'a> {
+    registry: &'a Registry,
+    tables: Tables,
+    health: &'a Report,
 }
 
 /// Answers `question` from the maps below `pins`.
@@ -82,8 +98,13 @@ pub fn explain(
     config: &Config,
     registry: &Registry,
     pins: &Pins,
+    health: &Report,
 ) -> Result<Explanation, MapsError> {
-    let tables = Tables::open(pins)?;
+    let known = Known {
+        registry,
+        tables: Tables::open(pins)?,
+        health,
+    };
     let mut explanation = Explanation {
         name: question.name.clone(),
         from: question.from,
@@ -105,7 +126,7 @@ pub fn explain(
     }
     for (at, listener) in config.listeners.iter().enumerate() {
         if question.port.is_none_or(|port| port == listener.port) {
-            let way = way(question, config, at, registry, &tables)?;
+            let way = way(question, config, at, &known)?;
             explanation.ways.push(way);
         }
     }
@@ -121,8 +142,7 @@ fn way(
     question: &Question,
     config: &Config,
     at: usize,
-    registry: &Registry,
-    tables: &Tables,
+    known: &Known<'_>,
 ) -> Result<Way, MapsError> {
     let listener = &config.listeners[at];
     let mut way = Way {
@@ -167,7 +187,7 @@ fn way(
     });
     way.listed = Some(listed.to_string());
     way.pool = Some(pool.name.get_ref().clone());
-    choose(&mut way, question, pool, registry, tables)?;
+    choose(&mut way, question, pool, known)?;
     Ok(way)
 }
 
@@ -176,9 +196,9 @@ fn choose(
     way: &mut Way,
     question: &Question,
     pool: &Pool,
-    registry: &Registry,
-    tables: &Tables,
+    known: &Known<'_>,
 ) -> Result<(), MapsError> {
+    let (registry, tables) = (known.registry, &known.tables);
     let name = pool.name.get_ref();
     let number = registry
         .pools
@@ -188,6 +208,7 @@ fn choose(
         Some((number, _)) => found(tables.pools.get(&(number as u32), 0)).reading(map::POOLS)?,
         None => None,
     };
+    let refuse_until_ns = value.map_or(0, |value| value.refuse_until_ns);
     let table = match value {
         Some(value) => found(tables.maglev.get(&value.maglev, 0)).reading(map::MAGLEV)?,
         None => None,
@@ -204,16 +225,33 @@ fn choose(
         let ordinal = (first + attempt) % pool.nodes.len();
         let node = &pool.nodes[ordinal];
         let own = half.iter().filter(|entry| usize::from(**entry) == ordinal);
+        let health = known.health.of(name, *node.address.get_ref());
+        let now = SystemTime::now();
         way.nodes.push(Turn {
             name: node.name.clone(),
             address: node.address.get_ref().to_string(),
             share: own.count() as f64 * 100.0 / TABLE_SIZE as f64,
             passed_over: passed_over(node, question.from, registry, tables)?,
+            health: health.cloned(),
+            hindrance: health.and_then(|health| words::hindrance(health, now)),
         });
+    }
+    if u128::from(refuse_until_ns) > monotonic().as_nanos() {
+        way.why.push(format!(
+            "no node of pool `{name}` works: refused (no_node), because of `when_empty = \"refuse\"`"
+        ));
+        return Ok(());
     }
     let taker = way.nodes.iter().find(|turn| turn.passed_over.is_none());
     way.forwarded = taker.is_some();
     let client = question.from;
+    let mut usable = way.nodes.iter().filter(|turn| turn.passed_over.is_none());
+    let works = |turn: &Turn| turn.health.as_ref().is_none_or(|own| !own.is_down());
+    if taker.is_some() && !usable.any(works) {
+        way.why.push(format!(
+            "no node of pool `{name}` works: all are tried, because of `when_empty = \"try_all\"`"
+        ));
+    }
     way.why.push(match (taker, pool.balance) {
         (None, _) => format!("pool `{name}` has no node that can take it: refused (no_node)"),
         (Some(_), Balance::Random) => {

@@ -12,6 +12,7 @@
 //! - [`status`]: what all of it amounts to, read from the maps.
 //! - [`metrics`]: the same for Prometheus.
 //! - [`logging`]: log lines.
+//! - [`units`]: quantities for people.
 //! - [`object`]: the kernel programs.
 
 pub mod armour;
@@ -28,3 +29,4 @@ pub mod logging;
 pub mod metrics;
 pub mod object;
 pub mod status;
+pub mod units;

@@ -2,21 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
 
 use forwarder_common::abi::{NodeStats, PathStats};
-use serde::Serialize;
+use forwarder_common::verdict::DropReason;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::armour::report::{Interface as ArmourStatus, Report as ArmourReport};
+use crate::config::edit::Edit;
 use crate::daemon::lock::Lock;
 use crate::daemon::place::Place;
+use crate::daemon::reload::edits_in_use;
 use crate::dataplane::counters::sum_paths;
 use crate::dataplane::expired::{Counts, Expired};
 use crate::dataplane::maps::{CounterMaps, MapsError, OfMap, Tables, found};
-use crate::dataplane::pins::{Pins, PinsError};
+use crate::dataplane::pins::{Pins, PinsError, Side};
 use crate::dataplane::registry::{Attachment, Registry, RegistryError};
 use crate::dataplane::unload::open_flows;
-use crate::health::report::{NodeReport, Report};
+use crate::health::report::{NodeReport, PoolReport, Report};
+use crate::health::tunnel::TunnelReport;
+use crate::metrics::collect::is_refusal;
+use crate::metrics::process;
+use crate::units;
 
 /// Why there is no status.
 #[derive(Debug, Error)]
@@ -39,10 +47,12 @@ pub enum StatusError {
 }
 
 /// Everything `forwarder status` shows; its JSON is this.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// Process id of the daemon; `null` when none runs. Flows go on without one.
     pub daemon: Option<String>,
+    /// When that daemon started, seconds since 1970.
+    pub started: Option<f64>,
     /// Where things are pinned.
     pub bpffs: String,
     /// Where programs are attached.
@@ -52,7 +62,7 @@ pub struct Status {
     /// The armour of public interfaces, as the daemon left it.
     pub armour: Vec<ArmourStatus>,
     /// Frames by what the armour did with them, zeros left out.
-    pub armour_frames: BTreeMap<&'static str, u64>,
+    pub armour_frames: BTreeMap<String, u64>,
     /// Events that were lost because nobody read them in time.
     pub events_lost: u64,
     /// Open flows.
@@ -63,12 +73,20 @@ pub struct Status {
     pub routes: Vec<RouteStatus>,
     /// By node.
     pub nodes: Vec<NodeStatus>,
+    /// By pool, as the daemon knows or knew.
+    pub pools: Vec<PoolReport>,
+    /// What leads to the nodes, as the daemon knows or knew.
+    pub tunnels: Vec<TunnelReport>,
     /// Packets dropped and connections refused, by reason, zeros left out.
-    pub drops: BTreeMap<&'static str, u64>,
+    pub drops: BTreeMap<String, u64>,
+    /// Connections refused, by reason, zeros left out: a part of `drops`.
+    pub refusals: BTreeMap<String, u64>,
+    /// Changes at run time that the next reload undoes.
+    pub edits: Vec<Edit>,
 }
 
 /// The flow table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Flows {
     /// Entries.
     pub open: usize,
@@ -77,7 +95,7 @@ pub struct Flows {
 }
 
 /// A listener.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ListenerStatus {
     /// Its name.
     pub name: String,
@@ -100,7 +118,7 @@ pub struct ListenerStatus {
 }
 
 /// A route.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RouteStatus {
     /// Its first name.
     pub first_name: String,
@@ -112,7 +130,7 @@ pub struct RouteStatus {
 }
 
 /// What paths have carried.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Traffic {
     /// Flows a node accepted.
     pub opened: u64,
@@ -137,7 +155,7 @@ pub struct Traffic {
 }
 
 /// A node.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
@@ -147,6 +165,8 @@ pub struct NodeStatus {
     pub reachable: bool,
     /// Index of that tunnel.
     pub ifindex: u32,
+    /// The tunnel, and the peer at its other end; `null` if none leads to it.
+    pub tunnel: Option<NodeTunnelStatus>,
     /// MTU of the way to it.
     pub mtu: u32,
     /// What is known about its health, for each pool it is in; as the daemon left it, if none runs.
@@ -166,6 +186,65 @@ pub struct NodeStatus {
     /// Its traffic.
     #[serde(flatten)]
     pub traffic: Traffic,
+}
+
+/// The tunnel of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeTunnelStatus {
+    /// Its interface.
+    pub interface: String,
+    /// Whether a peer's AllowedIPs hold the node's address; `null` if the tunnel does not tell.
+    pub has_peer: Option<bool>,
+    /// Seconds since that peer's last handshake; `null` if there was none, or it is not known.
+    pub handshake_age: Option<u64>,
+    /// Whether that peer is sent to and does not answer.
+    pub silent: bool,
+}
+
+impl NodeTunnelStatus {
+    /// Of the node at an address, behind that interface.
+    fn new(interface: &str, tunnels: &[TunnelReport], address: IpAddr, now: SystemTime) -> Self {
+        let tunnel = tunnels.iter().find(|own| own.interface == interface);
+        let mut nodes = tunnel.into_iter().flat_map(|own| &own.nodes);
+        let node = nodes.find(|own| own.address == address);
+        let peer = node.and_then(|own| own.peer.as_ref());
+        let tells = tunnel.is_some_and(|own| own.source.is_some());
+        Self {
+            interface: interface.to_owned(),
+            has_peer: node.filter(|_| tells).map(|own| own.peer.is_some()),
+            handshake_age: peer.and_then(|peer| peer.age(now)).map(|age| age.as_secs()),
+            silent: peer.is_some_and(|peer| peer.silent),
+        }
+    }
+
+    /// For narrow columns: `wg0 12s`, `ts0`, `wg0 NO PEER`, `wg0 SILENT`.
+    pub fn short(&self) -> String {
+        let interface = &self.interface;
+        let age = self.handshake_age.map(Duration::from_secs);
+        match (self.has_peer, age) {
+            (None, _) => interface.clone(),
+            (Some(false), _) => format!("{interface} NO PEER"),
+            _ if self.silent => format!("{interface} SILENT"),
+            (_, Some(age)) => format!("{interface} {}", units::age(age)),
+            (_, None) => format!("{interface} never"),
+        }
+    }
+
+    /// `wg0, handshake 12s ago`, `ts0` (it does not tell), `wg0, NO PEER`.
+    pub fn words(&self) -> String {
+        let interface = &self.interface;
+        let age = self
+            .handshake_age
+            .map(|age| units::age(Duration::from_secs(age)));
+        match (self.has_peer, age, self.silent) {
+            (None, ..) => interface.clone(),
+            (Some(false), ..) => format!("{interface}, NO PEER"),
+            (_, Some(age), false) => format!("{interface}, handshake {age} ago"),
+            (_, Some(age), true) => format!("{interface}, SILENT, handshake {age} ago"),
+            (_, None, false) => format!("{interface}, no handshake"),
+            (_, None, true) => format!("{interface}, SILENT, no handshake"),
+        }
+    }
 }
 
 /// What counts flows, by programs and by the sweeper.
@@ -224,22 +303,29 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
     };
     let tables = Tables::open(&pins)?;
     let health = Report::load(&place.health()).unwrap_or_default();
-    let drops = counters
-        .programs
-        .drops()?
-        .into_iter()
-        .filter(|(_, count)| *count > 0);
     let frames = counters.programs.armour()?.into_iter();
     let frames = frames.filter(|(_, count)| *count > 0);
+    let mut drops = counters.programs.drops()?;
+    drops.retain(|(_, count)| *count > 0);
+    let by_reason = |wanted: fn(DropReason) -> bool| {
+        let counted = drops.iter().filter(|(reason, _)| wanted(*reason));
+        counted
+            .map(|(reason, count)| (reason.label().to_owned(), *count))
+            .collect()
+    };
+    let daemon = Lock::holder(&place.lock());
     Ok(Status {
-        daemon: Lock::holder(&place.lock()),
+        started: daemon.as_deref().and_then(process::started),
+        daemon,
         bpffs: place.bpffs().display().to_string(),
         attachments: registry.attachments.clone(),
         missing: registry.missing.clone(),
         armour: ArmourReport::load(&place.armour())
             .unwrap_or_default()
             .interfaces,
-        armour_frames: frames.collect(),
+        armour_frames: frames
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect(),
         events_lost: counters.programs.events_lost()?,
         flows: Flows {
             open: open_flows(&pins).unwrap_or_default(),
@@ -248,9 +334,11 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         listeners: listeners(&registry, &tables, &counters)?,
         routes: routes(&registry, &counters)?,
         nodes: nodes(&registry, &tables, &counters, &health)?,
-        drops: drops
-            .map(|(reason, count)| (reason.label(), count))
-            .collect(),
+        drops: by_reason(|_| true),
+        refusals: by_reason(is_refusal),
+        pools: health.pools,
+        tunnels: health.tunnels,
+        edits: edits_in_use(&place.edits()),
     })
 }
 
@@ -316,16 +404,23 @@ fn nodes(
     health: &Report,
 ) -> Result<Vec<NodeStatus>, StatusError> {
     let mut all = Vec::new();
+    let now = SystemTime::now();
     for (number, address) in registry.nodes.iter() {
         let number = number as u16;
         let stats: NodeStats = counters.programs.node(number)?;
         let value = found(tables.nodes.get(&u32::from(number), 0)).reading("NODES")?;
         let name = registry.node_names.get(&number);
+        let interface = registry.attachments.iter().find(|own| {
+            own.side == Side::Tunnel && value.is_some_and(|value| value.ifindex == own.ifindex)
+        });
         all.push(NodeStatus {
             name: name.cloned().unwrap_or_else(|| address.to_string()),
             address: address.to_string(),
             reachable: value.is_some_and(|value| value.ifindex != 0),
             ifindex: value.map_or(0, |value| value.ifindex),
+            tunnel: interface.map(|own| {
+                NodeTunnelStatus::new(&own.interface, &health.tunnels, address.ip(), now)
+            }),
             mtu: value.map_or(0, |value| value.mtu),
             health: health
                 .nodes
@@ -343,4 +438,27 @@ fn nodes(
         });
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_in_words() {
+        let tunnels = [crate::health::tunnel::tests::report()];
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(200);
+        let words = |interface: &str, address: &str| {
+            let address = address.parse().unwrap();
+            NodeTunnelStatus::new(interface, &tunnels, address, now).words()
+        };
+        assert_eq!(words("wg0", "10.0.0.2"), "wg0, SILENT, handshake 20s ago");
+        assert_eq!(words("wg0", "10.0.0.9"), "wg0", "not asked about yet");
+        assert_eq!(words("ts0", "10.0.0.2"), "ts0", "nothing is known");
+        let mut unheld = tunnels.clone();
+        unheld[0].nodes[0].peer = None;
+        let own = NodeTunnelStatus::new("wg0", &unheld, "10.0.0.2".parse().unwrap(), now);
+        assert_eq!(own.words(), "wg0, NO PEER");
+        assert_eq!(own.short(), "wg0 NO PEER");
+    }
 }

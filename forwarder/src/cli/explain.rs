@@ -3,9 +3,12 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use forwarder::control::client::target;
-use forwarder::explain::Explanation;
+use forwarder::explain::{Explanation, Turn};
+use forwarder::health::report::NodeReport;
+use forwarder::health::words;
 use serde_json::Value;
 
 use super::Globals;
@@ -62,7 +65,20 @@ impl Explain {
     }
 }
 
+/// Why a node is not in turn, or less often than its weight says.
+fn note(turn: &Turn) -> String {
+    let down = turn.health.as_ref().is_some_and(NodeReport::is_down);
+    match (&turn.passed_over, &turn.hindrance) {
+        (Some(why), _) => format!("passed over: {why}"),
+        // The column before says since when and why.
+        (None, Some(_)) if down => String::from("only if the others fail"),
+        (None, Some(why)) => why.clone(),
+        (None, None) => String::new(),
+    }
+}
+
 fn render(explanation: &Explanation) -> String {
+    let now = SystemTime::now();
     let mut out = String::new();
     if let Some(note) = &explanation.note {
         let _ = writeln!(out, "{note}");
@@ -81,14 +97,21 @@ fn render(explanation: &Explanation) -> String {
         for why in &way.why {
             let _ = writeln!(out, "  {why}");
         }
-        let mut turns = table(&["  TURN", "NODE", "ADDRESS", "SHARE", ""]);
+        let mut turns = table(&["  TURN", "NODE", "ADDRESS", "SHARE", "HEALTH", ""]);
         for (at, turn) in way.nodes.iter().enumerate() {
             turns.add_row([
                 format!("  {}", at + 1),
                 turn.name.clone(),
                 turn.address.clone(),
                 format!("{:.1} %", turn.share),
-                turn.passed_over.clone().unwrap_or_default(),
+                turn.health
+                    .as_ref()
+                    .map_or_else(|| String::from("-"), |own| words::health(own, now)),
+                if way.forwarded {
+                    note(turn)
+                } else {
+                    String::new()
+                },
             ]);
         }
         if !way.nodes.is_empty() {

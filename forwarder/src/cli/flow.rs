@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use forwarder::control::client::target;
+use forwarder::units;
 use serde_json::Value;
 
 use super::Globals;
-use super::remote::{EXIT_CODES, cell, client, show, show_json, table};
+use super::remote::{EXIT_CODES, cell, client, clients, show, show_json, table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,8 +49,8 @@ enum Verb {
 
 #[derive(Args, Debug)]
 struct Filter {
-    /// Of this client: an address, or an address and port.
-    #[arg(long)]
+    /// Of these clients: an address, a network (198.51.100.0/24), or an address and port.
+    #[arg(long, value_parser = clients)]
     client: Option<String>,
     /// Of this name, as it is listed.
     #[arg(long)]
@@ -103,7 +104,7 @@ fn render(answer: &Value) -> String {
     let mut out = table(&header);
     for flow in answer["flows"].as_array().into_iter().flatten() {
         let seconds = |key: &str| format!("{} s", flow[key].as_u64().unwrap_or_default() / 1_000);
-        let bytes = |key: &str| super::status::bytes(flow[key].as_u64().unwrap_or_default());
+        let bytes = |key: &str| units::bytes(flow[key].as_u64().unwrap_or_default());
         out.add_row([
             cell(&flow["client"]),
             cell(&flow["name"]),

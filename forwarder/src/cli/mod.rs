@@ -7,6 +7,7 @@ mod explain;
 pub mod failure;
 mod flow;
 mod listener;
+mod man;
 mod node;
 mod pool;
 mod reload;
@@ -114,6 +115,8 @@ enum Command {
     Confirm(confirm::Confirm),
     Unload(unload::Unload),
     Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 impl Cli {
@@ -134,6 +137,7 @@ impl Cli {
             Command::Confirm(confirm) => confirm.execute(&self.globals),
             Command::Unload(unload) => unload.execute(&self.globals),
             Command::Completions(completions) => completions.execute(),
+            Command::Man(man) => man.execute(),
         }
     }
 }

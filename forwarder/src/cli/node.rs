@@ -8,7 +8,10 @@ use forwarder::control::client::{encoded, target};
 use serde_json::{Value, json};
 
 use super::Globals;
-use super::remote::{EXIT_CODES, client, explained, show, show_edit, show_json, table_of};
+use super::remote::{
+    EXIT_CODES, cell, client, explained, health_cell, show, show_edit, show_json, table,
+    tunnel_cell,
+};
 
 const EXAMPLES: &str = "\
 NODE is a name, an address, or an address and port. States last until the next reload.
@@ -112,19 +115,26 @@ fn list(globals: &Globals, json: bool) -> anyhow::Result<()> {
     if json {
         return show_json(&answer);
     }
-    let columns = [
-        ("NODE", "name"),
-        ("ADDRESS", "address"),
-        ("POOL", "pool"),
-        ("STATE", "state"),
-        ("WEIGHT", "weight"),
-        ("TUNNEL", "reachable"),
-        ("FLOWS", "flows"),
-        ("ACCEPTED", "accepted"),
-        ("TIMEOUTS", "syn_timeouts"),
-        ("RESETS", "syn_resets"),
-    ];
-    show(&table_of(&answer, "nodes", &columns))
+    let mut out = table(&[
+        "NODE", "ADDRESS", "POOL", "STATE", "HEALTH", "WEIGHT", "TUNNEL", "FLOWS", "ACCEPTED",
+        "TIMEOUTS", "RESETS",
+    ]);
+    for node in answer["nodes"].as_array().into_iter().flatten() {
+        out.add_row([
+            cell(&node["name"]),
+            cell(&node["address"]),
+            cell(&node["pool"]),
+            cell(&node["state"]),
+            health_cell(node)?,
+            cell(&node["weight"]),
+            tunnel_cell(node)?,
+            cell(&node["flows"]),
+            cell(&node["accepted"]),
+            cell(&node["syn_timeouts"]),
+            cell(&node["syn_resets"]),
+        ]);
+    }
+    show(&format!("{out}\n"))
 }
 
 fn state(

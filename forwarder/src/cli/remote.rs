@@ -1,11 +1,17 @@
 //! What the verbs that talk to the daemon share: the socket, tables, and how an answer is shown.
 
 use std::io::{Write, stdout};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
 use forwarder::config::difference::Difference;
 use forwarder::control::client::{Client, ClientError};
+use forwarder::dataplane::flows::{Clients, NoClient};
+use forwarder::health::report::NodeReport;
+use forwarder::health::words;
+use forwarder::status::NodeTunnelStatus;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Globals;
@@ -30,6 +36,11 @@ pub fn explained<T>(answer: Result<T, ClientError>) -> anyhow::Result<T> {
         eprint!("{rendered}");
     }
     Ok(answer?)
+}
+
+/// A client filter of the command line: wrong ones are refused before anybody is asked.
+pub fn clients(text: &str) -> Result<String, NoClient> {
+    text.parse::<Clients>().map(|_| text.to_owned())
 }
 
 /// Writes text to standard output.
@@ -57,8 +68,7 @@ pub fn show_edit(answer: &Value, json: bool) -> anyhow::Result<()> {
     if json {
         return show_json(answer);
     }
-    let difference: Difference = serde_json::from_value(answer["difference"].clone())
-        .context("the daemon's answer cannot be understood; is it of another version?")?;
+    let difference: Difference = understood(&answer["difference"])?;
     let mut text = difference.render();
     if difference.is_empty() {
         text.push_str("nothing changed; it was so already\n");
@@ -85,6 +95,24 @@ pub fn cell(value: &Value) -> String {
         Value::Bool(false) => String::from("NO"),
         other => other.to_string(),
     }
+}
+
+/// Health of a node as the control socket tells it, in words.
+pub fn health_cell(node: &Value) -> anyhow::Result<String> {
+    let report: Option<NodeReport> = understood(&node["health"])?;
+    let now = SystemTime::now();
+    Ok(report.map_or_else(|| String::from("-"), |own| words::health(&own, now)))
+}
+
+/// The tunnel of a node as the control socket tells it, in words.
+pub fn tunnel_cell(node: &Value) -> anyhow::Result<String> {
+    let tunnel: Option<NodeTunnelStatus> = understood(&node["tunnel"])?;
+    Ok(tunnel.map_or_else(|| String::from("NONE"), |own| own.words()))
+}
+
+fn understood<T: DeserializeOwned>(value: &Value) -> anyhow::Result<T> {
+    serde_json::from_value(value.clone())
+        .context("the daemon's answer cannot be understood; is it of another version?")
 }
 
 /// A table of the objects below `key`, a column for each pair of header and field.

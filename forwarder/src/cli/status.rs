@@ -1,14 +1,20 @@
 //! `forwarder status`: what is attached, and the counters.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Write, stdout};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
-use forwarder::health::report::{NodeReport, State};
-use forwarder::status::{self, Status, Traffic};
+use forwarder::config::model::NodeState as Operator;
+use forwarder::dataplane::pins::Side;
+use forwarder::dataplane::registry::Attachment;
+use forwarder::health::report::NodeReport;
+use forwarder::health::words;
+use forwarder::status::{self, Flows, NodeStatus, Status, Traffic};
+use forwarder::units::{self, bytes};
 
 use super::Globals;
 
@@ -50,45 +56,12 @@ impl ShowStatus {
     }
 }
 
-/// How long ago that was, seconds since 1970.
-fn since(unix: u64) -> String {
-    let ago = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(unix));
-    let ago = Duration::from_secs(ago.unwrap_or_default().as_secs());
-    format!(" for {}", humantime::format_duration(ago))
-}
-
 fn render(status: &Status) -> String {
+    let now = SystemTime::now();
     let mut out = String::new();
-    let _ = match &status.daemon {
-        Some(pid) => writeln!(out, "daemon     process {pid}"),
-        None => writeln!(out, "daemon     not running; programs serve on their own"),
-    };
-    let _ = writeln!(
-        out,
-        "flows      {} of {}",
-        status.flows.open, status.flows.max
-    );
-    for own in &status.attachments {
-        let hook = format!("{:?}", own.hook).to_lowercase();
-        let _ = writeln!(out, "{:<10} {} ({hook})", own.side.word(), own.interface);
+    for (key, value) in summary(status, now) {
+        let _ = writeln!(out, "{key:<10} {value}");
     }
-    for interface in &status.missing {
-        let _ = writeln!(out, "{:<10} {interface}: no such interface", "MISSING");
-    }
-    for own in &status.armour {
-        let word = match (&own.refusal, own.worn) {
-            (Some(why), _) => format!("refused: {why}"),
-            (None, true) => String::from("on"),
-            (None, false) => String::from("off"),
-        };
-        let since = own.since.map_or_else(String::new, since);
-        let _ = writeln!(
-            out,
-            "armour     {} {word}{since}; put on {} times",
-            own.interface, own.attached
-        );
-    }
-
     let mut listeners = table(&[
         "LISTENER",
         "ADDRESSES",
@@ -126,8 +99,8 @@ fn render(status: &Status) -> String {
         nodes.add_row([
             own.name.clone(),
             own.address.clone(),
-            String::from(if own.reachable { "yes" } else { "NONE" }),
-            health(&own.health),
+            tunnel(own),
+            health(&own.health, now),
             own.accepted.to_string(),
             own.syn_timeouts.to_string(),
             own.syn_resets.to_string(),
@@ -138,7 +111,7 @@ fn render(status: &Status) -> String {
     }
     let mut drops = table(&["NOT FORWARDED", "COUNT"]);
     for (reason, count) in &status.drops {
-        drops.add_row([(*reason).to_owned(), count.to_string()]);
+        drops.add_row([reason.clone(), count.to_string()]);
     }
     for table in [listeners, routes, nodes, drops] {
         if !table.is_empty() {
@@ -148,39 +121,147 @@ fn render(status: &Status) -> String {
     out
 }
 
-/// `up 3m, 1.2 ms`, or why not; a line for each pool of the node.
-fn health(pools: &[NodeReport]) -> String {
-    let now = SystemTime::now();
-    let lines = pools.iter().map(|own| {
-        let since = now.duration_since(own.since).unwrap_or_default();
-        let since = humantime::format_duration(Duration::from_secs(since.as_secs()));
-        let last = own.last.as_ref();
-        let mut line = match (own.is_down(), last.and_then(|last| last.error.as_ref())) {
-            (false, _) => own.state.word().to_owned(),
-            (true, None) => format!("{} {since}", own.state.word()),
-            (true, Some(error)) => format!("{} {since}: {error}", own.state.word()),
-        };
-        if own.state == State::Up {
-            let _ = write!(line, " {since}");
-            if let Some(last) = last {
-                let _ = write!(line, ", {:.1} ms", last.took.as_secs_f64() * 1e3);
+/// The lines above the tables: what one wants to know first.
+fn summary(status: &Status, now: SystemTime) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let uptime = status.started.map(|started| {
+        let up = Duration::try_from_secs_f64(seconds.as_secs_f64() - started);
+        format!(", up {}", units::age(up.unwrap_or_default()))
+    });
+    lines.push((
+        "daemon",
+        match &status.daemon {
+            Some(pid) => format!("process {pid}{}", uptime.unwrap_or_default()),
+            None => {
+                String::from("NOT RUNNING; programs serve on their own, with the health known last")
             }
+        },
+    ));
+    let hook = |own: &Attachment| format!("{:?}", own.hook).to_lowercase();
+    for own in status
+        .attachments
+        .iter()
+        .filter(|own| own.side == Side::Public)
+    {
+        lines.push(("public", format!("{} ({})", own.interface, hook(own))));
+    }
+    for own in status
+        .attachments
+        .iter()
+        .filter(|own| own.side == Side::Tunnel)
+    {
+        let peers = peers(status, &own.interface, now);
+        lines.push((
+            "tunnel",
+            format!("{} ({}){peers}", own.interface, hook(own)),
+        ));
+    }
+    for interface in &status.missing {
+        lines.push(("MISSING", format!("{interface}: no such interface")));
+    }
+    for own in &status.armour {
+        let word = match (&own.refusal, own.worn) {
+            (Some(why), _) => format!("refused: {why}"),
+            (None, true) => String::from("on"),
+            (None, false) => String::from("off"),
+        };
+        let began = own
+            .since
+            .map(|since| UNIX_EPOCH + Duration::from_secs(since));
+        let since = began.map_or_else(String::new, |began| {
+            let since = now.duration_since(began).unwrap_or_default();
+            format!(" for {}", units::age(since))
+        });
+        let (interface, times) = (&own.interface, own.attached);
+        let words = format!("{interface} {word}{since}; put on {times} times");
+        lines.push(("armour", words));
+    }
+    let pools = status.pools.iter();
+    let pools: Vec<_> = pools
+        .map(|own| format!("{} {}", own.name, words::pool(own)))
+        .collect();
+    if !pools.is_empty() {
+        lines.push(("pools", format!("{} (nodes that work)", pools.join(", "))));
+    }
+    let Flows { open, max } = status.flows;
+    let share = open as f64 * 100.0 / f64::from(max.max(1));
+    lines.push(("flows", format!("{open} of {max} ({share:.1} %)")));
+    lines.push(("refused", refused(&status.refusals)));
+    if !status.edits.is_empty() {
+        let edits: Vec<_> = status.edits.iter().map(ToString::to_string).collect();
+        let count = edits.len();
+        lines.push((
+            "edits",
+            format!("{count} until the next reload: {}", edits.join("; ")),
+        ));
+    }
+    lines
+}
+
+/// How the peers of a tunnel are, the worst first: `; peers answered 12s to 1m ago`, `; SILENT: thinkpad`.
+fn peers(status: &Status, interface: &str, now: SystemTime) -> String {
+    let Some(tunnel) = status.tunnels.iter().find(|own| own.interface == interface) else {
+        return String::new();
+    };
+    if tunnel.source.is_none() {
+        return String::from(", handshakes not known");
+    }
+    let mut groups = [Vec::new(), Vec::new(), Vec::new()];
+    let mut newest = None;
+    for node in &tunnel.nodes {
+        let name = node.node.as_str();
+        match &node.peer {
+            Some(peer) if peer.silent => groups[0].push(name),
+            None => groups[1].push(name),
+            Some(peer) if peer.last_handshake.is_none() => groups[2].push(name),
+            Some(peer) => newest = newest.max(peer.last_handshake),
         }
-        if own.share < 100 && !own.is_down() {
-            let _ = write!(line, ", {} %", own.share);
+    }
+    let mut words: Vec<_> = ["SILENT", "NO PEER for", "no handshake yet:"]
+        .iter()
+        .zip(groups)
+        .filter(|(_, nodes)| !nodes.is_empty())
+        .map(|(word, nodes)| format!("{word} {}", nodes.join(", ")))
+        .collect();
+    if let Some(newest) = newest {
+        let age = now.duration_since(newest).unwrap_or_default();
+        words.push(format!("last handshake {} ago", units::age(age)));
+    }
+    words.iter().map(|word| format!(", {word}")).collect()
+}
+
+/// `15: 12 unlisted_name, 3 not_tls`, the most frequent first.
+fn refused(reasons: &BTreeMap<String, u64>) -> String {
+    let mut sorted: Vec<_> = reasons.iter().collect();
+    sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let words: Vec<_> = sorted
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    match reasons.values().sum::<u64>() {
+        0 => String::from("0"),
+        all => format!("{all}: {}", words.join(", ")),
+    }
+}
+
+/// A line for each pool of the node.
+fn health(pools: &[NodeReport], now: SystemTime) -> String {
+    let lines = pools.iter().map(|own| match words::hindrance(own, now) {
+        Some(why) if own.operator != Operator::Ready => {
+            format!("{}, {why}", words::health(own, now))
         }
-        if let Some(expires) = own.certificate_expires {
-            let days = expires
-                .duration_since(now)
-                .map(|left| left.as_secs() / 86_400);
-            let _ = match days {
-                Ok(days) => write!(line, ", certificate {days} d"),
-                Err(_) => write!(line, ", certificate EXPIRED"),
-            };
-        }
-        line
+        _ => words::health(own, now),
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+fn tunnel(node: &NodeStatus) -> String {
+    match (&node.tunnel, node.reachable) {
+        (Some(tunnel), _) => tunnel.words(),
+        (None, true) => String::from("yes"),
+        (None, false) => String::from("NONE"),
+    }
 }
 
 fn table(header: &[&str]) -> Table {
@@ -200,30 +281,4 @@ fn traffic(traffic: &Traffic) -> [String; 7] {
         bytes(traffic.up_bytes),
         bytes(traffic.down_bytes),
     ]
-}
-
-/// `1536` → `1.5 KiB`.
-pub fn bytes(count: u64) -> String {
-    let mut value = count as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 1_024.0 {
-            let digits = usize::from(unit != "B");
-            return format!("{value:.digits$} {unit}");
-        }
-        value /= 1_024.0;
-    }
-    format!("{value:.1} TiB")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_read_well() {
-        assert_eq!(bytes(0), "0 B");
-        assert_eq!(bytes(1_023), "1023 B");
-        assert_eq!(bytes(1_536), "1.5 KiB");
-        assert_eq!(bytes(5 << 40), "5.0 TiB");
-    }
 }

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use forwarder::control::client::target;
 use forwarder::control::events::Told;
+use forwarder::units;
 
 use super::Globals;
-use super::remote::client;
+use super::remote::{client, clients};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -27,10 +28,10 @@ pub struct Watch {
     /// Only refused connections.
     #[arg(long)]
     refused: bool,
-    /// Only of this client: an address, or an address and port.
-    #[arg(long)]
+    /// Only of these clients: an address, a network (198.51.100.0/24), or an address and port.
+    #[arg(long, value_parser = clients)]
     client: Option<String>,
-    /// Only of this name: as sent, or as listed for flows that close.
+    /// Only of this name: as sent, or as listed for flows that close; a wildcard means all names it covers.
     #[arg(long)]
     name: Option<String>,
     /// Write one JSON object a line.
@@ -74,8 +75,8 @@ fn render(told: &Told) -> String {
         "opened" => line.push_str(&format!(", connected in {} µs", told.duration)),
         "closed" => line.push_str(&format!(
             ", up {}, down {}, {:.1} s",
-            super::status::bytes(told.up_bytes),
-            super::status::bytes(told.down_bytes),
+            units::bytes(told.up_bytes),
+            units::bytes(told.down_bytes),
             f64::from(told.duration) / 1_000.0
         )),
         _ => {}

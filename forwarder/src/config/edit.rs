@@ -3,12 +3,14 @@
 //! An edit is applied to the configuration in use and, if it is to last, written into the file by
 //! [`super::persist`]. It is applied whole or not at all.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use forwarder_common::name::{NameError, Pattern};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::difference::word;
 use super::model::{Config, Node, NodeState, Route};
 use super::suggest;
 
@@ -86,6 +88,31 @@ pub enum EditError {
     /// A weight is out of range.
     #[error("a weight is a number from 0 to {WEIGHT_MAX}")]
     Weight,
+}
+
+impl fmt::Display for Edit {
+    /// The command that makes it, without `forwarder`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddRoute {
+                names,
+                pool,
+                listeners,
+            } => {
+                write!(f, "route add {} --pool {pool}", names.join(" "))?;
+                let listeners = listeners.iter().flatten();
+                listeners
+                    .into_iter()
+                    .try_for_each(|own| write!(f, " --listener {own}"))
+            }
+            Self::RemoveNames { names } => write!(f, "route rm {}", names.join(" ")),
+            Self::State { node, state } => write!(f, "node {} {node}", word(*state)),
+            Self::Weight { node, pool, weight } => {
+                write!(f, "node weight {node} {weight}")?;
+                pool.iter().try_for_each(|own| write!(f, " --pool {own}"))
+            }
+        }
+    }
 }
 
 impl EditError {

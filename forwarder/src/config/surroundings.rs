@@ -296,6 +296,7 @@ mod tests {
             name: name.to_owned(),
             ifindex,
             kind: LinkKind::L2,
+            wireguard: false,
             mtu: 1_420,
             up: true,
             addresses: vec![address.parse().unwrap()],

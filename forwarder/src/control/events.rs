@@ -2,21 +2,24 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::response::sse::{self, KeepAlive, Sse};
 use forwarder_common::abi::Event;
+use forwarder_common::name::Pattern;
 use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::parameters::Parameters;
+use super::problem::Problem;
 use super::server::Shared;
-use crate::config::edit::selects;
 use crate::dataplane::events::{Kind, Record};
+use crate::dataplane::flows::Clients;
 use crate::metrics::tally::Tally;
 
 /// Events that a slow reader may be behind; it is told how many more it missed.
@@ -80,38 +83,60 @@ impl Told {
     }
 }
 
-/// Which events are wanted.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// The parameters of `GET /v1/events`.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub struct Filter {
     /// Only refused connections.
     #[serde(default)]
     refused: bool,
-    /// Only of this client: address, or address and port.
+    /// Only of these clients, as [`Clients`] are written.
     client: Option<String>,
-    /// Only of this name.
+    /// Only of this name; a wildcard means the names that it covers, too.
     name: Option<String>,
 }
 
+/// Which events are wanted.
+#[derive(Clone, Debug, Default)]
+struct Wanted {
+    refused: bool,
+    client: Option<Clients>,
+    name: Option<String>,
+    covered: Option<Pattern>,
+}
+
 impl Wanted {
+    fn new(filter: Filter) -> Result<Self, Problem> {
+        let client = filter.client.as_deref().map(Clients::from_str);
+        let client = client.transpose();
+        let client = client.map_err(|error| Problem::bad_request(error.to_string()))?;
+        let pattern = filter.name.as_deref().map(Pattern::parse);
+        Ok(Self {
+            refused: filter.refused,
+            client,
+            // What was sent need not be a name that can be listed.
+            covered: pattern.and_then(Result::ok),
+            name: filter.name,
+        })
+    }
+
     fn wants(&self, told: &Told) -> bool {
+        let name = |wanted: &String| {
+            let covers = |pattern: &Pattern| pattern.matches(&told.name);
+            told.name.eq_ignore_ascii_case(wanted) || self.covered.as_ref().is_some_and(covers)
+        };
         (!self.refused || told.event == "refused")
-            && self
-                .client
-                .as_ref()
-                .is_none_or(|client| selects(client, "", told.client))
-            && self
-                .name
-                .as_ref()
-                .is_none_or(|name| told.name.eq_ignore_ascii_case(name))
+            && self.client.is_none_or(|own| own.hold(told.client))
+            && self.name.as_ref().is_none_or(name)
     }
 }
 
 /// `GET /v1/events`
 pub async fn follow(
     State(shared): State<Shared>,
-    Parameters(wanted): Parameters<Wanted>,
-) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    Parameters(filter): Parameters<Filter>,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
+    let wanted = Wanted::new(filter)?;
     let receiver = shared.told.subscribe();
     // At once, so that whoever follows knows from when on nothing is missed.
     let greeting = sse::Event::default().comment("following");
@@ -121,7 +146,7 @@ pub async fn follow(
         Some((Ok(event), (receiver, wanted, tally)))
     });
     let stream = futures_util::stream::once(async { Ok(greeting) }).chain(events);
-    Sse::new(stream).keep_alive(KeepAlive::default())
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
 }
 
 async fn next(
@@ -150,13 +175,13 @@ async fn next(
 mod tests {
     use super::*;
 
-    fn told(event: &str) -> Told {
+    fn told(event: &str, client: &str, name: &str) -> Told {
         Told {
             event: event.to_owned(),
             time_ms: 0,
-            client: "198.51.100.4:50000".parse().unwrap(),
+            client: client.parse().unwrap(),
             local: None,
-            name: String::new(),
+            name: name.to_owned(),
             listener: None,
             pool: None,
             node: None,
@@ -172,7 +197,9 @@ mod tests {
     async fn what_a_slow_follower_missed_is_told_and_counted() {
         let (sender, mut receiver) = broadcast::channel(4);
         for _ in 0..10 {
-            sender.send(told("closed")).unwrap();
+            sender
+                .send(told("closed", "198.51.100.4:50000", ""))
+                .unwrap();
         }
         let tally = Arc::new(Tally::default());
         let wanted = Wanted::default();
@@ -182,5 +209,51 @@ mod tests {
         let second = next(&mut receiver, &wanted, &tally).await;
         assert!(format!("{second:?}").contains("closed"), "{second:?}");
         assert_eq!(tally.missed_by_followers.value(), 6);
+    }
+
+    fn wants(refused: bool, client: &str, name: &str, told: &Told) -> bool {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let filter = Filter {
+            refused,
+            client: text(client),
+            name: text(name),
+        };
+        Wanted::new(filter).unwrap().wants(told)
+    }
+
+    #[test]
+    fn filters_hold_together() {
+        let six = told("refused", "[2001:db8::7]:50000", "Shop.Apps.example.org");
+        assert!(wants(true, "2001:db8::/32", "shop.apps.example.org", &six));
+        assert!(wants(
+            false,
+            "[2001:db8::7]:50000",
+            "*.apps.example.org",
+            &six
+        ));
+        assert!(!wants(true, "2001:db8::8", "", &six));
+        assert!(!wants(true, "", "*.other.example.org", &six));
+        let four = told("opened", "198.51.100.4:50000", "*.apps.example.org");
+        assert!(!wants(true, "", "", &four), "not refused");
+        assert!(
+            wants(false, "198.51.100.0/24", "*.apps.example.org", &four),
+            "as listed"
+        );
+        let nothing = told("refused", "198.51.100.4:50000", "");
+        assert!(!wants(true, "", "*.example.org", &nothing));
+    }
+
+    #[test]
+    fn a_filter_that_means_nobody_is_an_error() {
+        let filter = Filter {
+            client: Some(String::from("198.51.100")),
+            ..Filter::default()
+        };
+        assert!(
+            Wanted::new(filter)
+                .unwrap_err()
+                .message
+                .contains("198.51.100")
+        );
     }
 }

@@ -17,6 +17,7 @@ use crate::config::model::Node;
 use crate::dataplane::flows::{self, Filter, OpenFlow};
 use crate::dataplane::pins::Pins;
 use crate::explain::{self, Question};
+use crate::health::report::Report;
 use crate::status::{self, Status};
 
 type Answer = Result<Json<Value>, Problem>;
@@ -99,9 +100,10 @@ pub async fn routes(State(shared): State<Shared>) -> Answer {
     Ok(Json(json!({ "routes": all })))
 }
 
-fn node_of(node: &Node, status: &Status, of_node: &[&OpenFlow]) -> Value {
+fn node_of(node: &Node, pool: &str, status: &Status, of_node: &[&OpenFlow]) -> Value {
     let address = node.address.get_ref().to_string();
     let counted = status.nodes.iter().find(|one| one.address == address);
+    let health = counted.and_then(|one| one.health.iter().find(|own| own.pool == pool));
     let flows = of_node
         .iter()
         .filter(|flow| flow.node_address == Some(*node.address.get_ref()))
@@ -111,7 +113,9 @@ fn node_of(node: &Node, status: &Status, of_node: &[&OpenFlow]) -> Value {
         "address": address,
         "state": word(node.state),
         "weight": node.weight,
+        "health": health,
         "reachable": counted.map(|one| one.reachable),
+        "tunnel": counted.map(|one| &one.tunnel),
         "accepted": counted.map(|one| one.accepted),
         "syn_timeouts": counted.map(|one| one.syn_timeouts),
         "syn_resets": counted.map(|one| one.syn_resets),
@@ -131,12 +135,17 @@ async fn pools_of(shared: &Shared) -> Result<(Look, Vec<Value>), Problem> {
         let nodes: Vec<_> = own
             .nodes
             .iter()
-            .map(|node| node_of(node, &status, &of_pool))
+            .map(|node| node_of(node, name, &status, &of_pool))
             .collect();
+        let report = status.pools.iter().find(|one| one.name == *name);
         json!({
             "name": name,
             "client_address": own.client_address,
             "balance": own.balance,
+            "check": own.health.check,
+            "when_empty": own.when_empty,
+            "available": report.map(|one| one.available),
+            "refusing": report.map(|one| one.refusing),
             "flows": of_pool.len(),
             "nodes": nodes,
         })
@@ -171,21 +180,41 @@ async fn open_flows(look: &Look) -> Result<Vec<OpenFlow>, Problem> {
     aside(move || flows::list(&pins, &registry)).await
 }
 
+/// The parameters of `GET /v1/flows`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flows {
+    client: Option<String>,
+    name: Option<String>,
+    node: Option<String>,
+    /// Only so many, those that have carried most bytes.
+    busiest: Option<usize>,
+}
+
 /// `GET /v1/flows`
-pub async fn flows(State(shared): State<Shared>, Parameters(filter): Parameters<Filter>) -> Answer {
+pub async fn flows(State(shared): State<Shared>, Parameters(asked): Parameters<Flows>) -> Answer {
+    let filter = Filter {
+        client: asked.client,
+        name: asked.name,
+        node: asked.node,
+    };
     if !filter.is_sound() {
         return Err(unsound());
     }
     let look = shared.orders.look().await?;
     let mut flows = open_flows(&look).await?;
     flows.retain(|flow| filter.means(flow));
+    if let Some(busiest) = asked.busiest {
+        flows.sort_by_key(|flow| std::cmp::Reverse(flow.up_bytes + flow.down_bytes));
+        flows.truncate(busiest);
+    }
     to_json(&json!({ "flows": flows }))
 }
 
 /// The client filter is not an address.
 pub(super) fn unsound() -> Problem {
     Problem::bad_request("`client` is not an address")
-        .fix("write it like 198.51.100.4, 198.51.100.4:50000 or [2001:db8::7]:50000")
+        .fix("write 198.51.100.4, 198.51.100.0/24, 198.51.100.4:50000 or [2001:db8::7]:50000")
 }
 
 /// The parameters of `GET /v1/explain`.
@@ -213,7 +242,9 @@ pub async fn explain(
         port: asked.port,
     };
     let pins = Pins::new(look.place.bpffs());
-    let answer =
-        aside(move || explain::explain(&question, &look.config, &look.registry, &pins)).await?;
-    to_json(&answer)
+    let answer = aside(move || {
+        let health = Report::load(&look.place.health()).unwrap_or_default();
+        explain::explain(&question, &look.config, &look.registry, &pins, &health)
+    });
+    to_json(&answer.await?)
 }

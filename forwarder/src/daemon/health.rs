@@ -1,17 +1,21 @@
-//! Health, followed: tables, refusals, resets.
+//! Health, followed: tables, refusals, resets; and what tunnels say about their peers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use forwarder_common::abi::NodeStats;
+use tokio::sync::mpsc::Sender;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Daemon;
 use crate::dataplane::clock::monotonic;
 use crate::dataplane::{DataplaneError, flows, plan};
+use crate::health::tunnel::{self, Reading};
 use crate::health::{Dead, Finding, REFUSAL, Ways};
-use crate::link::Network;
+use crate::link::{Network, wireguard};
+use crate::units;
 
 /// What is in force because of health.
 #[derive(Debug, Default)]
@@ -37,7 +41,7 @@ impl Daemon {
             Err(error) => error!(error = &error as &dyn std::error::Error, "health"),
         }
         self.follow_health();
-        self.health.save();
+        self.health.save(&self.config);
     }
 
     /// Interfaces that lead to nodes, for their checks.
@@ -56,7 +60,7 @@ impl Daemon {
         self.health.follow(&self.config);
         self.health.set_ways(self.ways(&self.network));
         self.follow_health();
-        self.health.save();
+        self.health.save(&self.config);
     }
 
     fn node_stats(&self) -> Result<HashMap<SocketAddr, NodeStats>, DataplaneError> {
@@ -99,6 +103,50 @@ impl Daemon {
         self.following.refused = refused.into_iter().map(str::to_owned).collect();
         self.following.renewed = Some(Instant::now());
         Ok(())
+    }
+
+    /// Asks the tunnels about their peers, on another thread: one in user space may take its time.
+    pub(super) fn ask_tunnels(&self, to: &Sender<Vec<Reading>>) {
+        let tunnels = self.config.entrance.tunnels.iter();
+        let there = tunnels.filter_map(|name| self.network.link(name.get_ref()));
+        let there: Vec<_> = there
+            .map(|link| (link.name.clone(), link.wireguard))
+            .collect();
+        let to = to.clone();
+        tokio::task::spawn_blocking(move || {
+            let readings = there.into_iter().map(|(interface, in_kernel)| Reading {
+                answer: wireguard::ask(&interface, in_kernel),
+                interface,
+            });
+            // The daemon stopped meanwhile: nobody wants them any more.
+            let _ = to.blocking_send(readings.collect());
+        });
+    }
+
+    /// The tunnels have answered.
+    pub(super) fn tunnels_answered(&mut self, readings: &[Reading]) {
+        let (ways, former) = (self.ways(&self.network), self.health.tunnels());
+        let now = SystemTime::now();
+        let (tunnels, changes) = tunnel::report(&self.config, &ways, readings, former, now);
+        self.health.set_tunnels(tunnels);
+        for change in changes {
+            let (tunnel, node) = (change.interface, change.node);
+            let handshake = change.age.map_or_else(|| String::from("never"), units::age);
+            if change.silent {
+                warn!(
+                    tunnel,
+                    node,
+                    handshake,
+                    "the WireGuard peer of a node does not answer: packets are sent to it, but its last handshake is more than {} s ago",
+                    tunnel::SESSION.as_secs()
+                );
+            } else {
+                info!(
+                    tunnel,
+                    node, handshake, "the WireGuard peer of a node answers again"
+                );
+            }
+        }
     }
 
     /// Ends the flows of a node on another thread: there may be many.

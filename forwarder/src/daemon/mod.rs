@@ -58,6 +58,9 @@ const KEYS: Duration = Duration::from_secs(60);
 /// How often the network is looked at although nothing was heard: a message may have been lost.
 const RESURVEY: Duration = Duration::from_secs(60);
 
+/// How often tunnels are asked about their peers. Handshakes are two minutes apart.
+const TUNNELS: Duration = Duration::from_secs(5);
+
 /// Why the daemon cannot start, or had to stop.
 #[derive(Debug, Error)]
 pub enum DaemonError {
@@ -199,7 +202,7 @@ impl Daemon {
         daemon.follow_network(true).await?;
         daemon.dataplane.publish()?;
         daemon.follow_armour();
-        daemon.health.save();
+        daemon.health.save(&daemon.config);
         daemon.pulse.in_step(&daemon.missing);
         daemon.metrics.listen(daemon.config.metrics);
         daemon.follow_files();
@@ -233,6 +236,9 @@ impl Daemon {
         let mut poll = every(nodes::POLL);
         let mut heartbeat = every(beat.map_or(RESURVEY, |timeout| timeout / 2));
         let (swept_to, mut swept) = tokio::sync::mpsc::channel(1);
+        let mut tunnels = every(TUNNELS);
+        let (asked_to, mut asked) = tokio::sync::mpsc::channel(1);
+        self.ask_tunnels(&asked_to);
         self.tell_systemd(&[NotifyState::Ready]);
         loop {
             tokio::select! {
@@ -284,6 +290,8 @@ impl Daemon {
                     self.telling.tell_dropped();
                     self.watch_for_floods();
                 }
+                _ = tunnels.tick() => self.ask_tunnels(&asked_to),
+                Some(readings) = asked.recv() => self.tunnels_answered(&readings),
                 _ = resurvey.tick() => self.keep_up().await,
                 _ = heartbeat.tick() => if beat.is_some() {
                     self.tell_systemd(&[NotifyState::Watchdog]);

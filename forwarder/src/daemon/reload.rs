@@ -324,6 +324,12 @@ fn save_edits(at: &Path, sources: &Sources, edits: &[Edit]) -> std::io::Result<(
     std::fs::rename(&new, at)
 }
 
+/// The edits that a daemon left or still has, for whoever only looks.
+pub fn edits_in_use(at: &Path) -> Vec<Edit> {
+    let read = || -> Option<Saved> { serde_json::from_slice(&std::fs::read(at).ok()?).ok() };
+    read().map_or_else(Vec::new, |saved| saved.edits)
+}
+
 fn load_edits(at: &Path, sources: &Sources) -> Vec<Edit> {
     let read = || -> Option<Saved> { serde_json::from_slice(&std::fs::read(at).ok()?).ok() };
     let Some(saved) = read() else {

@@ -239,6 +239,7 @@ mod tests {
             name: String::from("x0"),
             ifindex: 7,
             kind,
+            wireguard: false,
             mtu: 1_500,
             up: true,
             addresses: Vec::new(),

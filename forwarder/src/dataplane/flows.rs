@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::str::FromStr;
 use std::time::Duration;
 
 use aya::maps::IterableMap;
 use forwarder_common::abi::{Flow, FlowKey, map, state};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use tracing::{debug, info};
 
 use super::batch;
@@ -52,11 +55,59 @@ pub struct OpenFlow {
     pub configured: bool,
 }
 
+/// One client or many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// One connection: `198.51.100.4:50000`, `[2001:db8::7]:50000`.
+    Socket(SocketAddr),
+    /// One address: `198.51.100.4`, `2001:db8::7`.
+    Address(IpAddr),
+    /// A network: `198.51.100.0/24`, `2001:db8::/32`.
+    Net(IpNet),
+}
+
+/// A text that means no client.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "`{0}` is no client; write 198.51.100.4, 198.51.100.0/24, 198.51.100.4:50000 or [2001:db8::7]:50000"
+)]
+pub struct NoClient(String);
+
+impl FromStr for Clients {
+    type Err = NoClient;
+
+    fn from_str(text: &str) -> Result<Self, NoClient> {
+        // Clients are IPv4 where they can be, so a mapped address must be too.
+        let address = text
+            .parse()
+            .map(|ip: IpAddr| Self::Address(ip.to_canonical()));
+        let address = address.or_else(|_| text.parse().map(Self::Socket));
+        let address = address.ok().or_else(|| text.parse().map(Self::Net).ok());
+        address.ok_or_else(|| NoClient(text.to_owned()))
+    }
+}
+
+impl Clients {
+    /// Whether it means this one.
+    pub fn hold(&self, client: SocketAddr) -> bool {
+        match self {
+            Self::Socket(own) => *own == client,
+            Self::Address(own) => *own == client.ip(),
+            Self::Net(net) => net.contains(&client.ip()),
+        }
+    }
+}
+
+/// Whether a filter that a person typed means `client`; one that cannot be read means nobody.
+pub fn selects_client(filter: &str, client: SocketAddr) -> bool {
+    Clients::from_str(filter).is_ok_and(|own| own.hold(client))
+}
+
 /// Which flows are meant; absent filters mean all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// The client's address, or address and port.
+    /// The clients, as [`Clients`] are written.
     pub client: Option<String>,
     /// The name as listed.
     pub name: Option<String>,
@@ -72,9 +123,8 @@ impl Filter {
 
     /// Whether the client filter can mean a client at all.
     pub fn is_sound(&self) -> bool {
-        let address =
-            |text: &String| text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok();
-        self.client.as_ref().is_none_or(address)
+        let client = self.client.as_deref();
+        client.is_none_or(|text| Clients::from_str(text).is_ok())
     }
 
     /// Whether it means this flow.
@@ -90,7 +140,7 @@ impl Filter {
         };
         self.client
             .as_ref()
-            .is_none_or(|client| selects(client, "", flow.client))
+            .is_none_or(|client| selects_client(client, flow.client))
             && self.name.as_ref().is_none_or(name)
             && self.node.as_ref().is_none_or(node)
     }
@@ -242,5 +292,41 @@ mod tests {
         assert!(!filter("", "a.example.org", "").means(&flow()));
         assert!(!filter("", "", "10.0.0.4").means(&flow()));
         assert!(!filter("nonsense", "", "").is_sound());
+        assert!(filter("198.51.100.0/24", "", "").means(&flow()));
+        assert!(!filter("198.51.101.0/24", "", "").means(&flow()));
+    }
+
+    #[test]
+    fn clients_are_written_in_many_ways() {
+        let client: SocketAddr = "[2001:db8::7]:50000".parse().unwrap();
+        for same in [
+            "2001:db8::7",
+            "2001:0DB8:0:0::7",
+            "[2001:db8::7]:50000",
+            "2001:db8::/32",
+            "2001:db8::7/128",
+            "::/0",
+        ] {
+            assert!(selects_client(same, client), "{same}");
+        }
+        for other in [
+            "2001:db8::8",
+            "[2001:db8::7]:50001",
+            "2001:db9::/32",
+            "0.0.0.0/0",
+            "198.51.100.4",
+            "[2001:db8::7]",
+            "2001:db8::/129",
+            "",
+        ] {
+            assert!(!selects_client(other, client), "{other}");
+        }
+        let v4 = "198.51.100.4:1".parse().unwrap();
+        assert!(selects_client("::ffff:198.51.100.4", v4));
+        let error = Clients::from_str("some one").unwrap_err().to_string();
+        assert!(
+            error.contains("`some one`") && error.contains("/24"),
+            "{error}"
+        );
     }
 }

@@ -13,6 +13,8 @@ mod expiry;
 pub mod report;
 pub mod state;
 mod tls;
+pub mod tunnel;
+pub mod words;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -28,11 +30,12 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use self::check::{Method, Outcome};
-use self::report::{LastCheck, NodeReport, Report};
+use self::report::{Counts, LastCheck, NodeReport, PoolReport, Report};
 use self::state::{Cause, Change, Limits, NodeState};
 use self::tls::Trust;
+use self::tunnel::TunnelReport;
 use crate::config::Config;
-use crate::config::model::{Check, Node, OnDown, Pool, WhenEmpty};
+use crate::config::model::{Check, Node, NodeState as Operator, OnDown, Pool, WhenEmpty};
 use crate::dataplane::weights::Weights;
 
 /// How often counters are looked at and shares follow the clock.
@@ -69,6 +72,7 @@ struct Watched {
     name: String,
     node: SocketAddr,
     limits: Limits,
+    operator: Operator,
     passive: bool,
     on_down: OnDown,
     state: NodeState,
@@ -78,6 +82,7 @@ struct Watched {
     expires: Option<SystemTime>,
     /// Failed and accepted connections at the last look.
     counted: Option<[u64; 2]>,
+    counts: Counts,
     now: Arc<Notify>,
 }
 
@@ -89,9 +94,11 @@ pub struct Health {
     ways: watch::Sender<Option<Ways>>,
     /// The checks; dropped, they end.
     tasks: JoinSet<()>,
+    /// What is known about the tunnels.
+    tunnels: Vec<TunnelReport>,
     file: PathBuf,
-    /// Whether the file is behind.
-    stale_file: bool,
+    /// What stands in the file.
+    saved: Option<Report>,
 }
 
 impl Health {
@@ -105,13 +112,15 @@ impl Health {
             findings: mpsc::channel(1).1,
             ways: watch::Sender::default(),
             tasks: JoinSet::new(),
+            tunnels: left.tunnels.clone(),
             file,
-            stale_file: true,
+            saved: None,
         };
         health.follow(config);
         for own in &mut health.watched {
             // What began in the future was written under another clock.
             let known = left.of(&own.pool, own.node);
+            own.counts = known.map_or_else(Counts::default, |known| known.counts);
             let Some(known) = known.filter(|known| known.since <= wall) else {
                 continue;
             };
@@ -138,7 +147,6 @@ impl Health {
         self.tasks = JoinSet::new();
         let (to, findings) = mpsc::channel(64);
         self.findings = findings;
-        self.stale_file = true;
         for (at, pool) in config.pools.iter().enumerate() {
             let method = (pool.health.check != Check::None).then(|| method(config, at, pool));
             for node in &pool.nodes {
@@ -185,12 +193,15 @@ impl Health {
         let error = result.as_ref().err().map(ToString::to_string);
         let change = own.state.check(result.is_ok(), Instant::now(), &own.limits);
         own.expires = expires.or(own.expires);
+        match result {
+            Ok(()) => own.counts.passed += 1,
+            Err(_) => own.counts.failed += 1,
+        }
         own.last = Some(LastCheck {
             at: SystemTime::now(),
             took,
             error,
         });
-        self.stale_file = true;
         change.and_then(|change| own.changed(change))
     }
 
@@ -210,7 +221,6 @@ impl Health {
             if let Some(change) = change.or_else(|| own.state.tick(now, &own.limits)) {
                 // Clients alone never reset a node's connections.
                 own.changed(change);
-                self.stale_file = true;
             }
         }
     }
@@ -263,13 +273,47 @@ impl Health {
         empty.map(|pool| pool.name.get_ref().as_str()).collect()
     }
 
+    /// What has been found out about the tunnels.
+    pub fn set_tunnels(&mut self, tunnels: Vec<TunnelReport>) {
+        self.tunnels = tunnels;
+    }
+
+    /// What was found out about the tunnels at last.
+    pub fn tunnels(&self) -> &[TunnelReport] {
+        &self.tunnels
+    }
+
+    fn pools(&self, config: &Config) -> Vec<PoolReport> {
+        let refused = self.refused(config);
+        let down: BTreeSet<(&str, SocketAddr)> = self
+            .watched
+            .iter()
+            .filter(|own| own.state.down().is_some())
+            .map(|own| (own.pool.as_str(), own.node))
+            .collect();
+        let pools = config.pools.iter().map(|pool| {
+            let name = pool.name.get_ref();
+            let works = |node: &&Node| {
+                node.share() > 0 && !down.contains(&(name.as_str(), *node.address.get_ref()))
+            };
+            PoolReport {
+                name: name.clone(),
+                nodes: pool.nodes.len(),
+                available: pool.nodes.iter().filter(works).count(),
+                refusing: refused.contains(name.as_str()),
+            }
+        });
+        pools.collect()
+    }
+
     /// What is known, for people and metrics.
-    pub fn report(&self) -> Report {
+    pub fn report(&self, config: &Config) -> Report {
         let now = Instant::now();
         let nodes = self.watched.iter().map(|own| NodeReport {
             pool: own.pool.clone(),
             name: own.name.clone(),
             address: own.node,
+            operator: own.operator,
             state: report::State::of(
                 &own.state,
                 own.limits.interval.is_some(),
@@ -280,19 +324,26 @@ impl Health {
             since: own.since,
             last: own.last.clone(),
             certificate_expires: own.expires,
+            counts: own.counts,
         });
         Report {
             nodes: nodes.collect(),
+            pools: self.pools(config),
+            tunnels: self.tunnels.clone(),
         }
     }
 
     /// Writes the report where `status` finds it, if there is anything new.
-    pub fn save(&mut self) {
-        if std::mem::take(&mut self.stale_file)
-            && let Err(error) = self.report().save(&self.file)
-        {
+    pub fn save(&mut self, config: &Config) {
+        let report = self.report(config);
+        if self.saved.as_ref() == Some(&report) {
+            return;
+        }
+        if let Err(error) = report.save(&self.file) {
             warn!(path = %self.file.display(), %error, "health is not written");
         }
+        // Not tried again and again where it cannot be written: only with the next news.
+        self.saved = Some(report);
     }
 }
 
@@ -304,6 +355,11 @@ impl Watched {
         let error = last
             .and_then(|last| last.error.as_deref())
             .unwrap_or_default();
+        match change {
+            Change::Up => self.counts.ups += 1,
+            Change::Down(_) => self.counts.downs += 1,
+            Change::Confirmed => {}
+        }
         match change {
             Change::Up => info!(pool, node, %address, "node is up"),
             Change::Down(Cause::Check) => warn!(pool, node, %address, error, "node is down"),
@@ -336,6 +392,7 @@ fn watched(pool: &Pool, node: &Node, former: Option<Watched>) -> Watched {
             interval: (checks.check != Check::None).then_some(checks.interval),
             slow_start: pool.slow_start,
         },
+        operator: node.state,
         passive: checks.passive,
         on_down: pool.on_down,
         state: NodeState::default(),
@@ -343,6 +400,7 @@ fn watched(pool: &Pool, node: &Node, former: Option<Watched>) -> Watched {
         last: None,
         expires: None,
         counted: None,
+        counts: Counts::default(),
         now: Arc::new(Notify::new()),
     };
     match former {
@@ -352,6 +410,7 @@ fn watched(pool: &Pool, node: &Node, former: Option<Watched>) -> Watched {
             last: former.last,
             expires: former.expires,
             counted: former.counted,
+            counts: former.counts,
             ..fresh
         },
         None => fresh,

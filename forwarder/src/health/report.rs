@@ -10,12 +10,32 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::expiry::unix;
 use super::state::{Cause, NodeState};
+use super::tunnel::TunnelReport;
+use crate::config::model::NodeState as Operator;
 
-/// Every node of every pool.
+/// Every node of every pool, the pools, and what leads to them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
     /// In the order of the configuration.
     pub nodes: Vec<NodeReport>,
+    /// In the order of the configuration.
+    pub pools: Vec<PoolReport>,
+    /// In the order of the configuration.
+    pub tunnels: Vec<TunnelReport>,
+}
+
+/// A pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// Its name.
+    pub name: String,
+    /// Its nodes.
+    pub nodes: usize,
+    /// Those that work and that their operator lets take new connections.
+    pub available: usize,
+    /// Whether new connections are refused because no node works (`when_empty = "refuse"`).
+    pub refusing: bool,
 }
 
 /// A node of a pool. Times are whole seconds since 1970.
@@ -27,6 +47,9 @@ pub struct NodeReport {
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
+    /// Whether its operator lets it take new connections.
+    #[serde(default)]
+    pub operator: Operator,
     /// Whether it works.
     pub state: State,
     /// Who says that it does not.
@@ -41,6 +64,22 @@ pub struct NodeReport {
     /// When its certificate expires.
     #[serde(serialize_with = "some_to_unix", deserialize_with = "some_from_unix")]
     pub certificate_expires: Option<SystemTime>,
+    /// What was counted, by former daemons too.
+    #[serde(default)]
+    pub counts: Counts,
+}
+
+/// What is counted about a node of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Checks that succeeded.
+    pub passed: u64,
+    /// Checks that failed.
+    pub failed: u64,
+    /// Times it came back.
+    pub ups: u64,
+    /// Times it was taken out.
+    pub downs: u64,
 }
 
 /// Whether a node works.
@@ -81,13 +120,16 @@ impl State {
         }
     }
 
-    /// The word in tables.
-    pub fn word(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Up, Self::Down, Self::Unchecked, Self::Unwatched];
+
+    /// The word in JSON and metrics.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Up => "up",
-            Self::Down => "DOWN",
-            Self::Unchecked => "?",
-            Self::Unwatched => "-",
+            Self::Down => "down",
+            Self::Unchecked => "unchecked",
+            Self::Unwatched => "unwatched",
         }
     }
 }
@@ -96,6 +138,11 @@ impl NodeReport {
     /// Whether it does not work.
     pub fn is_down(&self) -> bool {
         self.state == State::Down
+    }
+
+    /// Since when it is in its state, seen at `now`.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.since).unwrap_or_default()
     }
 }
 
@@ -130,11 +177,16 @@ fn from_unix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D
     Ok(time.unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
-fn some_to_unix<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn some_to_unix<S: Serializer>(
+    time: &Option<SystemTime>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     time.map(unix).serialize(to)
 }
 
-fn some_from_unix<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SystemTime>, D::Error> {
+pub(super) fn some_from_unix<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<SystemTime>, D::Error> {
     let seconds = Option::<u64>::deserialize(from)?;
     Ok(seconds.and_then(|own| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(own))))
 }
@@ -159,6 +211,7 @@ mod tests {
             pool: String::from("k3s"),
             name: String::from("a"),
             address: "10.0.0.2:443".parse().unwrap(),
+            operator: Operator::Drain,
             state: State::Down,
             cause: Some(Cause::Clients),
             share: 0,
@@ -169,13 +222,32 @@ mod tests {
                 error: Some(String::from("HTTP status 503")),
             }),
             certificate_expires: Some(at(1_800_000_000)),
+            counts: Counts {
+                passed: 1,
+                failed: 2,
+                ups: 3,
+                downs: 4,
+            },
         };
-        let report = Report { nodes: vec![node] };
+        let pool = PoolReport {
+            name: String::from("k3s"),
+            nodes: 1,
+            available: 0,
+            refusing: true,
+        };
+        let report = Report {
+            nodes: vec![node],
+            pools: vec![pool],
+            tunnels: vec![crate::health::tunnel::tests::report()],
+        };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("health.json");
         assert_eq!(Report::load(&path), None);
         report.save(&path).unwrap();
         assert_eq!(Report::load(&path), Some(report));
+        // As a daemon of an older version left it.
+        fs::write(&path, r#"{"nodes":[]}"#).unwrap();
+        assert_eq!(Report::load(&path), Some(Report::default()));
         fs::write(&path, "{").unwrap();
         assert_eq!(Report::load(&path), None, "damaged");
     }

@@ -116,7 +116,7 @@ async fn clients_connections_take_nodes_out_but_refuse_no_pool() {
     (failed.syn_timeouts, failed.syn_resets) = (1, 2);
     health.poll(&stats);
     assert_eq!(weights(&health, &config), [0, 999, 333, 1]);
-    let report = health.report();
+    let report = health.report(&config);
     assert_eq!(report.nodes[0].state, State::Down);
     assert_eq!(report.nodes[0].cause, Some(Cause::Clients));
     assert_eq!(report.nodes[1].state, State::Unwatched);
@@ -124,7 +124,13 @@ async fn clients_connections_take_nodes_out_but_refuse_no_pool() {
         stats.syn_timeouts += 3;
     }
     health.poll(&stats);
-    assert!(health.report().nodes.iter().all(|node| node.is_down()));
+    assert!(
+        health
+            .report(&config)
+            .nodes
+            .iter()
+            .all(|node| node.is_down())
+    );
     assert_eq!(weights(&health, &config), [1, 3, 1, 1], "all are tried");
     assert!(health.refused(&config).is_empty(), "nothing checked them");
 }
@@ -148,7 +154,7 @@ async fn what_a_daemon_knew_is_known_to_the_next_one() {
     let file = folder.path().join("health.json");
     let mut former = Health::new(&config, file.clone());
     former.checked(finding(2, false));
-    former.save();
+    former.save(&config);
     drop(former);
     let mut next = Health::new(&config, file);
     assert_eq!(weights(&next, &config), [333, 999, 0, 1]);
@@ -165,10 +171,10 @@ async fn a_restart_does_not_let_one_failure_take_a_node_out() {
     let file = folder.path().join("health.json");
     let mut former = Health::new(&config, file.clone());
     former.checked(finding(1, true));
-    former.save();
+    former.save(&config);
     drop(former);
     let mut next = Health::new(&config, file);
-    assert_eq!(next.report().nodes[1].state, State::Up);
+    assert_eq!(next.report(&config).nodes[1].state, State::Up);
     for _ in 0..2 {
         assert_eq!(next.checked(finding(1, false)), None);
         assert_eq!(weights(&next, &config), [1, 3, 1, 1]);
@@ -184,8 +190,8 @@ async fn another_configuration_keeps_what_is_known() {
     health.checked(finding(0, false));
     let fewer = parse(CHECKED);
     health.follow(&fewer);
-    assert!(health.report().nodes[0].is_down());
-    assert_eq!(health.report().nodes.len(), 4);
+    assert!(health.report(&config).nodes[0].is_down());
+    assert_eq!(health.report(&config).nodes.len(), 4);
 }
 
 #[tokio::test]
@@ -202,9 +208,14 @@ async fn nodes_are_checked_and_found() {
         let finding = tokio::time::timeout(Duration::from_secs(10), health.next()).await;
         health.checked(finding.unwrap());
     }
-    let states: Vec<State> = health.report().nodes.iter().map(|own| own.state).collect();
+    let states: Vec<State> = health
+        .report(&config)
+        .nodes
+        .iter()
+        .map(|own| own.state)
+        .collect();
     assert_eq!(states, [State::Down, State::Up, State::Down, State::Down]);
-    let last = health.report().nodes[0].last.clone().unwrap();
+    let last = health.report(&config).nodes[0].last.clone().unwrap();
     let error = last.error.unwrap_or_default();
     assert!(error.contains("refused"), "{error}");
 }

@@ -5,6 +5,7 @@
 
 pub mod survey;
 pub mod watch;
+pub mod wireguard;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -34,6 +35,8 @@ pub struct Link {
     pub ifindex: u32,
     /// What its packets begin with.
     pub kind: LinkKind,
+    /// Whether it is a WireGuard tunnel of the kernel.
+    pub wireguard: bool,
     /// Largest IP packet.
     pub mtu: u32,
     /// Whether it is administratively up.

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressScope,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType,
 };
@@ -101,10 +101,14 @@ impl Surveyor {
 fn link(message: &LinkMessage) -> Option<Link> {
     let mut name = None;
     let mut mtu = None;
+    let mut wireguard = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
+            LinkAttribute::LinkInfo(infos) => {
+                wireguard = infos.contains(&LinkInfo::Kind(InfoKind::Wireguard));
+            }
             _ => {}
         }
     }
@@ -112,6 +116,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         name: name?,
         ifindex: message.header.index,
         kind: LinkKind::from_arphrd(u16::from(message.header.link_layer_type)),
+        wireguard,
         mtu: mtu?,
         up: message.header.flags.contains(LinkFlags::Up),
         addresses: Vec::new(),

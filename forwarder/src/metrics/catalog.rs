@@ -70,6 +70,9 @@ impl Metric {
 /// Labels of what is counted by path.
 const PATH: &[&str] = &["listener", "route", "pool", "node"];
 
+/// Labels of a node of a pool.
+const NODE: &[&str] = &["pool", "node"];
+
 macro_rules! metrics {
     ($($section:literal { $($constant:ident: $kind:ident $name:literal $([$unit:ident])? ($labels:expr) $help:literal;)+ })+) => {
         $($(
@@ -159,6 +162,42 @@ metrics! {
             "Time from the SYN to the node's answer, of the connections it accepted.";
         NODE_STRAYS: Counter "forwarder_node_strays" (&["node"])
             "Segments from the node that belonged to no connection of its own.";
+    }
+    "Health" {
+        NODE_UP: Gauge "forwarder_node_up" (NODE)
+            "Whether the node is taken to work: 1 or 0. One that nothing checks is, until connections of clients fail.";
+        NODE_HEALTH: Gauge "forwarder_node_health" (&["pool", "node", "state"])
+            "1 for the state the node is in, 0 for the others. State: `up`, `down`, `unchecked` (its first check has not ended), `unwatched` (it has no checks, and nothing speaks against it).";
+        NODE_HEALTH_SINCE: Gauge "forwarder_node_health_since_timestamp" [Seconds] (NODE)
+            "When the node's health changed last, seconds since 1970.";
+        NODE_HEALTH_CHANGES: Counter "forwarder_node_health_changes" (&["pool", "node", "state"])
+            "Times the node was taken out (`down`) and came back (`up`).";
+        NODE_OPERATOR: Gauge "forwarder_node_operator_state" (&["pool", "node", "state"])
+            "1 for what the operator decided, 0 for the others. State: `ready`, `drain`, `maint`.";
+        NODE_SHARE: Gauge "forwarder_node_share_ratio" (NODE)
+            "Share of new connections by health, of what the node's weight says: 0 while it is down, below 1 while it comes back (`slow_start`).";
+        NODE_CHECKS: Counter "forwarder_node_checks" (&["pool", "node", "result"])
+            "Checks that ended. Result: `success`, `failure`.";
+        NODE_CHECK_SECONDS: Gauge "forwarder_node_check_duration" [Seconds] (NODE)
+            "Time that the last check took, failed or not.";
+        NODE_CHECK_TIME: Gauge "forwarder_node_check_timestamp" [Seconds] (NODE)
+            "When the last check ended, seconds since 1970.";
+        NODE_CERTIFICATE: Gauge "forwarder_node_certificate_expiry_timestamp" [Seconds] (NODE)
+            "When the certificate that the node showed to its check expires, seconds since 1970. Only where checks speak TLS.";
+        POOL_NODES: Gauge "forwarder_pool_nodes" (&["pool"])
+            "Nodes of the pool.";
+        POOL_AVAILABLE: Gauge "forwarder_pool_nodes_available" (&["pool"])
+            "Nodes of the pool that work and that their operator lets take new connections.";
+        POOL_REFUSING: Gauge "forwarder_pool_refusing" (&["pool"])
+            "Whether new connections are refused because no node works (`when_empty = \"refuse\"`): 1 or 0.";
+    }
+    "Tunnels" {
+        TUNNEL_KNOWN: Gauge "forwarder_tunnel_peers_known" (&["interface"])
+            "Whether the tunnel tells about its peers: 1 (WireGuard of the kernel, or of a program that answers at its socket) or 0 (others, like Tailscale).";
+        TUNNEL_HANDSHAKE: Gauge "forwarder_tunnel_last_handshake_timestamp" [Seconds] (&["interface", "node"])
+            "Last handshake of the WireGuard peer that leads to the node, seconds since 1970; 0: never. Missing where it is not known. WireGuard shakes hands only while there is something to send, so age alone is no fault.";
+        TUNNEL_SILENT: Gauge "forwarder_tunnel_peer_silent" (&["interface", "node"])
+            "Whether the peer that leads to the node is sent to although its last handshake is more than 180 seconds ago: 1 or 0.";
     }
     "Kernel side" {
         ATTACHED: Gauge "forwarder_attached" (&["interface", "side"])

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use forwarder_common::verdict::DropReason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, MetricEncoder, NoLabelSet,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
 };
 use prometheus_client::registry::Registry;
 
@@ -21,8 +21,8 @@ const FIRST_BUCKET: f64 = 0.000_25;
 
 /// A snapshot and what the daemon knows beside it.
 #[derive(Debug)]
-struct Page {
-    snapshot: Snapshot,
+pub(super) struct Page {
+    pub(super) snapshot: Snapshot,
     ready: bool,
     tally: Arc<Tally>,
 }
@@ -41,7 +41,7 @@ pub fn page(snapshot: Snapshot, ready: bool, tally: Arc<Tally>) -> Result<String
 }
 
 /// Whether a reason ends a connection, rather than a packet.
-fn is_refusal(reason: DropReason) -> bool {
+pub(crate) fn is_refusal(reason: DropReason) -> bool {
     use DropReason as R;
     match reason {
         R::NotTls | R::MalformedHello | R::HelloTooLong | R::NoServerName | R::BadServerName => {
@@ -60,13 +60,13 @@ fn is_refusal(reason: DropReason) -> bool {
 }
 
 /// One metric while its values are written.
-struct Family<'a> {
+pub(super) struct Family<'a> {
     metric: &'static Metric,
     encoder: MetricEncoder<'a>,
 }
 
 /// The values of a metric's labels.
-type Values<'a> = &'a [&'a str];
+pub(super) type Values<'a> = &'a [&'a str];
 
 impl Family<'_> {
     fn labels<'v>(&self, values: Values<'v>) -> Vec<(&'static str, &'v str)> {
@@ -75,7 +75,7 @@ impl Family<'_> {
         labels.zip(values.iter().copied()).collect()
     }
 
-    fn counter(&mut self, values: Values<'_>, value: u64) -> fmt::Result {
+    pub(super) fn counter(&mut self, values: Values<'_>, value: u64) -> fmt::Result {
         self.count(values, &value)
     }
 
@@ -95,11 +95,19 @@ impl Family<'_> {
         }
     }
 
-    fn gauge(&mut self, values: Values<'_>, value: u64) -> fmt::Result {
+    pub(super) fn gauge(&mut self, values: Values<'_>, value: u64) -> fmt::Result {
+        self.level(values, &value)
+    }
+
+    pub(super) fn real(&mut self, values: Values<'_>, value: f64) -> fmt::Result {
+        self.level(values, &value)
+    }
+
+    fn level(&mut self, values: Values<'_>, value: &impl EncodeGaugeValue) -> fmt::Result {
         let labels = self.labels(values);
         match values {
-            [] => self.encoder.encode_gauge(&value),
-            _ => self.encoder.encode_family(&labels)?.encode_gauge(&value),
+            [] => self.encoder.encode_gauge(value),
+            _ => self.encoder.encode_family(&labels)?.encode_gauge(value),
         }
     }
 
@@ -118,7 +126,7 @@ impl Family<'_> {
     }
 }
 
-fn family<'a>(
+pub(super) fn family<'a>(
     encoder: &'a mut DescriptorEncoder<'_>,
     metric: &'static Metric,
 ) -> Result<Family<'a>, fmt::Error> {
@@ -139,6 +147,8 @@ impl Collector for Page {
         self.listeners(&mut encoder)?;
         self.drops(&mut encoder)?;
         self.nodes(&mut encoder)?;
+        self.health(&mut encoder)?;
+        self.tunnels(&mut encoder)?;
         self.kernel(&mut encoder)?;
         self.daemon(&mut encoder)
     }

@@ -6,11 +6,13 @@
 //! ```
 //!
 //! Counters live in the kernel, so they go on over restarts of the daemon, and no packet is slower for being
-//! counted. Only what the kernel cannot know is counted by the daemon ([`tally`]).
+//! counted. Only what the kernel cannot know is counted by the daemon ([`tally`]). What health knows stands in its
+//! report, a file, and goes on too.
 
 pub mod catalog;
 pub mod collect;
-mod process;
+mod health;
+pub mod process;
 pub mod pulse;
 pub mod reference;
 pub mod server;

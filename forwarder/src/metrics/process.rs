@@ -1,4 +1,4 @@
-//! The daemon itself, from `/proc/self` (proc(5)).
+//! The daemon, from `/proc` (proc(5)).
 
 use std::fs;
 
@@ -21,19 +21,25 @@ impl Process {
     /// This process; `None` where `/proc` is not there.
     pub fn read() -> Option<Self> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        let boot = fs::read_to_string("/proc/stat").ok()?;
-        let boot = boot.lines().find_map(|line| line.strip_prefix("btime "))?;
-        let (cpu, start, pages) = fields(&stat)?;
+        let (cpu, _, pages) = fields(&stat)?;
         let limits = fs::read_to_string("/proc/self/limits").ok()?;
         Some(Self {
-            start: boot.trim().parse::<f64>().ok()?
-                + start as f64 / sysconf(libc::_SC_CLK_TCK)? as f64,
+            start: started("self")?,
             cpu: cpu as f64 / sysconf(libc::_SC_CLK_TCK)? as f64,
             resident: pages * sysconf(libc::_SC_PAGESIZE)?,
             open_fds: fs::read_dir("/proc/self/fd").ok()?.count() as u64,
             max_fds: soft_limit(&limits)?,
         })
     }
+}
+
+/// When a process started, seconds since 1970; `None` if there is none of that id.
+pub fn started(pid: &str) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let boot = fs::read_to_string("/proc/stat").ok()?;
+    let boot = boot.lines().find_map(|line| line.strip_prefix("btime "))?;
+    let (_, start, _) = fields(&stat)?;
+    Some(boot.trim().parse::<f64>().ok()? + start as f64 / sysconf(libc::_SC_CLK_TCK)? as f64)
 }
 
 /// Processor time and start in ticks, resident pages.

@@ -25,6 +25,7 @@ use crate::dataplane::expired::{Counts, Expired};
 use crate::dataplane::maps::{CounterMaps, MapsError, OfMap, State, Tables, found};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::registry::{Attachment, Registry, RegistryError};
+use crate::health::report::Report;
 
 /// Why there is nothing to show.
 #[derive(Debug, Error)]
@@ -92,6 +93,8 @@ pub struct Snapshot {
     pub listeners: BTreeMap<String, ListenerStats>,
     /// By node.
     pub nodes: BTreeMap<String, NodeSample>,
+    /// What is known about the health of nodes, pools and tunnels; as the daemon wrote it last.
+    pub health: Report,
     /// By reason.
     pub drops: Vec<(DropReason, u64)>,
     /// The maps that can become full or large.
@@ -133,6 +136,7 @@ impl Snapshot {
             paths: paths(&registry, &counters, &Expired::open(&pins)?, &census)?,
             listeners: listeners(&registry, &counters)?,
             nodes: nodes(&registry, &counters, &tables)?,
+            health: Report::load(&place.health()).unwrap_or_default(),
             drops: counters.drops()?,
             maps: maps(&pins, &tables, &state, &registry, &census)?,
             attachments: registry.attachments,

@@ -42,6 +42,7 @@ fn network() -> Network {
         name: name.to_owned(),
         ifindex,
         kind,
+        wireguard: false,
         mtu,
         up: true,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
