@@ -88,7 +88,7 @@ impl<'a> Forwarder<'a> {
         socket
             .set_nonblocking(true)
             .context(|| "listening for readiness".to_owned())?;
-        let mut command = self.command()?;
+        let mut command = self.beside_wireguard()?;
         command
             .arg("run")
             .env("NOTIFY_SOCKET", &path)
@@ -209,14 +209,37 @@ impl<'a> Forwarder<'a> {
 
     /// The program in the entrance, with this instance's configuration and pins.
     pub fn command(&self) -> Result<Command> {
-        let mut command = match &self.groups {
-            None => self.lab.entrance.command(&self.program)?,
-            Some(groups) => {
-                let mut shell = self.lab.entrance.command("sh")?;
-                let over = "mount --bind \"$0\" /etc/group && exec \"$@\"";
-                shell.args(["-c", over]).arg(groups).arg(&self.program);
-                shell
-            }
+        self.prepared(String::new())
+    }
+
+    /// The same, and it finds the sockets of WireGuard in user space, as it would on one machine.
+    fn beside_wireguard(&self) -> Result<Command> {
+        let sockets = self.lab.wireguard_sockets();
+        if sockets.is_empty() {
+            return self.command();
+        }
+        let links = sockets
+            .iter()
+            .map(|socket| format!("ln -s {} /run/wireguard/ && ", socket.display()));
+        let links: String = links.collect();
+        self.prepared(format!(
+            "mount -t tmpfs tmpfs /run && mkdir /run/wireguard && {links}"
+        ))
+    }
+
+    /// The program after shell commands, each with `&&` behind it, that change what it sees:
+    /// `ip netns exec` gives each program a mount namespace of its own.
+    fn prepared(&self, mut before: String) -> Result<Command> {
+        if let Some(groups) = &self.groups {
+            before += &format!("mount --bind {} /etc/group && ", groups.display());
+        }
+        let mut command = if before.is_empty() {
+            self.lab.entrance.command(&self.program)?
+        } else {
+            let mut shell = self.lab.entrance.command("sh")?;
+            let script = format!("{before}exec \"$0\" \"$@\"");
+            shell.args(["-c", &script]).arg(&self.program);
+            shell
         };
         command
             .arg("--config")

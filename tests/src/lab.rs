@@ -300,6 +300,20 @@ impl Lab {
             .collect()
     }
 
+    /// The control sockets of the entrance's user-space WireGuards: each exists in the mount namespace of its
+    /// program only.
+    #[must_use]
+    pub fn wireguard_sockets(&self) -> Vec<PathBuf> {
+        let ends = self.wireguards();
+        let here = ends.iter().filter(|end| end.at_entrance);
+        here.filter_map(|end| {
+            let pid = end.daemon.as_ref()?.pid();
+            let path = format!("/proc/{pid}/root/run/wireguard/{}.sock", end.interface);
+            Some(PathBuf::from(path))
+        })
+        .collect()
+    }
+
     /// Removes the entrance's WireGuard interface that leads to a node, and makes it anew with the
     /// same name, addresses and keys: it gets another index.
     ///

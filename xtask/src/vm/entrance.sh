@@ -357,6 +357,21 @@ status_counts() {
   grep -q '"opened": [1-9]' status.json
 }
 
+# handshakes COUNT: the age of the last handshake is known of so many nodes, and it is not large.
+handshakes() {
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+    in_entrance forwarder status --json --bpffs /bpf/forwarder >status.json
+    known=$(grep -c '"handshake_age": [0-9]' status.json)
+    [ "$known" -eq "$1" ] && break
+    sleep 1
+  done
+  grep -e '"handshake_age"' -e '"has_peer"' -e '"source"' status.json
+  # Nobody has the address 10.8.0.9: that node has no peer.
+  [ "$known" -eq "$1" ] && grep -q '"source": "kernel"' status.json &&
+    [ "$(grep -c '"has_peer": false' status.json)" -eq 1 ] &&
+    ! grep -q '"handshake_age": [0-9][0-9][0-9][0-9]' status.json
+}
+
 # ---- the run ------------------------------------------------------------------------------------
 network >network.log 2>&1 || { cat network.log; die "the network could not be made"; }
 servers >servers.log 2>&1 || { cat servers.log; die "nginx did not start"; }
@@ -384,6 +399,7 @@ check "1 % loss, 3 MB down" lossy 1 download 4 www.example.org medium
 check "5 % loss, 600 KB up" lossy 5 upload 4 www.example.org small
 check "a dead node is passed over" every_try_finds_the_living_node
 check "status counts what happened" status_counts
+check "status knows when WireGuard peers shook hands" handshakes 4
 
 if [ $failed -gt 0 ]; then
   echo "the daemon's last words:"
