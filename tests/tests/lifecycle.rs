@@ -237,6 +237,33 @@ fn maps_of_another_version_are_refused_with_the_way_out() -> Result<()> {
 }
 
 #[test]
+fn check_warns_of_what_would_be_cut_off() -> Result<()> {
+    let site = start();
+    let here = site.lab.public(Family::V4);
+    let check = |session: &str| -> Result<String> {
+        // As `sudo` does: the shell that is asked has the session, and its child does not.
+        let mut check = site.forwarder.command()?;
+        check.args(["check", "--deny-warnings"]);
+        let mut shell = command("sh")?;
+        let line = format!("env -u SSH_CONNECTION {}; echo done $?", describe(&check));
+        shell.env("SSH_CONNECTION", session).args(["-c", &line]);
+        run(&mut shell)
+    };
+    let free = check(&format!("198.51.100.4 50000 {here} 22"))?;
+    assert!(!free.contains("takes-"), "{free}");
+    let taken = check(&format!("198.51.100.4 50000 {here} 443"))?;
+    for words in ["takes-ssh", "lock yourself out", "--confirm", "done 1"] {
+        assert!(taken.contains(words), "{words}: {taken}");
+    }
+    let _server = Recorder::start(&site.lab.entrance, 444)?;
+    let taken = check("")?;
+    for words in ["takes-socket", "port 444", "done 1"] {
+        assert!(taken.contains(words), "{words}: {taken}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_full_table_refuses_new_flows_and_keeps_old_ones() -> Result<()> {
     let lab = Lab::builder().tunnel(TunnelKind::Ethernet, 1).build()?;
     let recorder = Recorder::start(&lab.nodes[0].namespace, 7000)?;

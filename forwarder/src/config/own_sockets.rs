@@ -9,6 +9,11 @@ use crate::link::Network;
 /// `TCP_LISTEN` of `include/net/tcp_states.h`, as `/proc/net/tcp` writes it.
 const LISTEN: &str = "0A";
 
+/// What `sshd` tells a session about itself.
+const SESSION: &str = "SSH_CONNECTION";
+/// Processes between this one and the session's shell: `sudo`, its monitor, a script.
+const ANCESTORS: usize = 16;
+
 /// The machine's own sockets that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnSockets {
@@ -23,12 +28,42 @@ impl OwnSockets {
     pub fn here() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let tables = [read("/proc/net/tcp"), read("/proc/net/tcp6")];
-        let session = std::env::var("SSH_CONNECTION");
+        let session = std::env::var(SESSION).ok().or_else(session_of_ancestors);
         Self {
             listening: tables.iter().flat_map(|table| listening(table)).collect(),
-            ssh: session.ok().as_deref().and_then(ssh),
+            ssh: session.as_deref().and_then(ssh),
         }
     }
+}
+
+/// The session of the nearest process above that has one: `sudo` keeps the variable from its children, but the
+/// shell that called it has it. What may not be read is passed over.
+fn session_of_ancestors() -> Option<String> {
+    let mut pid = std::process::id();
+    for _ in 0..ANCESTORS {
+        pid = parent(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if let Some(session) = session_in(&environment) {
+            return Some(session);
+        }
+    }
+    None
+}
+
+/// `proc_pid_stat(5)`: the fourth field. The second one, in parentheses, may hold anything.
+fn parent(stat: &str) -> Option<u32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let parent = fields.split_whitespace().nth(1)?.parse().ok()?;
+    (parent > 1).then_some(parent)
+}
+
+/// `proc_pid_environ(5)`: settings with a NUL after each.
+fn session_in(environment: &[u8]) -> Option<String> {
+    let settings = environment.split(|byte| *byte == 0);
+    let value = settings
+        .filter_map(|own| own.strip_prefix(SESSION.as_bytes())?.strip_prefix(b"="))
+        .next()?;
+    String::from_utf8(value.to_vec()).ok()
 }
 
 /// Warnings about claimed ports.
@@ -155,6 +190,18 @@ mod tests {
         assert_eq!(codes(&["0.0.0.0:443"], session), ["takes-ssh"]);
         assert!(codes(&[], "198.51.100.4 50000 203.0.113.7 22").is_empty());
         assert!(codes(&[], "nonsense").is_empty());
+    }
+
+    #[test]
+    fn the_session_is_found_above_sudo() {
+        assert_eq!(parent("77 (a) b) S 33 77 77"), Some(33));
+        assert_eq!(parent("33 (init) S 1 1 1"), None);
+        let environment = b"X=SSH_CONNECTION\0SSH_CONNECTION=1.2.3.4 5 6.7.8.9 22\0Y=";
+        assert_eq!(
+            session_in(environment).as_deref(),
+            Some("1.2.3.4 5 6.7.8.9 22")
+        );
+        assert_eq!(session_in(b"SSH_CONNECTIONS=x\0"), None);
     }
 
     #[test]
