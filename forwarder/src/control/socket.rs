@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use tokio::net::UnixListener;
-use tracing::debug;
+use tracing::warn;
 
 use super::peer;
 
@@ -40,7 +40,12 @@ pub fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
         if let Some(group) = peer::group()
             && let Err(error) = std::os::unix::fs::chown(path, None, Some(group))
         {
-            debug!(%error, "the control socket keeps its group");
+            warn!(
+                %error,
+                "the control socket is not given to the group `{}`, whose members therefore cannot use it; \
+                 the daemon must be a member of it, or have CAP_CHOWN",
+                peer::GROUP
+            );
         }
         fs::set_permissions(path, Permissions::from_mode(MODE))?;
         Ok(listener)
