@@ -305,9 +305,9 @@ fn a_suspended_server_goes_on_where_it_was() -> Result<()> {
 }
 
 /// Resets a second and processor.
-const RATE: u32 = 40;
+const RATE: u32 = 20;
 /// Flows that learn of the reboot at the same moment.
-const STRANDED: usize = 120;
+const STRANDED: usize = 80;
 
 #[test]
 fn after_a_reboot_of_the_entrance_clients_learn_it_in_one_round_trip() -> Result<()> {
@@ -375,7 +375,16 @@ fn after_a_reboot_of_the_entrance_clients_learn_it_in_one_round_trip() -> Result
         flow.ask().expect("room to send");
     }
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (mut ended, mut waiting) = (0, 0);
+    std::thread::sleep(Duration::from_millis(500));
+    let sent = drops(&forwarder, "unknown_flow")? - before;
+    // A second's worth may come at once.
+    let most = processors as f64 * f64::from(RATE) * (begin.elapsed().as_secs_f64() + 1.0);
+    println!(
+        "{sent} of {STRANDED} reset after {:.1?}; {most:.0} are allowed",
+        begin.elapsed()
+    );
+    assert!((sent as f64) <= most + 1.0, "{sent} resets, {most} allowed");
+    let mut waiting = 0;
     for flow in &mut flows {
         // Later ones have had as much time as the first.
         let rest = Duration::from_secs(12).saturating_sub(begin.elapsed());
@@ -385,22 +394,12 @@ fn after_a_reboot_of_the_entrance_clients_learn_it_in_one_round_trip() -> Result
             Err(error) if error.kind() == ErrorKind::WouldBlock => waiting += 1,
             Err(error) => panic!("{error}"),
         }
-        ended += 1;
-        if ended % 40 == 0 {
-            let sent = drops(&forwarder, "unknown_flow")? - before;
-            let most = processors as f64 * f64::from(RATE) * (begin.elapsed().as_secs_f64() + 1.0);
-            println!(
-                "{sent} resets after {:.1?}; at most {most:.0} are allowed",
-                begin.elapsed()
-            );
-            assert!((sent as f64) <= most + 1.0, "{sent} resets, {most} allowed");
-        }
     }
     println!(
         "{waiting} of {STRANDED} flows have not been reset after {:.1?}",
         begin.elapsed()
     );
-    assert!(waiting <= STRANDED / 10, "{waiting} wait");
+    assert!(waiting <= STRANDED / 8, "{waiting} wait");
     assert!(drops(&forwarder, "reset_rate_limited")? > 0);
     open()?;
     Ok(())

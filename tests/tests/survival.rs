@@ -176,11 +176,8 @@ fn a_thousand_flows_outlive_everything_that_happens_to_the_daemon() -> Result<()
     })?;
     busy.event("kill -9 in the middle of starting", |busy| {
         busy.forwarder.kill()?;
-        let begin = Instant::now();
-        busy.forwarder
-            .run_and_kill(|_| begin.elapsed() > Duration::from_millis(50))?;
         // When the first interface has the new programs, and when all have them.
-        for interfaces in 1..=3 {
+        for interfaces in [1, 3] {
             busy.forwarder
                 .run_and_kill(|log| log.matches("attached").count() >= interfaces)?;
         }
