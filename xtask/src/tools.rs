@@ -291,7 +291,7 @@ fn holds_library(folder: &Path) -> bool {
         entries.flatten().any(|entry| {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            name.starts_with("lib") && name.contains(".so.")
+            name.starts_with("lib") && (name.contains(".so.") || name.ends_with(".so"))
         })
     })
 }
