@@ -35,6 +35,8 @@ const CLIENTS: u8 = 6;
 const MAX_FLOWS: usize = 128;
 /// SYNs of the flood that nothing follows.
 const FLOOD: u32 = 4_000;
+/// Segments a second of nobody in particular from which on the armour is put on.
+const XDP_ABOVE: u32 = 500;
 /// The database of countries, in the lab's folder.
 const COUNTRIES: &str = "countries.mmdb";
 const NAMES: [&str; 3] = ["www.example.org", "photos.example.org", "git.example.org"];
@@ -302,6 +304,8 @@ fn configuration(lab: &Lab) -> String {
     format!(
         r#"
 {entrance}max_flows = {MAX_FLOWS}
+xdp_above = {XDP_ABOVE}
+xdp_calm = "3s"
 
 [metrics]
 listen = "127.0.0.1:9469"
