@@ -1,12 +1,11 @@
 //! This project's forwarder, in the ways it can be set up.
 
 use super::{family, fill, names, node};
-use crate::bench::contender::{Capacity, Running, unavailable};
+use crate::bench::contender::{Capacity, Running};
 use crate::bench::load::server::{PROXIED, RAW, TLS};
 use crate::bench::scene::Scene;
-use crate::command::output;
 use crate::error::Result;
-use crate::forwarder::{self, Forwarder};
+use crate::forwarder::Forwarder;
 
 const CONFIG: &str = include_str!("../../../../bench/configs/forwarder.toml");
 
@@ -25,12 +24,6 @@ pub fn proxied(scene: &Scene, capacity: Capacity) -> Result<Running<'_>> {
 
 /// Nodes see the clients' addresses, and XDP answers handshakes.
 pub fn with_xdp(scene: &Scene, capacity: Capacity) -> Result<Running<'_>> {
-    if !knows_xdp(scene)? {
-        return Err(unavailable(
-            "forwarder-xdp",
-            "it knows no `xdp` in [entrance]",
-        ));
-    }
     start(scene, &configuration(scene, capacity, Way::Xdp))
 }
 
@@ -54,12 +47,7 @@ pub fn configuration(scene: &Scene, capacity: Capacity, way: Way) -> String {
     } else {
         "transparent"
     };
-    // Absent unless it is wanted, so that a forwarder that does not know it can be measured too.
-    let xdp = if way == Way::Xdp {
-        "xdp = \"on\"\n"
-    } else {
-        ""
-    };
+    let xdp = if way == Way::Xdp { "on" } else { "off" };
     let names = names(capacity, |name| format!("    {name:?},\n"));
     let values: [(&str, &dyn std::fmt::Display); 10] = [
         ("XDP", &xdp),
@@ -82,16 +70,4 @@ fn start<'a>(scene: &'a Scene, config: &str) -> Result<Running<'a>> {
     Ok(Running::at(scene.public())
         .pids(pids.unwrap_or_default())
         .forwarder(forwarder))
-}
-
-/// Whether `check` accepts the key.
-fn knows_xdp(scene: &Scene) -> Result<bool> {
-    let file = scene.lab.folder().join("bench-xdp.toml");
-    super::write(&file, &configuration(scene, Capacity::default(), Way::Xdp))?;
-    let mut check = scene.lab.entrance.command(forwarder::program()?)?;
-    check
-        .arg("--config")
-        .arg(&file)
-        .args(["check", "--offline"]);
-    Ok(output(&mut check)?.status.success())
 }

@@ -74,7 +74,11 @@ impl Figures {
             rate: number(after("Requests/sec:")?)?,
             p50: microseconds(after("50%")?)?,
             p99: microseconds(after("99%")?)?,
-            failed: failed.split_whitespace().filter_map(number).sum(),
+            // An empty sum of floating-point numbers is minus zero.
+            failed: failed
+                .split_whitespace()
+                .filter_map(number)
+                .fold(0.0, |sum, it| sum + it),
         })
     }
 }
