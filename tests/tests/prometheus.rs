@@ -113,11 +113,14 @@ fn rules(prometheus: &Prometheus<'_>) -> Result<Vec<Rule>> {
     Ok(rules)
 }
 
-/// An expression in which each comparison is replaced by its left side.
+/// An expression in which each comparison is replaced by its left side, and so is what `unless` takes away: without
+/// its comparison it would take away everything.
 fn without_comparisons(expr: &Expr) -> Expr {
     let boxed = |expr: &Expr| Box::new(without_comparisons(expr));
     match expr {
-        Expr::Binary(own) if own.op.is_comparison_operator() => without_comparisons(&own.lhs),
+        Expr::Binary(own) if own.op.is_comparison_operator() || own.op.to_string() == "unless" => {
+            without_comparisons(&own.lhs)
+        }
         Expr::Binary(own) => {
             let mut own = own.clone();
             (own.lhs, own.rhs) = (boxed(&own.lhs), boxed(&own.rhs));

@@ -169,3 +169,16 @@ fn every_rule_asks_for_what_exists() {
         assert!(check(name, query) > 0, "{name}");
     }
 }
+
+#[test]
+fn every_alert_is_explained() {
+    let page = fs::read_to_string(root().join("docs/monitoring.md")).unwrap();
+    let explained: BTreeSet<&str> = page
+        .split('`')
+        .filter(|word| word.starts_with("Forwarder"))
+        .collect();
+    let rules = rules();
+    let alerts = rules.iter().map(|(name, _)| name.as_str());
+    let alerts: BTreeSet<&str> = alerts.filter(|name| !name.contains(':')).collect();
+    assert_eq!(alerts, explained, "docs/monitoring.md");
+}
