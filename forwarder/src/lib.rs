@@ -5,10 +5,12 @@
 //! - [`dataplane`]: programs, maps, and what is attached where.
 //! - [`daemon`]: keeps the last in step with the first two.
 //! - [`control`]: what others may ask of the daemon while it runs, by a socket.
+//! - [`doctor`]: what stands between a client and a node, looked at piece by piece.
 //! - [`explain`]: which way a connection would take, and why.
 //! - [`flow_log`]: a line for each flow.
 //! - [`geoip`]: where clients are.
 //! - [`health`]: which nodes work.
+//! - [`init`]: a first configuration.
 //! - [`status`]: what all of it amounts to, read from the maps.
 //! - [`metrics`]: the same for Prometheus.
 //! - [`logging`]: log lines.
@@ -20,10 +22,12 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+pub mod doctor;
 pub mod explain;
 pub mod flow_log;
 pub mod geoip;
 pub mod health;
+pub mod init;
 pub mod link;
 pub mod logging;
 pub mod metrics;

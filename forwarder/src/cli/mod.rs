@@ -3,9 +3,11 @@
 mod check;
 mod completions;
 mod confirm;
+mod doctor;
 mod explain;
 pub mod failure;
 mod flow;
+mod init;
 mod listener;
 mod man;
 mod node;
@@ -101,8 +103,10 @@ enum Color {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Init),
     Run(run::Run),
     Check(check::Check),
+    Doctor(doctor::Doctor),
     Status(status::ShowStatus),
     Reload(reload::Reload),
     Route(route::Route),
@@ -123,8 +127,10 @@ impl Cli {
     /// Does what was asked for.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Init(init) => init.execute(&self.globals),
             Command::Run(run) => run.execute(&self.globals),
             Command::Check(check) => check.execute(&self.globals),
+            Command::Doctor(doctor) => doctor.execute(&self.globals),
             Command::Status(status) => status.execute(&self.globals),
             Command::Reload(reload) => reload.execute(&self.globals),
             Command::Route(route) => route.execute(&self.globals),

@@ -42,6 +42,8 @@ pub struct Diagnostic {
     pub related: Vec<(Span, String)>,
     /// What to do about it.
     pub help: Vec<String>,
+    /// Shell commands that mend it; any one of them does.
+    pub commands: Vec<String>,
 }
 
 impl Diagnostic {
@@ -55,6 +57,7 @@ impl Diagnostic {
             label: String::new(),
             related: Vec::new(),
             help: Vec::new(),
+            commands: Vec::new(),
         }
     }
 
@@ -82,6 +85,18 @@ impl Diagnostic {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help.push(help.into());
         self
+    }
+
+    /// Adds a shell command that mends it.
+    pub fn command(mut self, command: impl Into<String>) -> Self {
+        self.commands.push(command.into());
+        self
+    }
+
+    /// Commands, then the rest of the help, as it is shown.
+    fn advice(&self) -> Vec<String> {
+        let commands = self.commands.iter().map(|own| format!("`{own}`"));
+        commands.chain(self.help.iter().cloned()).collect()
     }
 
     /// Adds "did you mean …" when there is something to suggest.
@@ -124,7 +139,9 @@ struct JsonDiagnostic<'a> {
     end_line: usize,
     end_column: usize,
     related: Vec<serde_json::Value>,
-    help: &'a [String],
+    help: Vec<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    commands: &'a [String],
 }
 
 impl Report {
@@ -205,7 +222,7 @@ impl Report {
             for (span, word) in &finding.related {
                 let _ = write!(label, " ({word}: {})", self.sources.place(span.start));
             }
-            let help = finding.help.join("; ");
+            let help = finding.advice().join("; ");
             match finding.severity {
                 Severity::Error => {
                     tracing::error!(code, %file, line, column, label, help, "{message}")
@@ -245,7 +262,8 @@ impl Report {
                     end_line,
                     end_column,
                     related: finding.related.iter().map(related).collect(),
-                    help: &finding.help,
+                    help: finding.advice(),
+                    commands: &finding.commands,
                 }
             })
             .collect();
@@ -282,10 +300,8 @@ impl Report {
             let at = shown.unwrap_or(snippets.len());
             snippets.insert(at, (source, before.annotation(mark)));
         }
-        let help = finding
-            .help
-            .iter()
-            .map(|help| Level::HELP.message(help.as_str()));
+        let help = finding.advice();
+        let help = help.iter().map(|help| Level::HELP.message(help.as_str()));
         let group = level
             .primary_title(finding.message.as_str())
             .id(finding.code)

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::diagnostic::Diagnostic;
-use super::model::Config;
+use super::model::{Config, Listener};
 use crate::link::Network;
 
 /// `TCP_LISTEN` of `include/net/tcp_states.h`, as `/proc/net/tcp` writes it.
@@ -18,9 +18,36 @@ const ANCESTORS: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnSockets {
     /// Where something listens.
-    pub listening: Vec<SocketAddr>,
+    pub listening: Vec<Listening>,
     /// The end of the SSH session that this process runs in, on this machine.
     pub ssh: Option<SocketAddr>,
+}
+
+/// A listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// Its inode, by which the process that holds it is found.
+    pub inode: u64,
+}
+
+/// A port of this machine that a listener of the configuration claims.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<'a> {
+    /// Who claims it.
+    pub listener: &'a Listener,
+    /// From whom.
+    pub from: Holder,
+}
+
+/// Who had a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The SSH session that this process runs in.
+    Ssh(SocketAddr),
+    /// A program that listens.
+    Program(Listening),
 }
 
 impl OwnSockets {
@@ -68,7 +95,13 @@ fn session_in(environment: &[u8]) -> Option<String> {
 
 /// Warnings about claimed ports.
 pub fn check(config: &Config, network: &Network, own: &OwnSockets) -> Vec<Diagnostic> {
-    let mut findings = Vec::new();
+    let taken = taken(config, network, own);
+    taken.iter().map(warning).collect()
+}
+
+/// Claimed ports that are in use on this machine, at most one for each listener.
+pub fn taken<'a>(config: &'a Config, network: &Network, own: &OwnSockets) -> Vec<Taken<'a>> {
+    let mut all = Vec::new();
     let public = config.entrance.public.iter();
     let public = network.addresses(public.map(|name| name.get_ref().as_str()));
     for listener in &config.listeners {
@@ -76,60 +109,68 @@ pub fn check(config: &Config, network: &Network, own: &OwnSockets) -> Vec<Diagno
             Some(listed) => listed.iter().map(|address| *address.get_ref()).collect(),
             None => public.clone(),
         };
-        let name = &listener.name;
-        let port = listener.port;
-        let takes = |socket: &&SocketAddr| {
+        let takes = |socket: &SocketAddr| {
             let ip = socket.ip();
             // `::` may listen for IPv4 too.
-            socket.port() == port
+            socket.port() == listener.port
                 && (claimed.contains(&ip)
                     || claimed
                         .iter()
                         .any(|own| ip.is_unspecified() && (ip.is_ipv6() || own.is_ipv4())))
         };
-        if let Some(socket) = own.ssh.iter().find(takes) {
-            findings.push(
-                Diagnostic::warning(
-                    "takes-ssh",
-                    name.span(),
-                    format!(
-                        "listener `{}` takes the port of your SSH session, {socket}",
-                        name.get_ref()
-                    ),
-                )
-                .label("you would lock yourself out")
-                .help("give the listener another port, or other `addresses`")
-                .help("`forwarder run --confirm 60s` detaches by itself unless you confirm"),
-            );
-        } else if let Some(socket) = own.listening.iter().find(takes) {
-            findings.push(
-                Diagnostic::warning(
-                    "takes-socket",
-                    name.span(),
-                    format!(
-                        "listener `{}` takes port {port} from a program of this machine",
-                        name.get_ref()
-                    ),
-                )
-                .label(format!("something listens on {socket}"))
-                .help(format!(
-                    "`ss -ltnp 'sport = {port}'` shows what; clients will not reach it while the forwarder is loaded"
-                )),
-            );
+        let ssh = own.ssh.filter(takes).map(Holder::Ssh);
+        let program = || own.listening.iter().find(|socket| takes(&socket.address));
+        if let Some(from) = ssh.or_else(|| program().copied().map(Holder::Program)) {
+            all.push(Taken { listener, from });
         }
     }
-    findings
+    all
 }
 
-/// `proc_pid_net(5)`: the second column is `address:port`, the fourth the state, all in hexadecimal.
-fn listening(table: &str) -> Vec<SocketAddr> {
+fn warning(taken: &Taken<'_>) -> Diagnostic {
+    let name = &taken.listener.name;
+    let port = taken.listener.port;
+    match taken.from {
+        Holder::Ssh(socket) => Diagnostic::warning(
+            "takes-ssh",
+            name.span(),
+            format!(
+                "listener `{}` takes the port of your SSH session, {socket}",
+                name.get_ref()
+            ),
+        )
+        .label("you would lock yourself out")
+        .help("give the listener another port, or other `addresses`")
+        .help("`forwarder run --confirm 60s` detaches by itself unless you confirm"),
+        Holder::Program(socket) => Diagnostic::warning(
+            "takes-socket",
+            name.span(),
+            format!(
+                "listener `{}` takes port {port} from a program of this machine",
+                name.get_ref()
+            ),
+        )
+        .label(format!("something listens on {}", socket.address))
+        .help(format!(
+            "`ss -ltnp 'sport = {port}'` shows what; clients will not reach it while the forwarder is loaded"
+        )),
+    }
+}
+
+/// `proc_pid_net(5)`: the second column is `address:port`, the fourth the state, all in hexadecimal; the tenth is
+/// the inode.
+fn listening(table: &str) -> Vec<Listening> {
     let socket = |line: &str| {
         let mut columns = line.split_whitespace().skip(1);
         let local = columns.next()?;
         let state = columns.nth(1)?;
         let (address, port) = local.split_once(':')?;
         let port = u16::from_str_radix(port, 16).ok()?;
-        (state == LISTEN).then_some(SocketAddr::new(address_of(address)?, port))
+        let inode = columns.nth(5)?.parse().ok()?;
+        (state == LISTEN).then_some(Listening {
+            address: SocketAddr::new(address_of(address)?, port),
+            inode,
+        })
     };
     table.lines().skip(1).filter_map(socket).collect()
 }
@@ -167,7 +208,13 @@ mod tests {
     fn codes(listening: &[&str], session: &str) -> Vec<&'static str> {
         let config = super::super::parse(Path::new("t"), TEXT).config.unwrap();
         let own = OwnSockets {
-            listening: listening.iter().map(|own| own.parse().unwrap()).collect(),
+            listening: listening
+                .iter()
+                .map(|own| Listening {
+                    address: own.parse().unwrap(),
+                    inode: 1,
+                })
+                .collect(),
             ssh: ssh(session),
         };
         let findings = check(&config, &Network::default(), &own);
@@ -207,7 +254,13 @@ mod tests {
     #[test]
     fn a_listening_socket_is_seen() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
         let here = OwnSockets::here();
-        assert!(here.listening.contains(&listener.local_addr().unwrap()));
+        let own = here.listening.iter().find(|own| own.address == address);
+        // `/proc/self/fd/N` is a link to `socket:[inode]`.
+        use std::os::fd::AsRawFd;
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        let inode = own.unwrap().inode;
+        assert_eq!(link.to_str().unwrap(), format!("socket:[{inode}]"));
     }
 }

@@ -17,6 +17,9 @@ const LOCAL_PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Below this an interface cannot carry IPv6 (RFC 8200, section 5), nor a replayed hello.
 const LEAST_MTU: u32 = 1_280;
 
+/// What WireGuard gives its interfaces where the internet has 1500.
+const USUAL_MTU: u32 = 1_420;
+
 /// What the checks look at.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -105,13 +108,13 @@ fn interface(name: &Spanned<String>, network: &Network) -> Option<Diagnostic> {
     if !link.up {
         return Some(
             warn("interface-down", format!("`{text}` is down"))
-                .help(format!("`ip link set {text} up`")),
+                .command(format!("ip link set dev {text} up")),
         );
     }
     (link.mtu < LEAST_MTU).then(|| {
         warn("small-mtu", format!("`{text}` has an MTU of {}", link.mtu))
             .label("too small for IPv6 and for whole ClientHellos")
-            .help(format!("`ip link set {text} mtu 1420`"))
+            .command(format!("ip link set dev {text} mtu {USUAL_MTU}"))
     })
 }
 
@@ -184,7 +187,7 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
         .first()
         .map(|name| name.get_ref().as_str());
     let add_route = format!(
-        "`ip route add {}/{} dev {}`, or add it to the peer's AllowedIPs",
+        "ip route replace {}/{} dev {}",
         address.ip(),
         if address.is_ipv4() { 32 } else { 128 },
         first_tunnel.unwrap_or("wg0")
@@ -193,7 +196,8 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
         return Some(
             warn("no-tunnel", title)
                 .label("this machine has no route to it")
-                .help(add_route),
+                .command(add_route)
+                .help("or add it to the peer's AllowedIPs"),
         );
     };
     if egress.local {
@@ -217,7 +221,7 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
                     "packets to it leave by `{through}`, which is not in `tunnels` ({})",
                     tunnels()
                 ))
-                .help(add_route)
+                .command(add_route)
                 .help(format!("or add `{through}` to `tunnels` if it is one")),
         );
     }

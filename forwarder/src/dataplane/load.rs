@@ -97,7 +97,7 @@ impl Programs {
             stages,
             pins: pins.clone(),
         };
-        programs.verify()?;
+        verify(&mut programs.ebpf)?;
         programs.fill_stages()?;
         Ok(programs)
     }
@@ -183,22 +183,6 @@ impl Programs {
         fs::rename(&path, self.pins.stages()).map_err(|source| LoadError::Publish { path, source })
     }
 
-    fn verify(&mut self) -> Result<(), LoadError> {
-        for (name, program) in self.ebpf.programs_mut() {
-            if matches!(program, Program::Xdp(_)) {
-                // Loaded when it is first needed; without it the entrance works all the same.
-                continue;
-            }
-            let classifier: &mut SchedClassifier =
-                program.try_into().map_err(|source| LoadError::Program {
-                    name: name.to_owned(),
-                    source,
-                })?;
-            classifier.load().map_err(|error| refusal(name, error))?;
-        }
-        Ok(())
-    }
-
     fn fill_stages(&mut self) -> Result<(), LoadError> {
         let mut stages = ProgramArray::try_from(&mut self.stages).map_err(LoadError::Stages)?;
         for (slot, name) in stage::ALL {
@@ -211,6 +195,23 @@ impl Programs {
         }
         Ok(())
     }
+}
+
+/// Lets the kernel verify every program of the TC hook.
+pub fn verify(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    for (name, program) in ebpf.programs_mut() {
+        if matches!(program, Program::Xdp(_)) {
+            // Loaded when it is first needed; without it the entrance works all the same.
+            continue;
+        }
+        let classifier: &mut SchedClassifier =
+            program.try_into().map_err(|source| LoadError::Program {
+                name: name.to_owned(),
+                source,
+            })?;
+        classifier.load().map_err(|error| refusal(name, error))?;
+    }
+    Ok(())
 }
 
 fn refusal(name: &str, error: ProgramError) -> LoadError {
@@ -233,7 +234,7 @@ fn refusal(name: &str, error: ProgramError) -> LoadError {
 }
 
 /// Before Linux 5.11 maps count against the locked memory of the process.
-fn raise_memlock() {
+pub fn raise_memlock() {
     let unlimited = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,

@@ -368,6 +368,11 @@ fn remove_tree(path: &Path) -> Result<(), PinsError> {
     }
 }
 
+/// Whether something can be pinned at `path`, which need not exist yet.
+pub fn on_bpffs(path: &Path) -> io::Result<bool> {
+    is_bpffs(&existing_ancestor(path))
+}
+
 fn existing_ancestor(path: &Path) -> PathBuf {
     let mut ancestors = path.ancestors();
     let found = ancestors.find(|ancestor| ancestor.exists());

@@ -172,7 +172,8 @@ impl Method {
     }
 }
 
-async fn connect(node: SocketAddr, interface: &str) -> io::Result<TcpStream> {
+/// Connects to a node through this interface.
+pub async fn connect(node: SocketAddr, interface: &str) -> io::Result<TcpStream> {
     let socket = if node.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -185,7 +186,7 @@ async fn connect(node: SocketAddr, interface: &str) -> io::Result<TcpStream> {
 }
 
 /// Reads the status line (RFC 9112 4).
-async fn status<S: AsyncRead + Unpin>(stream: &mut S) -> Result<u16, CheckError> {
+pub async fn status<S: AsyncRead + Unpin>(stream: &mut S) -> Result<u16, CheckError> {
     let mut line = Vec::new();
     let mut chunk = [0; 512];
     while !line.contains(&b'\n') && line.len() < STATUS_LINE {

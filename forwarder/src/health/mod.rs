@@ -8,11 +8,11 @@
 //! Nothing here is needed to forward: without a daemon the tables stay as they are, a node that does not
 //! answer is passed over by the programs, and a refusal ends by itself ([`REFUSAL`]).
 
-mod check;
-mod expiry;
+pub(crate) mod check;
+pub(crate) mod expiry;
 pub mod report;
 pub mod state;
-mod tls;
+pub(crate) mod tls;
 pub mod tunnel;
 pub mod words;
 

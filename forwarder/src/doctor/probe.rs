@@ -1,0 +1,234 @@
+//! One connection to a node, made as the entrance makes those of clients: through the tunnel, with a PROXY header
+//! of the same form before the hello, if one is sent at all.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use forwarder_common::abi::{Address, address_v4, address_v6};
+use forwarder_common::proxy::{self, Header, HeaderBytes};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::health::check::{self, CheckError};
+
+/// How long a connection, a handshake or an answer may take.
+const LIMIT: Duration = Duration::from_secs(4);
+
+/// Protocols that nobody speaks and that make a ClientHello of about 2 KB: the extension carries up to 255
+/// bytes for each.
+const PADDING: usize = 8;
+const PADDING_LENGTH: usize = 210;
+
+/// A node, and the interface that leads to it.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Where it listens.
+    pub node: SocketAddr,
+    /// The tunnel.
+    pub interface: String,
+}
+
+/// What precedes the hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preface {
+    /// Nothing.
+    Bare,
+    /// A PROXY protocol header, version 2.
+    Proxy,
+}
+
+impl Preface {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Bare => Self::Proxy,
+            Self::Proxy => Self::Bare,
+        }
+    }
+}
+
+/// A finished handshake.
+pub struct Session {
+    /// The connection.
+    stream: TlsStream<TcpStream>,
+    /// What the node showed, its own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+impl Way {
+    /// Connects.
+    pub async fn connect(&self) -> Result<TcpStream, CheckError> {
+        let connecting = check::connect(self.node, &self.interface);
+        match timeout(LIMIT, connecting).await {
+            Ok(connected) => connected.map_err(CheckError::Connect),
+            Err(_) => Err(CheckError::Timeout(LIMIT)),
+        }
+    }
+
+    /// Connects and shakes hands for `name`.
+    pub async fn handshake(
+        &self,
+        preface: Preface,
+        name: &str,
+        tls: &Arc<ClientConfig>,
+    ) -> Result<Session, CheckError> {
+        let mut stream = self.connect().await?;
+        let handshake = async {
+            if preface == Preface::Proxy {
+                let header = header(stream.local_addr(), self.node, name);
+                let header = header.map_err(CheckError::Proxy)?;
+                let sent = stream.write_all(&header).await;
+                sent.map_err(CheckError::Proxy)?;
+            }
+            let name = ServerName::try_from(name.to_owned())
+                .unwrap_or_else(|_| ServerName::from(self.node.ip()));
+            let connector = TlsConnector::from(Arc::clone(tls));
+            let stream = connector.connect(name, stream);
+            stream.await.map_err(CheckError::Tls)
+        };
+        let stream = timeout(LIMIT, handshake).await;
+        let stream = stream.unwrap_or(Err(CheckError::Timeout(LIMIT)))?;
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain = chain.to_vec();
+        Ok(Session { stream, chain })
+    }
+}
+
+impl Session {
+    /// Asks for `/` of `host` and tells the status code.
+    pub async fn ask(mut self, host: &str) -> Result<u16, CheckError> {
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: forwarder-doctor\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        );
+        let asking = async {
+            let sent = self.stream.write_all(request.as_bytes()).await;
+            sent.map_err(CheckError::Http)?;
+            self.stream.flush().await.map_err(CheckError::Http)?;
+            check::status(&mut self.stream).await
+        };
+        let status = timeout(LIMIT, asking).await;
+        let status = status.unwrap_or(Err(CheckError::Timeout(LIMIT)));
+        self.close().await;
+        status
+    }
+
+    /// Says farewell, so that the node's log shows no broken connection.
+    pub async fn close(mut self) {
+        // Whether it arrives does not matter.
+        let _ = timeout(LIMIT, self.stream.shutdown()).await;
+    }
+}
+
+/// The same configuration with a ClientHello of about 2 KB, as browsers with a post-quantum key send it.
+pub fn with_large_hello(tls: &ClientConfig) -> Arc<ClientConfig> {
+    let mut large = tls.clone();
+    let unspoken = (0..PADDING).map(|number| vec![b'a' + number as u8; PADDING_LENGTH]);
+    large.alpn_protocols.extend(unspoken);
+    Arc::new(large)
+}
+
+/// The header that the kernel programs would send for a client at `client`.
+fn header(
+    client: std::io::Result<SocketAddr>,
+    local: SocketAddr,
+    name: &str,
+) -> std::io::Result<Vec<u8>> {
+    let client = client?;
+    let header = Header {
+        client: address(client.ip()),
+        local: address(local.ip()),
+        client_port_be: client.port().to_be(),
+        local_port_be: local.port().to_be(),
+        name_len: name.len() as u32,
+        alpn_len: 0,
+        unique_id: SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |since| since.as_nanos() as u64),
+    };
+    let v6 = local.is_ipv6();
+    let mut out = Bytes {
+        bytes: vec![0; proxy::length(v6, header.name_len, 0) as usize],
+        name: name.as_bytes(),
+    };
+    if v6 {
+        header.write::<true>(&mut out, 0);
+    } else {
+        header.write::<false>(&mut out, 0);
+    }
+    Ok(out.bytes)
+}
+
+fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(v4) => address_v4(v4.octets()),
+        IpAddr::V6(v6) => address_v6(v6.octets()),
+    }
+}
+
+struct Bytes<'a> {
+    bytes: Vec<u8>,
+    name: &'a [u8],
+}
+
+impl HeaderBytes for Bytes<'_> {
+    fn put(&mut self, at: u32, byte: u8) {
+        if let Some(own) = self.bytes.get_mut(at as usize) {
+            *own = byte;
+        }
+    }
+
+    fn name(&self, index: u32) -> u8 {
+        self.name.get(index as usize).copied().unwrap_or_default()
+    }
+
+    fn alpn(&self, _index: u32) -> u8 {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_is_that_of_a_client() {
+        let client = "10.0.0.1:40000".parse().unwrap();
+        let local = "10.0.0.2:443".parse().unwrap();
+        let header = header(Ok(client), local, "www.example.org").unwrap();
+        assert_eq!(&header[..12], b"\r\n\r\n\0\r\nQUIT\n");
+        assert_eq!(
+            &header[12..14],
+            &[0x21, 0x11],
+            "version 2, PROXY, TCP over IPv4"
+        );
+        let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
+        assert_eq!(header.len(), 16 + length);
+        assert_eq!(&header[16..24], &[10, 0, 0, 1, 10, 0, 0, 2]);
+        assert!(header.ends_with(b"www.example.org"));
+    }
+
+    #[test]
+    fn the_large_hello_fills_two_segments_of_any_tunnel() {
+        let small = crate::health::tls::Trust::new(false).unwrap().http;
+        let large = with_large_hello(&small);
+        let length = |tls: &Arc<ClientConfig>| {
+            let name = ServerName::try_from("www.example.org").unwrap();
+            let mut connection = rustls::ClientConnection::new(Arc::clone(tls), name).unwrap();
+            let mut bytes = Vec::new();
+            connection.write_tls(&mut bytes).unwrap();
+            bytes.len()
+        };
+        assert!(length(&small) < 600, "{}", length(&small));
+        assert!(
+            (1_800..2_600).contains(&length(&large)),
+            "{}",
+            length(&large)
+        );
+    }
+}
