@@ -44,6 +44,11 @@ pub struct Pki {
 impl Pki {
     /// Makes an authority and one certificate for [`NAMES`], and writes them into a folder.
     pub fn create(folder: &Path) -> Result<Self> {
+        Self::create_for(folder, &NAMES, None)
+    }
+
+    /// The same for other names, and with a certificate that expires on the first day of a year.
+    pub fn create_for(folder: &Path, names: &[&str], until: Option<i32>) -> Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
@@ -56,7 +61,11 @@ impl Pki {
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
 
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(NAMES.map(str::to_owned).to_vec())?;
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names)?;
+        if let Some(year) = until {
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        }
         params
             .distinguished_name
             .push(DnType::CommonName, "forwarder lab server");

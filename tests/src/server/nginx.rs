@@ -64,6 +64,37 @@ impl Nginx {
         Self::start(folder, namespace, port, &text)
     }
 
+    /// Serves one name over TLS, and answers every other `Host` with 421: an ingress port that knows
+    /// public names only.
+    pub fn serve_only(lab: &Lab, namespace: &Namespace, name: &str, port: u16) -> Result<Self> {
+        let folder = lab.folder().join(format!("nginx-only-{port}"));
+        let text = format!(
+            r#"http {{
+    access_log off;
+    client_body_temp_path {folder}/tmp/body;
+    proxy_temp_path {folder}/tmp/proxy;
+    fastcgi_temp_path {folder}/tmp/fastcgi;
+    uwsgi_temp_path {folder}/tmp/uwsgi;
+    scgi_temp_path {folder}/tmp/scgi;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    server {{
+        listen {port} ssl default_server;
+        return 421;
+    }}
+    server {{
+        listen {port} ssl;
+        server_name {name};
+        return 200 "{name}";
+    }}
+}}"#,
+            folder = folder.display(),
+            certificate = lab.pki.certificate.display(),
+            key = lab.pki.key.display(),
+        );
+        Self::start(folder, namespace, port, &text)
+    }
+
     /// Stands where the forwarder would: passes TLS connections on by the name in the ClientHello.
     /// `routes` are pairs of a name (or `default`) and a node's address and port.
     pub fn preread(lab: &Lab, port: u16, routes: &[(&str, SocketAddr)]) -> Result<Self> {
