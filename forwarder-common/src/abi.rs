@@ -525,7 +525,7 @@ abi! {
         hello_ms: u32,
         /// Length of `name`.
         name_len: u32,
-        /// Bytes client → node, acknowledged; for a refusal, bytes of the hello.
+        /// Bytes client → node, acknowledged; opened and refused: bytes of the hello, early data included.
         up_bytes: u64,
         /// Bytes node → client, acknowledged.
         down_bytes: u64,

@@ -71,10 +71,11 @@ pub fn opened(key: &FlowKey, flow: &Flow, hello: *const Hello, connect_us: u32, 
         return;
     };
     hello_part(event, hello);
-    // SAFETY: this CPU's event.
+    // SAFETY: this CPU's event, and a held hello.
     unsafe {
         (*event).path = u32::from(flow.path);
         (*event).duration = connect_us;
+        (*event).up_bytes = u64::from((*hello).stored);
         (*event).unique_id = flow.unique_id();
     }
     send(event);
