@@ -200,7 +200,7 @@ fn flows_and_refusals_are_told_as_they_were() -> Result<()> {
         "{closed:#}"
     );
     assert!(
-        number("hello_ms") < 10_000 && number("syns") >= 1,
+        number("hello_ms") < 10_000 && number("syns") >= 1 && number("hello_bytes") > 100,
         "{closed:#}"
     );
     let time = closed["time"].as_str().unwrap();
