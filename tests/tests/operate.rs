@@ -430,6 +430,131 @@ fn curl_speaks_to_the_control_socket() -> Result<()> {
     Ok(())
 }
 
+/// Each verb as a newcomer may get it wrong: what is said must lead on, to a person and to a program.
+#[test]
+fn wrong_arguments_are_answered_with_a_way_out() -> Result<()> {
+    let site = start();
+    let forwarder = &site.forwarder;
+    let route = |words: &[&'static str]| [&["route"], words].concat();
+    let cases: [(Vec<&str>, &str); 20] = [
+        (
+            route(&["add", "x.example.org", "--pool", "wep"]),
+            "did you mean `web`",
+        ),
+        (
+            route(&["add", "x.example.org", "--pool", "docker"]),
+            "`forwarder pool ls`",
+        ),
+        (
+            route(&["add", "https://x.example.org", "--pool", "web"]),
+            "www.example.org",
+        ),
+        (
+            route(&["add", "www.example.org", "--pool", "apps"]),
+            "route rm www.example.org",
+        ),
+        (
+            route(&[
+                "add",
+                "x.example.org",
+                "--pool",
+                "web",
+                "--listener",
+                "htps",
+            ]),
+            "did you mean `https`",
+        ),
+        (
+            route(&["rm", "ww.example.org"]),
+            "did you mean `www.example.org`",
+        ),
+        (route(&["rm", "shop.example.com"]), "`forwarder route ls`"),
+        (route(&["rm", "a b"]), "www.example.org"),
+        (vec!["node", "drain", "10.9.9.9"], "`forwarder node ls`"),
+        (vec!["node", "ready", "nowhere"], "`forwarder node ls`"),
+        (
+            vec!["node", "maint", "nowhere", "--reset"],
+            "`forwarder node ls`",
+        ),
+        (
+            vec!["node", "weight", "nowhere", "3"],
+            "`forwarder node ls`",
+        ),
+        (
+            vec!["node", "weight", "10.9.9.9", "3", "--pool", "wep"],
+            "did you mean `web`",
+        ),
+        (vec!["flow", "ls", "--client", "me"], "198.51.100.4"),
+        (
+            vec!["flow", "ls", "--node", "nowhere"],
+            "`forwarder node ls`",
+        ),
+        (
+            vec!["flow", "ls", "--name", "ww.example.org"],
+            "did you mean `www.example.org`",
+        ),
+        (vec!["flow", "kill"], "--all"),
+        (
+            vec!["flow", "kill", "--node", "nowhere"],
+            "`forwarder node ls`",
+        ),
+        (vec!["flow", "kill", "--client", "me"], "198.51.100.4"),
+        (
+            vec!["flow", "kill", "--name", "ww.example.org"],
+            "did you mean `www.example.org`",
+        ),
+    ];
+    for (arguments, way_out) in &cases {
+        let said = refused(forwarder, arguments)?;
+        assert!(
+            said.starts_with("forwarder: ") && said.contains(way_out),
+            "{arguments:?}: {said}"
+        );
+        let output = output(forwarder.command()?.args(arguments).arg("--json"))?;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let (message, fix) = (&json["error"]["message"], &json["error"]["fix"]);
+        assert!(
+            message.is_string() && json["error"]["status"].is_u64(),
+            "{json:#}"
+        );
+        assert!(fix.as_str().unwrap().contains(way_out), "{json:#}");
+    }
+    // What the file cannot say is not written, and not put to use either.
+    let node = site.lab.nodes[0].socket(Family::V4, 443).to_string();
+    let said = refused(forwarder, &["node", "weight", &node, "0", "--persist"])?;
+    assert!(said.contains("leave --persist out"), "{said}");
+    let said = verb(forwarder, &["reload"])?;
+    assert!(said.contains("nothing differs"), "{said}");
+    // A broken file: the findings are in the JSON too.
+    let broken = configuration(site.lab).replace("port = 444", "port = 444444");
+    forwarder.write_config(&broken)?;
+    let output = output(forwarder.command()?.args(["reload", "--json"]))?;
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let finding = &json["error"]["report"]["diagnostics"][0];
+    assert_eq!(
+        (output.status.code(), &finding["code"]),
+        (Some(1), &"out-of-range".into())
+    );
+    let said = refused(
+        forwarder,
+        &[
+            "route",
+            "add",
+            "y.example.org",
+            "--pool",
+            "web",
+            "--persist",
+        ],
+    )?;
+    assert!(said.contains("444444") && said.contains(".toml:"), "{said}");
+    assert_eq!(
+        site.curl(Family::V4, "y.example.org", "/")?.run()?.status,
+        0
+    );
+    Ok(())
+}
+
 #[test]
 fn watchers_see_who_comes_and_who_is_refused() -> Result<()> {
     let site = start();

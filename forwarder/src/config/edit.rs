@@ -278,6 +278,31 @@ pub fn selects(selector: &str, name: &str, address: SocketAddr) -> bool {
         || selector.parse::<IpAddr>() == Ok(address.ip())
 }
 
+/// Whether there are such a node and such a listed name. A filter that finds nothing is no mistake by itself, but
+/// a misspelt one is.
+pub fn is_known(config: &Config, node: Option<&str>, name: Option<&str>) -> Result<(), EditError> {
+    let unknown = |what, name: &str, known: &[String]| EditError::Unknown {
+        what,
+        name: name.to_owned(),
+        closest: suggest::closest(name, known.iter().map(String::as_str)).map(str::to_owned),
+    };
+    if let Some(selector) = node {
+        let nodes = || config.pools.iter().flat_map(|pool| &pool.nodes);
+        if !nodes().any(|node| selects(selector, &node.name, *node.address.get_ref())) {
+            let names: Vec<_> = nodes().map(|node| node.name.clone()).collect();
+            return Err(unknown("node", selector, &names));
+        }
+    }
+    if let Some(name) = name {
+        let listed = config.routes.iter().flat_map(|route| &route.names);
+        let listed: Vec<_> = listed.map(ToString::to_string).collect();
+        if !listed.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+            return Err(unknown("route", name, &listed));
+        }
+    }
+    Ok(())
+}
+
 fn selected<'a>(
     config: &'a mut Config,
     selector: &str,
@@ -409,6 +434,22 @@ mod tests {
         assert_eq!(touched("thinkpad"), 1);
         assert_eq!(touched("10.0.0.3"), 2);
         assert_eq!(touched("10.0.0.3:8443"), 1);
+    }
+
+    #[test]
+    fn filters_are_held_against_what_there_is() {
+        let config = config();
+        for known in ["thinkpad", "10.0.0.3", "10.0.0.3:8443"] {
+            assert_eq!(
+                is_known(&config, Some(known), Some("A.example.org")),
+                Ok(())
+            );
+        }
+        assert_eq!(is_known(&config, None, None), Ok(()));
+        let fix = |node, name| is_known(&config, node, name).unwrap_err().fix().unwrap();
+        assert!(fix(Some("thinkpda"), None).contains("`thinkpad`"));
+        assert!(fix(None, Some("*.c.example.org")).contains("`*.b.example.org`"));
+        assert!(fix(Some("10.9.9.9"), None).contains("node ls"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::server::Shared;
 use super::view::{aside, unsound};
-use crate::config::edit::Edit;
+use crate::config::edit::{Edit, is_known};
 use crate::config::model::NodeState;
 use crate::dataplane::flows::{self, Filter};
 use crate::dataplane::pins::Pins;
@@ -166,7 +166,7 @@ pub async fn end_flows(
     if filter.is_empty() && !all {
         return Err(
             Problem::bad_request("without a filter this would end every flow")
-                .fix("name a client, name or node, or say all=true"),
+                .fix("name a client, name or node, or say `--all` (all=true)"),
         );
     }
     if !filter.is_sound() {
@@ -175,6 +175,10 @@ pub async fn end_flows(
     let look = shared.orders.look().await?;
     let pins = Pins::new(look.place.bpffs());
     let registry = look.registry;
+    let (node, name) = (filter.node.clone(), filter.name.clone());
     let ended = aside(move || flows::end(&pins, &registry, |flow| filter.means(flow))).await?;
+    if ended == 0 {
+        is_known(&look.config, node.as_deref(), name.as_deref())?;
+    }
     Ok(Json(json!({ "ended": ended })))
 }

@@ -13,6 +13,7 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::server::Shared;
 use crate::config::difference::word;
+use crate::config::edit::is_known;
 use crate::config::model::Node;
 use crate::dataplane::flows::{self, Filter, OpenFlow};
 use crate::dataplane::pins::Pins;
@@ -204,6 +205,9 @@ pub async fn flows(State(shared): State<Shared>, Parameters(asked): Parameters<F
     let look = shared.orders.look().await?;
     let mut flows = open_flows(&look).await?;
     flows.retain(|flow| filter.means(flow));
+    if flows.is_empty() {
+        is_known(&look.config, filter.node.as_deref(), filter.name.as_deref())?;
+    }
     if let Some(busiest) = asked.busiest {
         flows.sort_by_key(|flow| std::cmp::Reverse(flow.up_bytes + flow.down_bytes));
         flows.truncate(busiest);
