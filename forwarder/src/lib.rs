@@ -14,6 +14,7 @@
 //! - [`status`]: what all of it amounts to, read from the maps.
 //! - [`metrics`]: the same for Prometheus.
 //! - [`logging`]: log lines.
+//! - [`top`]: the live view of all of it on a terminal.
 //! - [`units`]: quantities for people.
 //! - [`object`]: the kernel programs.
 
@@ -33,4 +34,5 @@ pub mod logging;
 pub mod metrics;
 pub mod object;
 pub mod status;
+pub mod top;
 pub mod units;

@@ -19,6 +19,7 @@
 //! - [`hello`] builds ClientHellos, from a browser's to a malicious one;
 //! - [`forwarder`] runs the program under test; [`site`] is a lab with all of that at work;
 //! - [`pinned`] reads what the kernel has been told of the configuration;
+//! - [`terminal`] is a terminal for a program that wants one;
 //! - [`programs`] runs the kernel programs alone, one packet at a time;
 //! - [`bench`] measures the forwarder by the side of what it replaces.
 //!
@@ -49,6 +50,7 @@ pub mod raw;
 pub mod server;
 pub mod site;
 pub mod talk;
+pub mod terminal;
 pub mod wire;
 
 mod link_socket;

@@ -1,5 +1,6 @@
-//! What an operator looks at: health in every view, the tunnel's handshakes, filtered events.
+//! What an operator looks at: health in every view, the tunnel's handshakes, filtered events, and `forwarder top`.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use forwarder_tests::Result;
@@ -9,6 +10,7 @@ use forwarder_tests::lab::{Family, Lab, TunnelKind};
 use forwarder_tests::process::{Daemon, wait_until};
 use forwarder_tests::server::web::{WebOptions, WebServer};
 use forwarder_tests::site::{LISTENERS, Site, route};
+use forwarder_tests::terminal::Terminal;
 use serde_json::Value;
 
 const NAME: &str = "www.example.org";
@@ -179,5 +181,69 @@ fn events_of_a_network_or_a_wildcard_can_be_followed() -> Result<()> {
         let output = output(command.args(["watch", "--client", wrong]))?;
         assert_eq!(output.status.code(), Some(2), "{wrong}");
     }
+    Ok(())
+}
+
+#[test]
+fn top_draws_reacts_and_gives_the_terminal_back() -> Result<()> {
+    let site = site();
+    site.report(Family::V4, NAME)?;
+    let said = verb(&site.forwarder, &["top", "--once", "--interval", "200ms"])?;
+    for words in ["connections/s", "1 Overview", "Nodes (", "CONN/S"] {
+        assert!(said.contains(words), "no {words:?} in\n{said}");
+    }
+    let no_terminal = output(site.forwarder.command()?.arg("top").stdin(Stdio::null()))?;
+    let error = String::from_utf8_lossy(&no_terminal.stderr).into_owned();
+    assert_eq!(no_terminal.status.code(), Some(1));
+    assert!(error.contains("--once"), "{error}");
+
+    let start = || -> Result<Terminal> {
+        let mut command = site.forwarder.command()?;
+        Terminal::start(command.args(["top", "--interval", "200ms"]))
+    };
+    let mut terminal = start()?;
+    // In the picture words are apart only by movements of the cursor where they were before.
+    terminal.wait_for(&["\x1b[?1049h", "Overview", "CONN/S"], SOON)?;
+    assert!(!terminal.is_cooked()?);
+    terminal.press("2")?;
+    terminal.wait_for(&["TUNNEL", "FAIL/S"], SOON)?;
+    terminal.forget();
+    terminal.resize(120, 40)?;
+    terminal.wait_for(&["TUNNEL", "filter"], SOON)?;
+    terminal.press("q")?;
+    assert_eq!(terminal.wait_exit(SOON)?.code(), Some(0));
+    assert!(terminal.written().contains("\x1b[?1049l"));
+    assert!(terminal.is_cooked()?);
+
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let mut terminal = start()?;
+        terminal.wait_for(&["CONN/S"], SOON)?;
+        terminal.signal(signal);
+        assert_eq!(terminal.wait_exit(SOON)?.code(), Some(0));
+        terminal.wait_for(&["\x1b[?1049l"], SOON)?;
+        assert!(terminal.is_cooked()?, "after signal {signal}");
+    }
+    Ok(())
+}
+
+#[test]
+fn top_outlives_the_daemon_and_needs_one_to_begin() -> Result<()> {
+    let mut site = site();
+    let mut command = site.forwarder.command()?;
+    let mut terminal = Terminal::start(command.args(["top", "--interval", "200ms"]))?;
+    terminal.wait_for(&["CONN/S"], SOON)?;
+    site.forwarder.kill()?;
+    terminal.wait_for(&["no daemon answers"], SOON)?;
+    terminal.forget();
+    site.forwarder.run()?;
+    // The foot shows the keys again.
+    terminal.wait_for(&["quit"], SOON)?;
+    terminal.press("q")?;
+    assert_eq!(terminal.wait_exit(SOON)?.code(), Some(0));
+    site.forwarder.stop();
+    let output = output(site.forwarder.command()?.args(["top", "--once"]))?;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("forwarder run"), "{error}");
     Ok(())
 }

@@ -17,6 +17,7 @@ mod remote;
 mod route;
 mod run;
 mod status;
+mod top;
 mod unload;
 mod watch;
 
@@ -116,6 +117,7 @@ enum Command {
     Flow(flow::Flow),
     Explain(explain::Explain),
     Watch(watch::Watch),
+    Top(top::Top),
     Confirm(confirm::Confirm),
     Unload(unload::Unload),
     Completions(completions::Completions),
@@ -140,6 +142,7 @@ impl Cli {
             Command::Flow(flow) => flow.execute(&self.globals),
             Command::Explain(explain) => explain.execute(&self.globals),
             Command::Watch(watch) => watch.execute(&self.globals),
+            Command::Top(top) => top.execute(&self.globals),
             Command::Confirm(confirm) => confirm.execute(&self.globals),
             Command::Unload(unload) => unload.execute(&self.globals),
             Command::Completions(completions) => completions.execute(),
