@@ -229,10 +229,10 @@ fn maps_of_another_version_are_refused_with_the_way_out() -> Result<()> {
     run(way_out.arg("--run-dir").arg(site.lab.folder().join("run")))?;
     let after = attached(site.lab)?;
     assert!(!pins.exists() && !after.contains("public_l2"), "{after}");
-    site.forwarder.run()?;
-    assert_eq!(site.report(Family::V4, "www.example.org")?.server, "node0");
     raw.send_data(b"anyone?")?;
     raw.expect("a reset", |segment| segment.flags.has(Flags::RST))?;
+    site.forwarder.run()?;
+    assert_eq!(site.report(Family::V4, "www.example.org")?.server, "node0");
     Ok(())
 }
 
