@@ -36,13 +36,14 @@ pub struct Plan {
 
 /// How long silence is looked for at a time.
 const LISTEN: Duration = Duration::from_millis(250);
-/// No measurement takes longer, with everything that belongs to it.
+/// No measurement takes longer, with everything that belongs to it; idle connections need some more.
 const WATCHDOG: Duration = Duration::from_secs(240);
+const IDLE_A_SECOND: usize = 1_000;
 
 /// Carries a plan out, telling on standard error how it goes.
 pub fn run(plan: &Plan) -> Result<Run> {
     let began = Instant::now();
-    watch_over();
+    watch_over(WATCHDOG + Duration::from_secs((plan.scale.flows / IDLE_A_SECOND) as u64));
     super::load::descriptors();
     let scene = Scene::build(plan.tunnel)?;
     let mut work = Work {
@@ -212,16 +213,16 @@ fn alive() {
 }
 
 /// Ends the process, clean-up included, should one measurement hang.
-fn watch_over() {
+fn watch_over(limit: Duration) {
     alive();
-    std::thread::spawn(|| {
+    std::thread::spawn(move || {
         loop {
             std::thread::sleep(Duration::from_secs(1));
             let last = *LAST_SIGN
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
-            if last.is_some_and(|last| last.elapsed() > WATCHDOG) {
-                eprintln!("bench: a measurement has not ended within {WATCHDOG:?}; giving up");
+            if last.is_some_and(|last| last.elapsed() > limit) {
+                eprintln!("bench: a measurement has not ended within {limit:?}; giving up");
                 std::process::exit(3);
             }
         }

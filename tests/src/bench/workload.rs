@@ -143,8 +143,10 @@ pub struct Workload {
     pub control: &'static str,
     /// Whose figures the others are compared with.
     pub yardstick: &'static str,
-    /// In how many of a full run's rounds it is asked for at most; a costly one in fewer than others.
+    /// In how many of a full run's rounds it is asked for at most.
     pub rounds: usize,
+    /// Whether it is part of a quick run.
+    pub quick: bool,
     /// Does it.
     pub run: fn(&mut Stage<'_>) -> Result<Outcome>,
 }

@@ -32,15 +32,15 @@ struct Arguments {
     /// Rounds; 5 unless told, 2 with --quick.
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
-    /// Length of one measurement in seconds; 2 unless told, 1 with --quick.
+    /// Length of one measurement in seconds; 1 unless told, 0.5 with --quick.
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
     /// Idle connections held at once; 100,000 unless told, 10,000 with --quick.
     #[arg(long, value_name = "COUNT")]
     flows: Option<usize>,
-    /// Names in the largest table; 100,000 unless told.
-    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
-    names: usize,
+    /// Names in the largest table; 100,000 unless told, 10,000 with --quick.
+    #[arg(long, value_name = "COUNT")]
+    names: Option<usize>,
     /// Use WireGuard in user space as the tunnel: its cryptography then takes most of the time.
     #[arg(long)]
     wireguard: bool,
@@ -148,7 +148,8 @@ fn plan(arguments: &Arguments) -> Plan {
     };
     let wanted = |workload: &&&'static Workload| {
         let mut asked = arguments.only.iter().map(|it| it.name);
-        arguments.only.is_empty() || asked.any(|name| name == workload.name)
+        let named = asked.any(|name| name == workload.name);
+        named || (arguments.only.is_empty() && (workload.quick || !arguments.quick))
     };
     Plan {
         contenders: contender::ALL.iter().filter(chosen).collect(),
@@ -157,9 +158,9 @@ fn plan(arguments: &Arguments) -> Plan {
         scale: Scale {
             seconds: arguments
                 .seconds
-                .unwrap_or(if arguments.quick { 1.0 } else { 2.0 }),
+                .unwrap_or(if arguments.quick { 0.5 } else { 1.0 }),
             flows: arguments.flows.unwrap_or(quick(100_000, 10_000)),
-            names: arguments.names,
+            names: arguments.names.unwrap_or(quick(100_000, 10_000)),
         },
         tunnel: if arguments.wireguard {
             TunnelKind::WireGuard

@@ -12,7 +12,7 @@ use crate::bench::load::job::Job;
 use crate::bench::load::server::RAW;
 use crate::bench::load::{self, Place};
 use crate::bench::scene::NAME;
-use crate::bench::workload::{Metric, Outcome, Stage, Workload};
+use crate::bench::workload::{Metric, Outcome, Stage, Workload, anyone};
 use crate::error::Result;
 use crate::ethtool::Offloads;
 use crate::hello::Hello;
@@ -39,7 +39,9 @@ pub const DOWNLOAD: Workload = Workload {
     metrics: METRICS,
     offloads: Offloads::ALL,
     // With XDP on a veth there is no such thing.
-    suits: |contender| contender.name != "forwarder-xdp",
+    suits: |contender| anyone(contender) && contender.name != "forwarder-xdp",
+    rounds: 3,
+    quick: false,
     run: |stage| run(stage, Job::Download),
     ..super::connections::SMALL
 };
@@ -57,7 +59,8 @@ pub const DOWNLOAD_MERGED: Workload = Workload {
     name: "download-merged",
     title: "bulk download, segments merged on arrival only",
     offloads: MERGED,
-    suits: |_| true,
+    suits: anyone,
+    quick: true,
     ..DOWNLOAD
 };
 
@@ -74,7 +77,7 @@ pub const DOWNLOAD_PLAIN: Workload = Workload {
     name: "download-off",
     title: "bulk download, offloads off",
     offloads: Offloads::NONE,
-    suits: |contender| contender.name != "forwarder-xdp",
+    suits: |contender| anyone(contender) && contender.name != "forwarder-xdp",
     ..DOWNLOAD
 };
 

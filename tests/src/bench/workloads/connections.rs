@@ -39,6 +39,7 @@ pub const SMALL: Workload = Workload {
     control: CONTROL,
     yardstick: YARDSTICK,
     rounds: usize::MAX,
+    quick: true,
     run: |stage| run(stage, Hello::small(NAME)),
 };
 
@@ -46,6 +47,8 @@ pub const SMALL: Workload = Workload {
 pub const LARGE: Workload = Workload {
     name: "connections-browser",
     title: "new connections, no TLS work, a browser's hello (two segments)",
+    rounds: 3,
+    quick: false,
     run: |stage| run(stage, Hello::browser(NAME, 1)),
     ..SMALL
 };

@@ -50,6 +50,7 @@ pub const SYN: Workload = Workload {
     suits: floodable,
     control: SHIELD,
     yardstick: SHIELD,
+    rounds: 3,
     run: |stage| under(stage, Frames::Syn),
     ..super::connections::SMALL
 };
@@ -58,6 +59,7 @@ pub const SYN: Workload = Workload {
 pub const ACK: Workload = Workload {
     name: "ack-flood",
     title: "valid clients during an ACK flood of 100,000 a second",
+    quick: false,
     run: |stage| under(stage, Frames::Ack),
     ..SYN
 };
@@ -75,6 +77,7 @@ pub const SYN_ABSORBED: Workload = Workload {
 pub const ACK_ABSORBED: Workload = Workload {
     name: "ack-absorbed",
     title: "ACKs as fast as one processor makes them",
+    quick: false,
     run: |stage| absorbed(stage, Frames::Ack),
     ..SYN_ABSORBED
 };

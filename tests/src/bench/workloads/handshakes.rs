@@ -22,6 +22,7 @@ pub const FULL: Workload = Workload {
     name: "tls-full",
     title: "new TLS connections, full handshake (ECDSA P-256, X25519)",
     metrics: METRICS,
+    rounds: 3,
     run: |stage| run(stage, Session::Full),
     ..super::connections::SMALL
 };
@@ -30,6 +31,7 @@ pub const FULL: Workload = Workload {
 pub const RESUMED: Workload = Workload {
     name: "tls-resumed",
     title: "new TLS connections, resumed",
+    quick: false,
     run: |stage| run(stage, Session::Resumed),
     ..FULL
 };

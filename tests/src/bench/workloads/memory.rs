@@ -71,7 +71,7 @@ fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
     let meter = Meter::start();
     let (before, own) = (Memory::now(), process_memory(&[std::process::id()]));
     let capacity = Capacity {
-        flows: flows + flows / 10,
+        flows: flows + 1_000,
         ..Capacity::default()
     };
     let running = stage.up_with(capacity)?;

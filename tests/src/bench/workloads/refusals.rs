@@ -24,6 +24,7 @@ pub const REFUSALS: Workload = Workload {
     ],
     suits: by_name,
     yardstick: "nginx",
+    rounds: 3,
     run,
     ..super::connections::SMALL
 };

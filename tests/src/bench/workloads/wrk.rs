@@ -13,6 +13,8 @@ pub const WRK: Workload = Workload {
     name: "wrk",
     title: "requests over TLS on 32 kept connections, by wrk",
     metrics: METRICS,
+    rounds: 3,
+    quick: false,
     run,
     ..super::connections::SMALL
 };
