@@ -20,6 +20,7 @@
 //! - [`forwarder`] runs the program under test; [`site`] is a lab with all of that at work;
 //! - [`pinned`] reads what the kernel has been told of the configuration;
 //! - [`terminal`] is a terminal for a program that wants one;
+//! - [`machine`] is a whole Debian machine with systemd, to install the package on;
 //! - [`programs`] runs the kernel programs alone, one packet at a time;
 //! - [`bench`] measures the forwarder by the side of what it replaces.
 //!
@@ -32,12 +33,14 @@ pub mod cleanup;
 pub mod client;
 pub mod command;
 pub mod dashboard;
+pub mod document;
 pub mod error;
 pub mod ethtool;
 pub mod flood;
 pub mod forwarder;
 pub mod hello;
 pub mod lab;
+pub mod machine;
 pub mod mmdb;
 pub mod netns;
 pub mod packet;

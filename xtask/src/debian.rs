@@ -32,9 +32,9 @@ pub struct Apt<'a> {
 
 /// One suite of a Debian mirror.
 #[derive(Clone, Copy)]
-pub struct Suite {
+pub struct Suite<'n> {
     /// Its code name.
-    pub name: &'static str,
+    pub name: &'n str,
     /// Whether it lies in the security archive.
     pub security: bool,
 }
@@ -66,7 +66,7 @@ impl<'a> Apt<'a> {
 
     /// apt over suites of a Debian mirror instead of the machine's sources; `name` tells their
     /// state from others in the cache.
-    pub fn with_suites(workspace: &'a Workspace, name: &str, suites: &[Suite]) -> Result<Self> {
+    pub fn with_suites(workspace: &'a Workspace, name: &str, suites: &[Suite<'_>]) -> Result<Self> {
         let mut apt = Self::new(workspace)?;
         let mirrors = apt.mirrors()?;
         let signed = if Path::new(KEYRING).exists() {
@@ -85,7 +85,7 @@ impl<'a> Apt<'a> {
         }
         apt.folder = workspace.cache().join("apt-".to_owned() + name);
         fs::create_dir_all(&apt.folder)?;
-        let file = apt.folder.join("sources.list");
+        let file = apt.sources_list();
         fs::write(&file, list).with_context(|| format!("cannot write {}", file.display()))?;
         apt.sources = vec![
             "-o".into(),
@@ -96,6 +96,11 @@ impl<'a> Apt<'a> {
             "APT::Architecture=amd64".into(),
         ];
         Ok(apt)
+    }
+
+    /// The list of sources that [`Self::with_suites`] wrote.
+    pub fn sources_list(&self) -> PathBuf {
+        self.folder.join("sources.list")
     }
 
     /// Where this machine gets Debian from, or what `FORWARDER_DEBIAN_MIRROR` says.

@@ -10,7 +10,9 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod cargo_tool;
 mod debian;
+mod debian_root;
 mod demo;
 mod deny;
 mod dist;
@@ -48,7 +50,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure the entrance beside routing, nftables, nginx, HAProxy and others.
     Bench(bench::Arguments),
-    /// Make a Debian package of the optimised daemon.
+    /// Make the Debian package.
     Dist(dist::Arguments),
     /// Draw the dashboards with data of a busy lab into docs/images/ (needs npm).
     Previews(previews::Arguments),

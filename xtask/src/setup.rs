@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::toolchain::Toolchain;
 use crate::workspace::Workspace;
-use crate::{deny, linker, system, tools};
+use crate::{deny, dist, linker, system, tools};
 
 /// Arguments of `setup`.
 #[derive(Args)]
@@ -32,6 +32,8 @@ pub enum Purpose {
     Vm,
     /// `make bench`.
     Bench,
+    /// `cargo xtask dist`.
+    Dist,
     /// All of the above.
     All,
 }
@@ -42,7 +44,15 @@ impl Purpose {
     }
 
     fn needs_lab(self) -> bool {
-        self != Self::Build
+        !matches!(self, Self::Build | Self::Dist)
+    }
+
+    fn needs_packaging(self) -> bool {
+        matches!(self, Self::Test | Self::Dist | Self::All)
+    }
+
+    fn needs_debian_machines(self) -> bool {
+        matches!(self, Self::Test | Self::All)
     }
 
     fn needs_contenders(self) -> bool {
@@ -66,7 +76,12 @@ pub fn prepare(workspace: &Workspace, purpose: Purpose) -> Result<()> {
     toolchain.provide_source(workspace)?;
     linker::provide(workspace, &toolchain)?;
     if purpose.needs_checks() {
-        deny::provide(workspace)?;
+        deny::TOOL.provide(workspace)?;
+    }
+    if purpose.needs_packaging() {
+        eprintln!("packaging tools");
+        dist::TOOL.provide(workspace)?;
+        tools::provide(workspace, tools::PACKAGING)?;
     }
     if purpose.needs_lab() {
         eprintln!("lab tools");
@@ -76,6 +91,10 @@ pub fn prepare(workspace: &Workspace, purpose: Purpose) -> Result<()> {
     if purpose.needs_contenders() {
         eprintln!("contenders of the benchmark");
         tools::provide(workspace, tools::BENCH)?;
+    }
+    if purpose.needs_debian_machines() {
+        eprintln!("tools for Debian machines");
+        tools::provide(workspace, tools::DEBIAN_MACHINES)?;
     }
     if purpose.needs_virtual_machine() {
         eprintln!("virtual machine tools");

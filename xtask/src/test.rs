@@ -10,16 +10,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::dist::{self, Effort};
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
-use crate::{build, debian, deny, privilege, process, vm};
+use crate::{build, debian, debian_root, deny, privilege, process, vm};
 
 /// The crate with the lab and everything that needs root.
 const LAB_CRATE: &str = "forwarder-tests";
+const LAB_CRATE_FOLDER: &str = "tests";
 
 /// The daemon's crate, whose integration tests need no root but for one.
 const DAEMON: &str = "forwarder";
 const LOADING_TESTS: &str = "dataplane";
+
+/// Test programs of the lab's crate that need the package and machines to install it on.
+const PACKAGE_TESTS: &[&str] = &["package", "quickstart"];
 
 /// Arguments of `test`.
 #[derive(Args)]
@@ -54,12 +59,14 @@ enum Stage {
     Kernel,
     /// `BPF_PROG_TEST_RUN` tables and namespace tests; root.
     Lab,
+    /// The Debian package installed, upgraded and purged, and the quick starts followed; root.
+    Package,
     /// The main job on a distribution kernel.
     Vm,
 }
 
 impl Stage {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Setup,
         Self::Format,
         Self::Bpf,
@@ -68,13 +75,14 @@ impl Stage {
         Self::Unit,
         Self::Kernel,
         Self::Lab,
+        Self::Package,
         Self::Vm,
     ];
 
     fn is_quick(self) -> bool {
         !matches!(
             self,
-            Self::Dependencies | Self::Kernel | Self::Lab | Self::Vm
+            Self::Dependencies | Self::Kernel | Self::Lab | Self::Package | Self::Vm
         )
     }
 
@@ -88,6 +96,7 @@ impl Stage {
             Self::Unit => "unit and property tests",
             Self::Kernel => "loading and verifier (root)",
             Self::Lab => "program tables and lab (root)",
+            Self::Package => "package on Debian machines (root)",
             Self::Vm => "virtual machine",
         }
     }
@@ -103,6 +112,7 @@ impl Stage {
             Self::Unit => unit(workspace),
             Self::Kernel => kernel(workspace),
             Self::Lab => lab(workspace),
+            Self::Package => package(workspace),
             Self::Vm => vm::run(workspace, &vm::Arguments::default()),
         }
     }
@@ -233,17 +243,51 @@ fn kernel(workspace: &Workspace) -> Result<()> {
     process::run(as_root(&mut budget))
 }
 
-/// Everything in the lab's crate, one test at a time: they measure, and the machine is one. `cargo test`
+/// Everything in the lab's crate but for what needs the package, one test at a time: they measure, and the machine is one. `cargo test`
 /// and not nextest, which starts a process, and so a lab, for each test.
 fn lab(workspace: &Workspace) -> Result<()> {
     privilege::ask("the lab (network namespaces, loading kernel programs)")?;
     build::user_programs(workspace, false)?;
-    let mut tests = Command::new("cargo");
+    let programs = test_programs(workspace, LAB_CRATE_FOLDER)?;
+    let mut tests = lab_tests(workspace);
+    tests.args(["--lib", "--bins"]);
+    for program in programs {
+        if !PACKAGE_TESTS.contains(&program.as_str()) {
+            tests.args(["--test", &program]);
+        }
+    }
+    process::run(as_root(tests.args(["--", "--test-threads", "1"])))
+}
+
+/// The package of the daemon (`FORWARDER_BIN` names one that is built already), on machines that are made of
+/// a fresh Debian. Two revisions, for an upgrade.
+fn package(workspace: &Workspace) -> Result<()> {
+    privilege::ask("installing the package on Debian machines")?;
+    let root = debian_root::provide(workspace)?;
+    let daemon = match std::env::var_os("FORWARDER_BIN") {
+        Some(daemon) => daemon.into(),
+        None => build::daemon(workspace)?,
+    };
+    let first = dist::package(workspace, &daemon, 1, Effort::Quick)?;
+    let second = dist::package(workspace, &daemon, 2, Effort::Quick)?;
+    let mut tests = lab_tests(workspace);
+    for program in PACKAGE_TESTS {
+        tests.args(["--test", program]);
+    }
     tests
-        .args(["test", "--no-fail-fast", "--package", LAB_CRATE])
         .args(["--", "--test-threads", "1"])
-        .current_dir(workspace.root());
+        .env("FORWARDER_DEBIAN_ROOT", root)
+        .env("FORWARDER_DEB", first)
+        .env("FORWARDER_DEB_NEWER", second);
     process::run(as_root(&mut tests))
+}
+
+fn lab_tests(workspace: &Workspace) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["test", "--no-fail-fast", "--package", LAB_CRATE])
+        .current_dir(workspace.root());
+    cargo
 }
 
 /// Lets Cargo build as the caller and start what it built as root.

@@ -109,6 +109,23 @@ pub const PREVIEWS: &[Tool] = &[tool(
     "draws the previews of the dashboards",
 )];
 
+/// What cargo-deb calls.
+pub const PACKAGING: &[Tool] = &[Tool {
+    environment: "PERL5LIB=\"$root/usr/share/perl5\"",
+    ..tool(
+        "dpkg-shlibdeps",
+        &["dpkg-dev"],
+        "finds what the package depends on",
+    )
+}];
+
+/// What the machines are made with that the package is installed on.
+pub const DEBIAN_MACHINES: &[Tool] = &[tool(
+    "mmdebstrap",
+    &["mmdebstrap"],
+    "makes Debian roots to install the package in",
+)];
+
 /// nginx's stream module, linked beside the programs so that configurations can name it.
 const NGINX_STREAM_MODULE: &str = "usr/lib/nginx/modules/ngx_stream_module.so";
 

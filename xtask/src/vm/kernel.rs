@@ -23,7 +23,7 @@ pub struct Kernel {
 struct Series {
     name: &'static str,
     package: &'static str,
-    suites: &'static [Suite],
+    suites: &'static [Suite<'static>],
 }
 
 const SERIES: &[Series] = &[
