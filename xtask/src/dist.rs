@@ -111,7 +111,11 @@ fn lay_out(binary: &Path, release: &Path) -> Result<()> {
         let path = generated.join(file);
         fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(())
+    process::run(
+        Command::new(binary)
+            .args(["man", "--output"])
+            .arg(generated.join("man")),
+    )
 }
 
 /// The newest entry of Debian's changelog must be about this version.
