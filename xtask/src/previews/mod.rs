@@ -26,7 +26,7 @@ const WIDTH: u32 = 1440;
 const UNIT: u64 = 36;
 const AROUND: u64 = 84;
 /// How many colours a picture has.
-const COLOURS: &str = "128";
+const COLOURS: &str = "64";
 /// A picture may be so large.
 const LIMIT: u64 = 200_000;
 
