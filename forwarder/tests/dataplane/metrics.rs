@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::PerCpuValues;
+use forwarder::armour::report as armour;
 use forwarder::daemon::place::Place;
 use forwarder::dataplane::maps::{CounterMaps, State};
 use forwarder::dataplane::sweep::Expiry;
@@ -235,10 +236,31 @@ fn what_the_maps_hold_is_on_the_page() {
     });
 }
 
+/// What a daemon leaves beside the registry when it has checked a node behind WireGuard.
+const HEALTH: &str = r#"{
+  "nodes": [{
+    "pool": "web", "name": "10.0.0.2:443", "address": "10.0.0.2:443", "operator": "ready", "state": "up",
+    "cause": null, "share": 100, "since": 1700000000, "last": { "at": 1700000000, "ms": 3, "error": null },
+    "certificate_expires": 1800000000, "counts": { "passed": 1, "failed": 2, "ups": 3, "downs": 4 }
+  }],
+  "pools": [{ "name": "web", "nodes": 1, "available": 1, "refusing": false }],
+  "tunnels": [{
+    "interface": "wg0", "source": "kernel", "unknown": null,
+    "nodes": [{
+      "node": "10.0.0.2:443", "address": "10.0.0.2",
+      "peer": { "last_handshake": 1700000000, "endpoint": null, "rx_bytes": 1, "tx_bytes": 1, "silent": false }
+    }]
+  }]
+}"#;
+
 #[test]
 fn every_metric_of_the_catalog_is_written_and_no_other() {
     sandboxed(|directory| {
         let (_dataplane, place) = start(directory);
+        std::fs::write(place.health(), HEALTH).unwrap();
+        let mut armour = armour::Report::default();
+        armour.entry("eth0").worn = true;
+        armour.save(&place.armour()).unwrap();
         let suffixes = ["", "_bucket", "_sum", "_count"];
         let mut written = BTreeSet::new();
         for name in page(&place).keys() {
