@@ -2,8 +2,8 @@
 
 use forwarder_common::abi::{Event, Flow, FlowKey, Hello, NONE, event_kind, events, tally};
 
-use crate::{clock, count};
 use crate::maps::{EVENT, EVENTS, SETTINGS};
+use crate::{clock, count};
 
 #[inline(always)]
 fn wanted(kind: u32) -> bool {

@@ -64,10 +64,7 @@ fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
 
 /// The SYN-ACK that answers the SYN in `work`.
 #[inline(always)]
-pub fn cookie<const V6: bool>(
-    packet: impl Access,
-    work: &mut Work,
-) -> Result<Segment, DropReason> {
+pub fn cookie<const V6: bool>(packet: impl Access, work: &mut Work) -> Result<Segment, DropReason> {
     count::add!(LISTENER_STATS, u32::from(work.listener), syns, 1);
     if !read_options::<V6>(packet, work) {
         return Err(DropReason::MalformedSegment);
