@@ -89,7 +89,7 @@ fn programs_are_told_the_same() {
 
 #[test]
 fn a_wrong_command_line_is_shown_with_the_right_one() {
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 19] = [
         (&["rout", "ls"], "'route'"),
         (&["nodes", "ls"], "'node'"),
         (&["route"], "Usage: forwarder route"),
@@ -117,6 +117,8 @@ fn a_wrong_command_line_is_shown_with_the_right_one() {
             ],
             "0..=65535",
         ),
+        (&["flow", "ls", "--client", "me"], "198.51.100.4"),
+        (&["flow", "kill", "--client", "me"], "198.51.100.4"),
         (&["reload", "now"], "Usage: forwarder reload"),
         (&["check", "--ofline"], "'--offline'"),
         (&["run", "--confirm", "soon"], "--confirm"),
