@@ -49,8 +49,9 @@ struct Active {
 }
 
 impl FileWatch {
-    /// Follows the main file at `main` and its drop-ins, as they are now; `None` follows nothing.
-    fn follow(&mut self, main: Option<&Path>) {
+    /// Follows the main file at `main` and its drop-ins, as they are now; `None` follows nothing. It is looked
+    /// after `first` in any case.
+    fn follow(&mut self, main: Option<&Path>, first: Duration) {
         let Some(main) = main else {
             self.active = None;
             return;
@@ -64,7 +65,7 @@ impl FileWatch {
         self.active = Some(Active {
             _watcher: watcher.ok(),
             heard,
-            due: Instant::now() + AGAIN,
+            due: Instant::now() + first,
         });
     }
 
@@ -92,17 +93,22 @@ impl FileWatch {
 }
 
 impl Daemon {
-    /// Begins, goes on or ceases to follow the files, as the configuration says.
+    /// Begins, goes on or ceases to follow the files, as the configuration says. They were read before: what
+    /// changed since, and was told to nobody or to the watch that ends here, is found by one more look.
     pub(super) fn follow_files(&mut self) {
+        self.follow_from(QUIET);
+    }
+
+    fn follow_from(&mut self, first: Duration) {
         let main = self.sources.main().path.clone();
-        self.files
-            .follow(self.config.entrance.watch.then_some(main.as_path()));
+        let main = self.config.entrance.watch.then_some(main.as_path());
+        self.files.follow(main, first);
     }
 
     /// Looks at the files and puts them to use if they say something new.
     pub(super) async fn files_changed(&mut self) {
         // Before reading, so that no change falls between.
-        self.follow_files();
+        self.follow_from(AGAIN);
         let sources = match Sources::read(&self.sources.main().path) {
             Ok(sources) => sources,
             Err(error) => {
