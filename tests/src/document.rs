@@ -55,7 +55,10 @@ fn placeholder(text: &str) -> Option<&str> {
         .filter_map(|rest| rest.split_once('>'))
         .map(|(name, _)| name)
         .find(|name| {
-            name.starts_with(char::is_alphabetic) && name.contains(' ') && !name.contains('\n')
+            name.starts_with(char::is_alphabetic)
+                && name.contains(' ')
+                && !name.ends_with(' ')
+                && !name.contains('\n')
         })
 }
 

@@ -105,7 +105,7 @@ fn it_comes_with_a_flood_and_leaves_after_it() -> Result<()> {
     let (mut site, _ear) = start()?;
     use_armour(
         &mut site,
-        "rst_rate = 10\nxdp_above = 200\nxdp_calm = \"2s\"",
+        "rst_rate = 10\nxdp = \"auto\"\nxdp_above = 200\nxdp_calm = \"2s\"",
     )?;
     for family in Family::BOTH {
         let mut kept = Kept::new(&site, family)?;

@@ -11,6 +11,7 @@ use crate::config::model::Xdp;
 use crate::control::problem::chain;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::maps::MapsError;
+use crate::link::driver::Driver;
 use crate::link::{Link, LinkKind};
 
 /// What the daemon knows of floods and armour.
@@ -160,6 +161,13 @@ impl Daemon {
     fn put_on(&mut self, link: &Link) -> Result<(), DataplaneError> {
         if link.kind != LinkKind::L2 {
             return Err(DataplaneError::NoEthernet {
+                interface: link.name.clone(),
+            });
+        }
+        // A machine in a container has one: silence in a flood would be worse than its cost.
+        let veth = || Driver::of(&link.name).name.as_deref() == Some("veth");
+        if !self.config.entrance.xdp_insists && veth() {
+            return Err(DataplaneError::Deaf {
                 interface: link.name.clone(),
             });
         }

@@ -84,6 +84,15 @@ pub enum DataplaneError {
     /// An interface.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// The armour's answers may not arrive.
+    #[error(
+        "{interface} is a veth, which loses what XDP sends unless its other end has an XDP program too; \
+         an `xdp` that is written down is tried all the same"
+    )]
+    Deaf {
+        /// The interface.
+        interface: String,
+    },
     /// The armour is for Ethernet.
     #[error("{interface} has no Ethernet header")]
     NoEthernet {

@@ -7,11 +7,11 @@ use std::path::Path;
 use super::Patient;
 use super::catalog::Code;
 use super::configuration;
-use super::driver::Driver;
 use super::finding::{Finding, Fix, Verdict};
 use crate::config::Config;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::suggest;
+use crate::link::driver::Driver;
 use crate::link::{Link, LinkKind, mss};
 
 /// Around a packet: IPv4, UDP and WireGuard; with IPv6 it is 20 more.

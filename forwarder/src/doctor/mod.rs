@@ -12,7 +12,6 @@ pub mod catalog;
 mod certificate;
 mod configuration;
 mod daemon;
-pub mod driver;
 pub mod finding;
 mod interfaces;
 mod kernel;
@@ -28,13 +27,13 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use self::catalog::Code;
-use self::driver::Driver;
 use self::finding::{Finding, Report, Verdict};
 use crate::config::model::{Node, Pool};
 use crate::config::own_sockets::OwnSockets;
 use crate::config::surroundings::{self, Surroundings};
 use crate::config::{self, Config};
 use crate::daemon::place::Place;
+use crate::link::driver::Driver;
 use crate::link::survey::{SurveyError, Surveyor};
 use crate::link::{Link, Network};
 

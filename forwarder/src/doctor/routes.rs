@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use super::Patient;
 use super::catalog::Code;
 use super::configuration;
-use super::driver::Driver;
 use super::finding::{Finding, Fix};
 use super::wireguard::WireGuard;
 use crate::config::model::{ClientAddress, Node, Pool};
+use crate::link::driver::Driver;
 
 /// What is known about each tunnel that is WireGuard.
 pub type WireGuards = BTreeMap<String, WireGuard>;

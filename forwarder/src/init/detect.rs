@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::doctor::driver::Driver;
 use crate::doctor::wireguard::WireGuard;
+use crate::link::driver::Driver;
 use crate::link::survey::{SurveyError, Surveyor};
 use crate::link::{LinkKind, Network};
 

@@ -3,6 +3,7 @@
 //! [`Network`] is a snapshot; [`survey`] takes one from the kernel and [`watch`] says when to take the
 //! next. Everything that decides on a snapshot is a pure function of it.
 
+pub mod driver;
 pub mod survey;
 pub mod watch;
 pub mod wireguard;
