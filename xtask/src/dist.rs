@@ -111,11 +111,23 @@ fn lay_out(binary: &Path, release: &Path) -> Result<()> {
         let path = generated.join(file);
         fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    process::run(
-        Command::new(binary)
-            .args(["man", "--output"])
-            .arg(generated.join("man")),
-    )
+    manual_pages(binary, &generated.join("man"))
+}
+
+/// The daemon's manual pages, compressed as Debian wants them: cargo-deb does that to sources only.
+fn manual_pages(binary: &Path, folder: &Path) -> Result<()> {
+    process::output(Command::new(binary).args(["man", "--output"]).arg(folder))?;
+    let pages =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let pages = pages
+        .map(|page| page.map(|page| page.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    process::output(
+        Command::new("gzip")
+            .args(["--best", "--no-name"])
+            .args(pages),
+    )?;
+    Ok(())
 }
 
 /// The newest entry of Debian's changelog must be about this version.
