@@ -44,8 +44,10 @@ fn start() -> Result<(Site, OwnedFd)> {
 
 fn use_armour(site: &mut Site, keys: &str) -> Result<()> {
     let entrance = entrance_section(site.lab);
-    site.forwarder
-        .write_config(&format!("{entrance}{keys}\n{}", configuration(site.lab)))?;
+    site.forwarder.write_config(&format!(
+        "{entrance}xdp_veth = true\n{keys}\n{}",
+        configuration(site.lab)
+    ))?;
     run(site.forwarder.command()?.arg("reload")).map(drop)
 }
 
@@ -105,7 +107,7 @@ fn it_comes_with_a_flood_and_leaves_after_it() -> Result<()> {
     let (mut site, _ear) = start()?;
     use_armour(
         &mut site,
-        "rst_rate = 10\nxdp = \"auto\"\nxdp_above = 200\nxdp_calm = \"2s\"",
+        "rst_rate = 10\nxdp_above = 200\nxdp_calm = \"2s\"",
     )?;
     for family in Family::BOTH {
         let mut kept = Kept::new(&site, family)?;
@@ -198,7 +200,7 @@ fn a_driver_that_refuses_is_told_and_harmless() -> Result<()> {
     let entrance = entrance_section(site.lab).replace("[\"eth0\"]", "[\"eth0\", \"br0\"]");
     let text = configuration(site.lab);
     site.forwarder
-        .write_config(&format!("{entrance}xdp = \"on\"\n{text}"))?;
+        .write_config(&format!("{entrance}xdp = \"on\"\nxdp_veth = true\n{text}"))?;
     let said = run(site.forwarder.command()?.arg("reload"))?;
     assert!(said.contains("xdp  auto → on"), "{said}");
     let status = wait_worn(&site, true)?;

@@ -187,6 +187,7 @@ fn entrance(config: &Config) -> BTreeMap<String, String> {
         ("rst_rate", own.rst_rate.to_string()),
         ("watch", own.watch.to_string()),
         ("xdp", word(own.xdp).to_owned()),
+        ("xdp_veth", own.xdp_veth.to_string()),
         ("xdp_above", own.xdp_above.to_string()),
         (
             "xdp_calm",

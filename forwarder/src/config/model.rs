@@ -70,8 +70,8 @@ pub struct Entrance {
     pub watch: bool,
     /// When public interfaces wear the armour.
     pub xdp: Xdp,
-    /// Whether that was written down: then it is tried on every driver that takes it.
-    pub xdp_insists: bool,
+    /// Whether a veth may wear it too.
+    pub xdp_veth: bool,
     /// Segments a second of unproven connections from which on it is a flood.
     pub xdp_above: u32,
     /// How long it must have been calm until the armour is taken off.

@@ -59,6 +59,8 @@ pub struct RawEntrance {
     pub watch: Option<Spanned<bool>>,
     /// When public interfaces wear the armour: `auto`, `on` or `off`.
     pub xdp: Option<Text>,
+    /// Whether a veth may wear the armour.
+    pub xdp_veth: Option<Spanned<bool>>,
     /// Segments a second of unproven connections from which on it is a flood.
     pub xdp_above: Option<Number>,
     /// How long it must have been calm until the armour is taken off.

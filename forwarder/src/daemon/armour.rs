@@ -166,7 +166,7 @@ impl Daemon {
         }
         // A machine in a container has one: silence in a flood would be worse than its cost.
         let veth = || Driver::of(&link.name).name.as_deref() == Some("veth");
-        if !self.config.entrance.xdp_insists && veth() {
+        if !self.config.entrance.xdp_veth && veth() {
             return Err(DataplaneError::Deaf {
                 interface: link.name.clone(),
             });

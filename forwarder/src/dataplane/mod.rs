@@ -87,7 +87,7 @@ pub enum DataplaneError {
     /// The armour's answers may not arrive.
     #[error(
         "{interface} is a veth, which loses what XDP sends unless its other end has an XDP program too; \
-         an `xdp` that is written down is tried all the same"
+         `xdp_veth = true` says that it has"
     )]
     Deaf {
         /// The interface.

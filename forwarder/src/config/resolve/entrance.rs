@@ -80,7 +80,7 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Entrance> {
         rst_rate,
         watch: raw.watch.as_ref().is_some_and(|watch| *watch.get_ref()),
         xdp: xdp?,
-        xdp_insists: raw.xdp.is_some(),
+        xdp_veth: raw.xdp_veth.as_ref().is_some_and(|veth| *veth.get_ref()),
         xdp_above: xdp_above?,
         xdp_calm: xdp_calm?,
     })
