@@ -63,7 +63,7 @@ impl Meter {
             wall,
             busy: whole.saturating_sub(idle + steal),
             steal,
-            foreign: Processes::now().foreign_since(&self.processes),
+            foreign: Processes::now().foreign_since(&self.processes).min(whole),
         }
     }
 }

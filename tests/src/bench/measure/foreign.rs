@@ -1,8 +1,8 @@
 //! CPU time of processes that have nothing to do with the benchmark.
 //!
 //! Ours are this process, whatever descends from it, and the kernel's own threads (they work on our
-//! packets). Everything else is noise. A process that ends in between is seen through the time of its
-//! parent's children, which therefore counts too.
+//! packets). Everything else is noise. A process that ends in between is seen through what its parent's
+//! ended children have used, if the parent waits for it and lives on; otherwise what it used is lost.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -15,8 +15,10 @@ const KERNEL: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Process {
     parent: u32,
-    /// User and system time, its own and that of children it has waited for, in ticks.
-    used: u64,
+    /// User and system time, in ticks.
+    own: u64,
+    /// That of the children it has waited for.
+    ended: u64,
 }
 
 /// All processes at one time.
@@ -38,15 +40,25 @@ impl Processes {
     /// What foreign processes have used since an earlier time.
     #[must_use]
     pub fn foreign_since(&self, earlier: &Self) -> Duration {
-        ticks(self.foreign().saturating_sub(earlier.foreign()))
-    }
-
-    fn foreign(&self) -> u64 {
         let ours = self.descendants(std::process::id());
         let foreign = self.0.iter().filter(|(pid, process)| {
             **pid != KERNEL && process.parent != KERNEL && !ours.contains(*pid)
         });
-        foreign.map(|(_, process)| process.used).sum()
+        let used = foreign.map(|(pid, process)| match earlier.0.get(pid) {
+            None => process.own + process.ended,
+            Some(before) => {
+                // What a child had used before is part of what it hands down when it ends.
+                let gone = earlier
+                    .0
+                    .iter()
+                    .filter(|(child, it)| it.parent == *pid && !self.0.contains_key(child))
+                    .map(|(_, child)| child.own + child.ended)
+                    .sum();
+                let ended = process.ended.saturating_sub(before.ended);
+                process.own.saturating_sub(before.own) + ended.saturating_sub(gone)
+            }
+        });
+        ticks(used.sum())
     }
 
     /// A process and all below it.
@@ -78,7 +90,8 @@ fn parse(text: &str) -> Option<Process> {
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Process {
         parent: u32::try_from(number(4)?).ok()?,
-        used: number(14)? + number(15)? + number(16)? + number(17)?,
+        own: number(14)? + number(15)?,
+        ended: number(16)? + number(17)?,
     })
 }
 
@@ -89,34 +102,56 @@ mod tests {
     #[test]
     fn reads_a_line_with_a_nasty_name() {
         let line = "12 (a) b) S 7 12 12 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 1 0 5 6 7";
-        assert_eq!(
-            parse(line),
-            Some(Process {
-                parent: 7,
-                used: 127
-            })
-        );
+        let process = Process {
+            parent: 7,
+            own: 120,
+            ended: 7,
+        };
+        assert_eq!(parse(line), Some(process));
     }
 
     #[test]
     fn only_strangers_count() {
-        let own = std::process::id();
-        let process = |parent, used| Process { parent, used };
+        let ours = std::process::id();
+        let process = |parent, own| Process {
+            parent,
+            own,
+            ended: 0,
+        };
         let at = |stranger| {
             Processes(
                 [
                     (1, process(0, 0)),
                     (2, process(0, 50)),
                     (3, process(2, stranger * 7)),
-                    (own, process(1, stranger * 3)),
-                    (own + 1, process(own, stranger * 5)),
-                    (own + 2, process(own + 1, stranger * 9)),
-                    (own + 3, process(1, stranger)),
+                    (ours, process(1, stranger * 3)),
+                    (ours + 1, process(ours, stranger * 5)),
+                    (ours + 2, process(ours + 1, stranger * 9)),
+                    (ours + 3, process(1, stranger)),
                 ]
                 .into(),
             )
         };
         let used = at(30).foreign_since(&at(10));
         assert_eq!(used, std::time::Duration::from_millis(200));
+    }
+
+    /// A child that had used 40 ticks ends after 10 more; another one begins and ends in between with 5.
+    #[test]
+    fn what_ended_children_used_before_does_not_count() {
+        let parent = |ended| Process {
+            parent: 1,
+            own: 100,
+            ended,
+        };
+        let child = Process {
+            parent: 7,
+            own: 40,
+            ended: 0,
+        };
+        let before = Processes([(7, parent(1_000)), (8, child)].into());
+        let after = Processes([(7, parent(1_055))].into());
+        let used = after.foreign_since(&before);
+        assert_eq!(used, std::time::Duration::from_millis(150));
     }
 }

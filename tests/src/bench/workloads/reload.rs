@@ -24,6 +24,7 @@ pub const RELOAD: Workload = Workload {
     metrics: &[
         Metric::alone("whole", "ms", "request to answer"),
         Metric::alone("visible", "ms", "request to first connection of a new name"),
+        Metric::alone("refusal", "ms", "slowest refusal until then"),
         Metric::alone("failed", "", "failed connections meanwhile"),
         Metric::alone("meanwhile", "", "connections meanwhile"),
     ],
@@ -58,7 +59,7 @@ fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
     let kept = Job::Reply(ANSWER as u64).hello(Hello::small(NAME));
     let new = format!("shop-{}.example.net", capacity.names / 2);
     let new = Job::Reply(ANSWER as u64).hello(Hello::small(&new));
-    let (whole, visible, count) = std::thread::scope(|scope| {
+    let (whole, (visible, slowest), count) = std::thread::scope(|scope| {
         let others = scope.spawn(|| {
             connect(
                 scene,
@@ -72,17 +73,30 @@ fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
         let began = Instant::now();
         let watch = scope.spawn(move || {
             load::block_on(scene.client(), Place::Node, async {
-                while fetch(target, &new, ANSWER).await.is_err() {
+                let mut slowest = (Duration::ZERO, String::new());
+                loop {
+                    let attempt = Instant::now();
+                    let Err(error) = fetch(target, &new, ANSWER).await else {
+                        break;
+                    };
+                    let took = attempt.elapsed();
+                    if took > slowest.0 {
+                        let at = attempt - began;
+                        slowest = (
+                            took,
+                            format!("the slowest refusal, begun at {at:?}: {error}"),
+                        );
+                    }
                     if began.elapsed() > Duration::from_secs(60) {
                         return Err(Error::Timeout {
                             what: "the effect of a reload".to_owned(),
                             waited: began.elapsed(),
-                            detail: String::new(),
+                            detail: slowest.1,
                         });
                     }
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                Ok(began.elapsed())
+                Ok((began.elapsed(), slowest))
             })
         });
         let answer = control.request("POST", "/v1/reload", "");
@@ -93,13 +107,16 @@ fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
     let usage = meter.stop();
     // It has another configuration now than the one it was asked for.
     stage.down();
+    // A refusal takes no longer than a round trip, unless something is wrong.
+    let note = (slowest.0 > Duration::from_secs(1)).then_some(slowest.1);
     let values = vec![
         ("whole", whole.as_secs_f64() * 1e3),
         ("visible", visible.as_secs_f64() * 1e3),
+        ("refusal", slowest.0.as_secs_f64() * 1e3),
         ("failed", count.failed as f64),
         ("meanwhile", count.done as f64),
     ];
-    Ok(Outcome::new(&usage, values).noted(count.first_error))
+    Ok(Outcome::new(&usage, values).noted(count.first_error.or(note)))
 }
 
 fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
