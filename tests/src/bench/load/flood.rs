@@ -12,10 +12,12 @@ use crate::bench::bpf::{self, Hook};
 use crate::bench::scene::{FLOOD_NETWORK, Scene};
 use crate::error::{Context, Error, Result};
 
-/// Frames that the kernel makes at one call.
-const BATCH: u32 = 256;
+/// Frames that the kernel makes at one call. Each call waits some 20 ms for all processors to take notice
+/// of the program, so that a rate comes in bursts.
+const LEAST: u32 = 256;
+const MOST: u32 = 100_000;
 /// Where the destination address stands in an Ethernet frame with IPv4.
-const DESTINATION: i16 = 30;
+pub const DESTINATION: i16 = 30;
 
 /// A flood; it ends when this is dropped.
 #[derive(Debug)]
@@ -57,18 +59,19 @@ impl Running {
             let began = Instant::now();
             let mut count = 0;
             while !stopped.load(Ordering::Relaxed) {
-                if let Some(rate) = rate {
+                let due = rate.map_or(MOST, |rate| {
                     let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as u64;
-                    if due < count + u64::from(BATCH) {
-                        std::thread::sleep(Duration::from_micros(200));
-                        continue;
-                    }
+                    u32::try_from(due - count).unwrap_or(MOST).min(MOST)
+                });
+                if due < LEAST {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
                 }
-                if let Err(error) = bpf::run_live(&program, interface, length, BATCH) {
+                if let Err(error) = bpf::run_live(&program, interface, length, due) {
                     eprintln!("the flood has ended: {error}");
                     break;
                 }
-                count += u64::from(BATCH);
+                count += u64::from(due);
                 counted.store(count, Ordering::Relaxed);
             }
             let _ = done.send(());
@@ -81,10 +84,26 @@ impl Running {
         })
     }
 
-    /// Frames made so far.
+    /// Frames made so far, as of the last call that has ended.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The same, at the very moment when a call ends.
+    pub fn sent_next(&self) -> Result<u64> {
+        let (began, before) = (Instant::now(), self.sent());
+        while began.elapsed() < Duration::from_secs(10) {
+            let now = self.sent();
+            if now != before {
+                return Ok(now);
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        Err(Error::Unmeasured {
+            what: "the flood".to_owned(),
+            why: "no frame was made".to_owned(),
+        })
     }
 }
 

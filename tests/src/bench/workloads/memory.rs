@@ -8,7 +8,6 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,6 @@ use crate::bench::scene::{NAME, Scene};
 use crate::bench::workload::{Metric, Outcome, Stage, Workload};
 use crate::error::{Context, Error, Result};
 use crate::hello::Hello;
-use crate::socket::set_option;
 
 /// Connections that are being opened at once.
 const WIDTH: usize = 64;
@@ -35,8 +33,9 @@ const WIDTH: usize = 64;
 const BATCH: usize = 4_000;
 /// How long a batch's ends stay: until the node has seen all acknowledgements.
 const STAY: Duration = Duration::from_millis(250);
-/// Connections from one client address.
+/// Connections from one client address, and the port of the first.
 const EACH: usize = 50_000;
+const FIRST_PORT: u16 = 1_100;
 /// Connections through whoever needs a port of its own for each of them towards the node, of which one
 /// address has no more: memory grows with each connection alike.
 const PORTS: usize = 30_000;
@@ -173,7 +172,9 @@ async fn open(
         tasks.spawn(async move {
             let mut held = Vec::new();
             for number in own {
-                let opening = one(target, sources[number / EACH % sources.len()], &hello);
+                let source = sources[number / EACH % sources.len()];
+                let port = FIRST_PORT + (number % EACH) as u16;
+                let opening = one(target, (source, port).into(), &hello);
                 let opened = tokio::time::timeout(PATIENCE, opening).await;
                 held.push(opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?);
             }
@@ -188,16 +189,11 @@ async fn open(
     Ok(held)
 }
 
-async fn one(target: SocketAddr, source: Ipv4Addr, hello: &[u8]) -> io::Result<TcpStream> {
+/// The port is not left to the kernel: it would give those of vanished ends to others.
+async fn one(target: SocketAddr, source: SocketAddr, hello: &[u8]) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // The port is chosen when the target is known, so that each target can have all of them.
-    set_option(
-        socket.as_raw_fd(),
-        libc::IPPROTO_IP,
-        libc::IP_BIND_ADDRESS_NO_PORT,
-        &1_i32,
-    )?;
-    socket.bind((source, 0).into())?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(source)?;
     let mut stream = socket.connect(target).await?;
     stream.write_all(hello).await?;
     stream.read_exact(&mut [0]).await?;
