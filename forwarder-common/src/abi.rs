@@ -8,8 +8,8 @@
 //! `::ffff:a.b.c.d` (RFC 4291 2.5.5.2). A field whose name ends in `_be` is in network order.
 //! Times named `_ms` are milliseconds of `CLOCK_MONOTONIC`, modulo 2^32.
 
-/// Layout of everything below. Part of the pin path: `<bpffs>/v2`.
-pub const ABI_VERSION: u32 = 2;
+/// Layout of everything below. Part of the pin path: `<bpffs>/v3`.
+pub const ABI_VERSION: u32 = 3;
 
 /// An IP address as packet words; see the module's word on IPv4.
 pub type Address = [u32; 4];
@@ -316,8 +316,9 @@ abi! {
         peer: Address,
         /// That port, network order.
         port_be: u16,
-        /// Index of [`map::NODES`].
-        node: u16,
+        /// [`node_tag`] of the node. Two nodes may share one: then their flows clash where the rest of the key
+        /// is the same, and what an entry leads to says which node it belongs to.
+        node_tag: u16,
     }
 
     /// What a [`ReverseKey`] leads to.
@@ -567,8 +568,10 @@ pub mod mark {
     pub const FIN: u8 = 1;
     /// A reset was seen that did not match exactly. Cleared when the sender goes on.
     pub const RESET: u8 = 2;
-    /// The sender was heard after the other side's inexact reset: the flow lives.
+    /// The sender was heard after the other side's inexact reset or SYN: the flow lives.
     pub const ALIVE: u8 = 4;
+    /// A SYN came from the client of a spliced flow. Cleared when the client goes on.
+    pub const SYN: u8 = 8;
 }
 
 /// [`Hello::state`].
@@ -641,6 +644,8 @@ pub mod close_reason {
     pub const NO_NODE: u32 = 3;
     /// The sweeper removed it: idle too long.
     pub const IDLE: u32 = 4;
+    /// The client began anew from the same port, and the node had forgotten the connection.
+    pub const ABANDONED: u32 = 5;
 }
 
 /// [`Settings::events`].
@@ -649,10 +654,32 @@ pub mod events {
     pub const FLOWS: u32 = 1;
     /// Connections that are refused.
     pub const REFUSALS: u32 = 2;
+    /// Bytes in [`super::map::EVENTS`] from which on its reader is woken; until then it looks by itself.
+    pub const WAKE_BYTES: u64 = 128 << 10;
 }
 
 /// "No name" and "no path" in an [`Event`].
 pub const NONE: u32 = u32::MAX;
+
+/// Whether two addresses are one, without a branch for each word.
+#[must_use]
+#[inline(always)]
+pub const fn same(one: &Address, other: &Address) -> bool {
+    let [a, b, c, d] = *one;
+    let [e, f, g, h] = *other;
+    (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+}
+
+/// A number that tells nodes apart in a [`ReverseKey`] without looking them up.
+#[must_use]
+#[inline(always)]
+pub const fn node_tag(address: &Address, port_be: u16) -> u16 {
+    let [a, b, c, d] = *address;
+    // Neighbours differ in few bits anywhere in the address: Knuth's multiplier spreads them.
+    let mixed =
+        (a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d ^ (port_be as u32)).wrapping_mul(0x9e37_79b1);
+    (mixed >> 16) as u16
+}
 
 impl Endpoint {
     /// An endpoint.

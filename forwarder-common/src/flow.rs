@@ -15,6 +15,9 @@ use crate::tcp::flag;
 /// than any receive window in use.
 const PLAUSIBLE: u32 = 1 << 25;
 
+/// A little less than the first time-out of a SYN, which is a second (RFC 6298 2.1), ms.
+const SYN_PATIENCE_MS: u32 = 900;
+
 /// One segment, in the client's view.
 #[derive(Clone, Copy, Debug)]
 pub struct Passing {
@@ -61,6 +64,26 @@ impl Flow {
     #[inline(always)]
     pub const fn unique_id(&self) -> u64 {
         (self.opened_ms as u64) << 32 | self.entrance_isn as u64
+    }
+
+    /// A SYN from the client of a spliced flow, which is forwarded: the node's answer tells whether it still
+    /// has the connection. The repetitions do not count as life.
+    #[inline(always)]
+    pub fn client_syn(&mut self, now_ms: u32) {
+        if self.client_marks & mark::SYN == 0 {
+            self.client_marks |= mark::SYN;
+            self.seen_ms = now_ms;
+        }
+    }
+
+    /// Whether a SYN of the client's was forwarded and the node said nothing to it for so long that a client
+    /// repeats it (RFC 6298 2.1): neither end has the connection any more.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_abandoned(&self, now_ms: u32) -> bool {
+        self.client_marks & mark::SYN != 0
+            && self.node_marks & mark::ALIVE == 0
+            && now_ms.wrapping_sub(self.seen_ms) >= SYN_PATIENCE_MS
     }
 
     /// A segment from the client.
@@ -135,8 +158,8 @@ impl Flow {
         } else {
             (self.node_marks, self.client_marks)
         };
-        let mut marks = own & !mark::RESET;
-        if other & mark::RESET != 0 {
+        let mut marks = own & !(mark::RESET | mark::SYN);
+        if other & (mark::RESET | mark::SYN) != 0 {
             marks |= mark::ALIVE;
         }
         if by_client {

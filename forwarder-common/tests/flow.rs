@@ -386,6 +386,38 @@ fn inexact_resets_are_remembered_until_the_flow_shows_life() {
     }
 }
 
+/// A SYN on a live flow: only silence of the node for as long as a client waits gives the flow up.
+#[test]
+fn a_flow_is_abandoned_only_if_nobody_answers_a_syn() {
+    let mut silent = flow(10, 20);
+    silent.seen_ms = 5_000;
+    assert!(!silent.is_abandoned(90_000), "no SYN");
+    silent.client_syn(90_000);
+    assert!(!silent.is_abandoned(90_899));
+    silent.client_syn(90_500);
+    assert!(silent.is_abandoned(90_900), "repetitions are no life");
+
+    let mut answered = silent;
+    let challenge = Passing {
+        seq: 21,
+        ack: 11,
+        flags: ACK,
+        payload_len: 0,
+    };
+    assert_eq!(pass(&mut answered, End::Node, &challenge), Outcome::Open);
+    assert!(!answered.is_abandoned(99_000));
+
+    let mut goes_on = silent;
+    let data = Passing {
+        seq: 11,
+        ack: 21,
+        flags: ACK,
+        payload_len: 3,
+    };
+    assert_eq!(pass(&mut goes_on, End::Client, &data), Outcome::Open);
+    assert!(!goes_on.is_abandoned(99_000));
+}
+
 /// Ends are zero until a FIN is seen, and zero is also a sequence number.
 #[test]
 fn half_closed_flow_goes_on_at_sequence_number_zero() {

@@ -137,13 +137,8 @@ fn handed_on(now_ns: u64) -> bool {
 #[inline(always)]
 fn arrived(frame: Frame, work: &Work) {
     let listener = u32::from(work.listener);
-    count::add!(LISTENER_STATS, listener, packets, 1);
-    count::add!(
-        LISTENER_STATS,
-        listener,
-        bytes,
-        u64::from(frame.len() - ETHERNET)
-    );
+    let bytes = u64::from(frame.len() - ETHERNET);
+    count::add!(LISTENER_STATS, listener, packets, 1, bytes, bytes);
 }
 
 #[inline(always)]

@@ -8,12 +8,12 @@ use crate::maps::{DROPS, TALLIES};
 /// Lets other programs and the stack have the packet: `TCX_NEXT`, and for clsact "no verdict".
 pub const PASS: i32 = TC_ACT_UNSPEC;
 
-/// Adds to a field of a per-CPU record.
+/// Adds to fields of a per-CPU record.
 macro_rules! add {
-    ($map:ident, $index:expr, $field:ident, $amount:expr) => {
+    ($map:ident, $index:expr, $($field:ident, $amount:expr),+) => {
         if let Some(record) = $crate::maps::$map.get_ptr_mut($index) {
             // SAFETY: this CPU's record, and nothing else runs on this CPU meanwhile.
-            unsafe { (*record).$field = (*record).$field.wrapping_add($amount) };
+            unsafe { $((*record).$field = (*record).$field.wrapping_add($amount);)+ };
         }
     };
 }

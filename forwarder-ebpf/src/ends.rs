@@ -17,15 +17,8 @@ pub fn remove(key: &FlowKey, flow: &Flow, reason: u32) {
     let mut transparent = true;
     if let Some(entry) = PATHS.get(path) {
         transparent = entry.client_address == client_address::TRANSPARENT;
-        let number = u32::from(entry.node);
-        if let Some(target) = NODES.get(number) {
-            let reverse = node::reverse_key(
-                key,
-                number,
-                target,
-                entry.client_address,
-                last.source_port_be,
-            );
+        if let Some(target) = NODES.get(u32::from(entry.node)) {
+            let reverse = node::reverse_key(key, target, entry.client_address, last.source_port_be);
             let _ = REVERSE.remove(reverse);
         }
     }

@@ -1,5 +1,6 @@
 //! The event ring.
 
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use forwarder_common::abi::{Event, Flow, FlowKey, Hello, NONE, event_kind, events, tally};
 
 use crate::maps::{EVENT, EVENTS, SETTINGS};
@@ -53,10 +54,20 @@ fn hello_part(event: *mut Event, hello: *const Hello) {
     }
 }
 
+/// A reader that is woken for every event costs more than the connections it is told of. It looks by itself
+/// often enough, and is woken when the ring fills faster.
 #[inline(always)]
 fn send(event: *mut Event) {
+    let flags = if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > events::WAKE_BYTES {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    };
     // SAFETY: this CPU's event, whole.
-    if EVENTS.output::<Event>(unsafe { &*event }, 0).is_err() {
+    if EVENTS
+        .output::<Event>(unsafe { &*event }, u64::from(flags))
+        .is_err()
+    {
         count::tally(tally::EVENTS_LOST);
     }
 }

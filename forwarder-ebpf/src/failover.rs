@@ -49,13 +49,8 @@ pub fn next(work: &Work, flow: &mut Flow, hello: &mut Hello, timed_out: bool) ->
             count::add!(NODE_STATS, number, syn_resets, 1);
         }
         if let Some(last) = NODES.get(number) {
-            let reverse = node::reverse_key(
-                &work.key,
-                number,
-                last,
-                path.client_address,
-                flow.source_port_be,
-            );
+            let reverse =
+                node::reverse_key(&work.key, last, path.client_address, flow.source_port_be);
             // SAFETY: copied at once.
             if let Some(entry) = unsafe { REVERSE.get(reverse) } {
                 public_link = entry.public_link;

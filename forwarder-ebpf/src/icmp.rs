@@ -6,7 +6,7 @@
 
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{
-    Address, Endpoint, FlowKey, ReverseKey, V4_MAPPED, client_address, link, stage, state,
+    Address, Endpoint, FlowKey, ReverseKey, V4_MAPPED, client_address, link, node_tag, stage, state,
 };
 use forwarder_common::checksum::{Stored, Sum};
 use forwarder_common::segment::pair;
@@ -201,7 +201,7 @@ fn towards_node<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) -> i
     ) {
         return count::drop(DropReason::KernelRefused);
     }
-    node::send_to(packet, target, work.l3 != 0)
+    node::send_to(packet, target, &as_sent.destination, work.l3 != 0)
 }
 
 /// Says a router on the way to the node: the quoted segment is one we sent in a client's place.
@@ -222,7 +222,7 @@ fn towards_client<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) ->
     let reverse = ReverseKey {
         peer: quoted.source,
         port_be: quoted.source_port_be,
-        node: number as u16,
+        node_tag: node_tag(&node.address, node.port_be),
     };
     // SAFETY: copied at once.
     let Some(entry) = (unsafe { REVERSE.get(reverse) }).copied() else {
@@ -241,7 +241,13 @@ fn towards_client<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) ->
     if !write::<V6>(packet, work.l3, quote, &as_sent, true, &vip.address) {
         return count::drop(DropReason::KernelRefused);
     }
-    node::send_to_client(packet, entry.public_link, work.l3 != 0)
+    node::send_to_client(
+        packet,
+        entry.public_link,
+        &vip.address,
+        &entry.flow.client,
+        work.l3 != 0,
+    )
 }
 
 #[inline(always)]

@@ -26,6 +26,7 @@ mod events;
 mod failover;
 mod frame;
 mod header;
+mod hops;
 mod icmp;
 mod maps;
 mod node;

@@ -9,6 +9,7 @@ use forwarder_common::abi::{
 };
 use forwarder_common::verdict::REASONS;
 
+use crate::hops::{self, Hop};
 use crate::work::{Chunk, NameKey, Work};
 
 #[map]
@@ -71,6 +72,9 @@ pub static NAME_KEY: PerCpuArray<NameKey> = PerCpuArray::with_max_entries(1, 0);
 /// The event being filled.
 #[map]
 pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
+/// Next hops by a hash of the destination.
+#[map]
+pub static HOPS: PerCpuArray<Hop> = PerCpuArray::with_max_entries(hops::SLOTS, 0);
 /// Token bucket of resets.
 #[map]
 pub static RESETS: PerCpuArray<forwarder_common::token_bucket::TokenBucket> =

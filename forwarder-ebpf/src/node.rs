@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use forwarder_common::abi::{
     Address, FlowKey, Hello, Node, Pool, ReverseEntry, ReverseKey, balance, client_address,
 };
-use forwarder_common::abi::{is_v4, link};
+use forwarder_common::abi::{is_v4, link, node_tag};
 use forwarder_common::checksum::Sum;
 use forwarder_common::cookie::{self, CookieOptions};
 use forwarder_common::maglev::{TABLE_SIZE, client_hash};
@@ -17,7 +17,7 @@ use crate::bounds::mask;
 use crate::maps::{MAGLEV, NODES, PATHS, REVERSE};
 use crate::packet::Packet;
 use crate::work::Work;
-use crate::{clock, count};
+use crate::{clock, count, hops};
 
 /// Nodes that are looked at for one that can take a flow.
 const TRIES: u32 = 16;
@@ -93,7 +93,6 @@ pub fn choose(hello: &mut Hello, pool: &Pool, v6: bool) -> Option<Choice> {
 #[inline(always)]
 pub fn reverse_key(
     key: &FlowKey,
-    choice_node: u32,
     node: &Node,
     client_address: u8,
     source_port_be: u16,
@@ -105,7 +104,7 @@ pub fn reverse_key(
             node.local
         },
         port_be: source_port_be,
-        node: choice_node as u16,
+        node_tag: node_tag(&node.address, node.port_be),
     }
 }
 
@@ -129,13 +128,7 @@ pub fn enter(
     source_port_be: u16,
     public_link: u32,
 ) -> Result<(), NotEntered> {
-    let reverse = reverse_key(
-        key,
-        choice.number,
-        choice.node,
-        choice.client_address,
-        source_port_be,
-    );
+    let reverse = reverse_key(key, choice.node, choice.client_address, source_port_be);
     let entry = ReverseEntry {
         flow: *key,
         public_link,
@@ -208,12 +201,12 @@ pub fn send_syn<const V6: bool>(
     if length != longest && !packet.resize(length) {
         return count::drop(DropReason::KernelRefused);
     }
-    send_to(packet, node, work.l3 != 0)
+    send_to(packet, node, &segment.source, work.l3 != 0)
 }
 
-/// Sends the finished packet towards a node. Returns the action.
+/// Sends the finished packet, which comes from `source`, towards a node. Returns the action.
 #[inline(always)]
-pub fn send_to(packet: Packet, node: &Node, has_ethernet: bool) -> i32 {
+pub fn send_to(packet: Packet, node: &Node, source: &Address, has_ethernet: bool) -> i32 {
     if node.ifindex == 0 {
         return count::drop(DropReason::LinkDown);
     }
@@ -223,17 +216,23 @@ pub fn send_to(packet: Packet, node: &Node, has_ethernet: bool) -> i32 {
     if !has_ethernet && !packet.add_ethernet() {
         return count::drop(DropReason::KernelRefused);
     }
-    packet.redirect_neighbour(node.ifindex)
+    hops::send(packet, node.ifindex, source, &node.address)
 }
 
-/// Sends the finished packet towards a client. Returns the action.
+/// Sends the finished packet from a claimed address towards a client. Returns the action.
 #[inline(always)]
-pub fn send_to_client(packet: Packet, public_link: u32, has_ethernet: bool) -> i32 {
+pub fn send_to_client(
+    packet: Packet,
+    public_link: u32,
+    local: &Address,
+    client: &Address,
+    has_ethernet: bool,
+) -> i32 {
     if public_link & link::NO_HEADER != 0 {
         return packet.redirect(public_link & !link::NO_HEADER);
     }
     if !has_ethernet && !packet.add_ethernet() {
         return count::drop(DropReason::KernelRefused);
     }
-    packet.redirect_neighbour(public_link)
+    hops::send(packet, public_link, local, client)
 }

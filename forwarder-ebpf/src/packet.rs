@@ -11,7 +11,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
-    bpf_clone_redirect, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+    bpf_clone_redirect, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
     bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
     bpf_skb_store_bytes,
 };
@@ -263,14 +263,6 @@ impl Packet {
     pub fn redirect(&self, ifindex: u32) -> i32 {
         // SAFETY: no memory is passed.
         unsafe { bpf_redirect(ifindex, 0) as i32 }
-    }
-
-    /// Sends the packet out of an Ethernet interface to whoever the routing and neighbour tables say. The
-    /// packet must have room for an Ethernet header. Returns the action.
-    #[inline(always)]
-    pub fn redirect_neighbour(&self, ifindex: u32) -> i32 {
-        // SAFETY: a null parameter block asks for a look-up.
-        unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
     }
 
     /// Sends a copy.

@@ -16,11 +16,11 @@ use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{at_most, forget, mask, positive};
 use crate::buffer::{self, Held};
-use crate::count;
 use crate::maps::{FLOWS, NODES, PATHS};
 use crate::packet::{ETHERNET, Packet};
 use crate::public::hello::next_held;
 use crate::work::{CHUNK, Work};
+use crate::{count, hops};
 
 /// The longest payload of a replayed segment: fits every tunnel of an MTU of 1,260 or more. Even, so that
 /// sums of pieces add up.
@@ -123,7 +123,12 @@ fn family<const V6: bool>(
         work.replay_at = at.wrapping_add(taken);
         if target.node.link == link::L2 && work.from_node == 0 {
             buffer::unlock(held.hello);
-            return packet.redirect_neighbour(target.node.ifindex);
+            let source = if target.transparent {
+                &work.key.client
+            } else {
+                &target.node.local
+            };
+            return hops::send(packet, target.node.ifindex, source, &target.node.address);
         }
         if left == taken {
             buffer::unlock(held.hello);

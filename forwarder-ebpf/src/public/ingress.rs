@@ -12,7 +12,7 @@ use crate::maps::{FLOWS, HELLO_INDEX, HELLOS, VIP_INDEX, VIPS};
 use crate::packet::{Access, Packet};
 use crate::public::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, next};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, clock, next};
 
 /// A packet on a public interface with `L3` bytes of link-layer header.
 #[inline(always)]
@@ -46,12 +46,14 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         return PASS;
     };
     let listener = u32::from(vip.listener);
-    count::add!(LISTENER_STATS, listener, packets, packet.wire_packets());
+    let bytes = u64::from(packet.len() - L3 as u32);
     count::add!(
         LISTENER_STATS,
         listener,
+        packets,
+        packet.wire_packets(),
         bytes,
-        u64::from(packet.len() - L3 as u32)
+        bytes
     );
     if let Some(reason) = unacceptable(&header) {
         return count::drop(reason);
@@ -68,7 +70,8 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
     };
     // SAFETY: a map value; its fields have one writer each.
     let flow: &mut Flow = unsafe { &mut *flow };
-    if flow.state == state::SPLICED
+    let abandoned = syn && flow.is_abandoned(clock::ms(clock::now_ns()));
+    if flow.state == state::SPLICED && !abandoned
         || flow.state == state::REPLAYING && !overlaps(flow, &key, &header)
     {
         return splice::up::<L3, V6>(packet, &header, &key, flow);

@@ -13,7 +13,7 @@ use crate::node;
 use crate::packet::Packet;
 use crate::public::hello::next_held;
 use crate::work::Work;
-use crate::{answer, clock, count, ends};
+use crate::{answer, clock, count, ends, next};
 
 /// The stage.
 #[inline(always)]
@@ -23,6 +23,11 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     };
     // SAFETY: a map value; its fields have one writer each.
     let flow = unsafe { &mut *flow };
+    if flow.state == state::SPLICED {
+        // The node forgot it too: the client begins anew.
+        ends::remove(&work.key, flow, close_reason::ABANDONED);
+        return next(context, stage::SYN);
+    }
     let held = match buffer::find(&work.key) {
         Ok(held) => held,
         Err(Missing::Busy) => return count::drop(DropReason::HelloBusy),

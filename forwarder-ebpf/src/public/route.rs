@@ -35,24 +35,18 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     // SAFETY: held since an earlier stage.
     let hello = unsafe { &mut *held.hello };
     let listener = u32::from(work.listener);
-    count::add!(LISTENER_STATS, listener, hellos, 1);
+    let took_ms = hello.touched_ms.wrapping_sub(hello.started_ms);
     count::add!(
         LISTENER_STATS,
         listener,
+        hellos,
+        1,
         hello_bytes,
-        u64::from(hello.reader.position())
-    );
-    count::add!(
-        LISTENER_STATS,
-        listener,
+        u64::from(hello.reader.position()),
         hello_segments,
-        u64::from(hello.segments)
-    );
-    count::add!(
-        LISTENER_STATS,
-        listener,
+        u64::from(hello.segments),
         hello_ms,
-        u64::from(hello.touched_ms.wrapping_sub(hello.started_ms))
+        u64::from(took_ms)
     );
     match open(work, hello) {
         Ok((choice, port_be)) => {
@@ -123,13 +117,7 @@ fn open(work: &Work, hello: &mut Hello) -> Result<(Choice, u16), DropReason> {
     let made = FLOWS.insert(&work.key, &flow, u64::from(BPF_NOEXIST));
     if let Err(error) = made {
         hello.state = hello_state::COLLECTING;
-        let reverse = node::reverse_key(
-            &work.key,
-            choice.number,
-            choice.node,
-            choice.client_address,
-            port_be,
-        );
+        let reverse = node::reverse_key(&work.key, choice.node, choice.client_address, port_be);
         let _ = REVERSE.remove(&reverse);
         give_back(&choice, port_be);
         return Err(if error == node::EEXIST {

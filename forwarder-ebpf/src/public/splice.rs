@@ -72,15 +72,24 @@ pub fn up<const L3: usize, const V6: bool>(
         flags: header.flags & !flag::SYN,
         payload_len: header.payload_len,
     };
-    flow.seen_ms = clock::ms(clock::now_ns());
-    count::add!(PATH_STATS, path_number, up_packets, wire_packets);
-    count::add!(PATH_STATS, path_number, up_bytes, bytes);
-    if header.flags & flag::SYN == 0 {
+    let now = clock::ms(clock::now_ns());
+    count::add!(
+        PATH_STATS,
+        path_number,
+        up_packets,
+        wire_packets,
+        up_bytes,
+        bytes
+    );
+    if header.flags & flag::SYN != 0 {
+        flow.client_syn(now);
+    } else {
+        flow.seen_ms = now;
         match flow.client_segment(&passing) {
             Outcome::Open => {}
             Outcome::Finished => ends::remove_with_hello(key, flow, close_reason::FINISHED),
             Outcome::Reset => ends::remove_with_hello(key, flow, close_reason::CLIENT_RESET),
         }
     }
-    node::send_to(packet, target, L3 != 0)
+    node::send_to(packet, target, &rewrite.source, L3 != 0)
 }

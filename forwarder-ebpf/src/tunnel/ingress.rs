@@ -3,13 +3,15 @@
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp};
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{Endpoint, Flow, FlowKey, Node, ReverseKey, link, stage, state};
+use forwarder_common::abi::{
+    Endpoint, Flow, FlowKey, Node, ReverseKey, link, node_tag, same, stage, state,
+};
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
 
 use crate::count::{self, PASS};
 use crate::header::{Header, Kind};
-use crate::maps::{FLOWS, NODE_INDEX, NODES, REVERSE};
+use crate::maps::{FLOWS, NODE_INDEX, NODES, PATHS, REVERSE};
 use crate::packet::Packet;
 use crate::tunnel::splice;
 use crate::work::Work;
@@ -33,24 +35,30 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         Kind::Icmp => return crate::icmp::enter::<L3, V6>(context, packet, false),
         Kind::Other => return PASS,
     };
-    // SAFETY: the number is copied at once.
-    let Some(number) =
-        (unsafe { NODE_INDEX.get(Endpoint::new(header.source, header.source_port_be)) }).copied()
-    else {
-        return PASS;
-    };
-    let Some(node) = NODES.get(number) else {
-        return PASS;
-    };
     let reverse = ReverseKey {
         peer: header.destination,
         port_be: header.destination_port_be,
-        node: number as u16,
+        node_tag: node_tag(&header.source, header.source_port_be),
     };
     // SAFETY: copied at once.
     let Some(entry) = (unsafe { REVERSE.get(reverse) }).copied() else {
-        return stray::<L3, V6>(packet, &header, node, number);
+        return without_flow::<L3, V6>(packet, &header);
     };
+    let Some(flow) = FLOWS.get_ptr_mut(entry.flow) else {
+        return without_flow::<L3, V6>(packet, &header);
+    };
+    // SAFETY: a map value; its fields have one writer each.
+    let flow: &mut Flow = unsafe { &mut *flow };
+    let Some(path) = PATHS.get(u32::from(flow.path)) else {
+        return without_flow::<L3, V6>(packet, &header);
+    };
+    let number = u32::from(path.node);
+    let Some(node) = NODES.get(number) else {
+        return without_flow::<L3, V6>(packet, &header);
+    };
+    if !same(&node.address, &header.source) || node.port_be != header.source_port_be {
+        return without_flow::<L3, V6>(packet, &header);
+    }
     if packet.ifindex() != node.ifindex {
         // Another tunnel's peer speaks in this node's name.
         count::add!(NODE_STATS, number, strays, 1);
@@ -59,11 +67,6 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
     if header.malformed || header.fragment || header.ip_options {
         return count::drop(DropReason::MalformedSegment);
     }
-    let Some(flow) = FLOWS.get_ptr_mut(entry.flow) else {
-        return stray::<L3, V6>(packet, &header, node, number);
-    };
-    // SAFETY: a map value; its fields have one writer each.
-    let flow: &mut Flow = unsafe { &mut *flow };
     if flow.state == state::CONNECTING || header.flags & flag::SYN != 0 {
         let Some(work) = crate::maps::work() else {
             return count::drop(DropReason::KernelRefused);
@@ -99,6 +102,20 @@ fn fill<const L3: usize, const V6: bool>(
     work.public_link = public_link;
 }
 
+/// A segment of no flow: a node's, or nothing of ours.
+#[inline(always)]
+fn without_flow<const L3: usize, const V6: bool>(packet: Packet, header: &Header) -> i32 {
+    // SAFETY: the number is copied at once.
+    let number = unsafe { NODE_INDEX.get(Endpoint::new(header.source, header.source_port_be)) };
+    let Some(number) = number.copied() else {
+        return PASS;
+    };
+    let Some(node) = NODES.get(number) else {
+        return PASS;
+    };
+    stray::<L3, V6>(packet, header, node, number)
+}
+
 /// A node's segment of no flow. In `proxy-v2` and `masquerade` pools the host's stack has the address and
 /// knows what to do (it may be a health check's); what is addressed to a client is answered here, for the
 /// stack would route it to the internet in clear.
@@ -109,9 +126,7 @@ fn stray<const L3: usize, const V6: bool>(
     node: &Node,
     number: u32,
 ) -> i32 {
-    let [a, b, c, d] = node.local;
-    let [e, f, g, h] = header.destination;
-    if (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0 || has_socket::<V6>(packet, header) {
+    if same(&node.local, &header.destination) || has_socket::<V6>(packet, header) {
         return PASS;
     }
     count::add!(NODE_STATS, number, strays, 1);

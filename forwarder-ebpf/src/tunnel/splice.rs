@@ -52,8 +52,14 @@ pub fn down<const L3: usize, const V6: bool>(
     rewrite::checksum::<L3, V6>(packet, &change);
     let path = u32::from(flow.path);
     flow.seen_ms = clock::ms(clock::now_ns());
-    count::add!(PATH_STATS, path, down_packets, wire_packets);
-    count::add!(PATH_STATS, path, down_bytes, bytes);
+    count::add!(
+        PATH_STATS,
+        path,
+        down_packets,
+        wire_packets,
+        down_bytes,
+        bytes
+    );
     let passing = Passing {
         seq,
         ack: header.ack,
@@ -69,7 +75,7 @@ pub fn down<const L3: usize, const V6: bool>(
         Outcome::Finished => ends::remove_with_hello(key, flow, close_reason::FINISHED),
         Outcome::Reset => ends::remove_with_hello(key, flow, close_reason::NODE_RESET),
     }
-    node::send_to_client(packet, public_link, L3 != 0)
+    node::send_to_client(packet, public_link, &vip.address, &key.client, L3 != 0)
 }
 
 /// Once the node has acknowledged everything we kept, the flow is its own.

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use forwarder_common::abi::{Event, Flow, FlowKey, NONE, close_reason, event_kind};
 use forwarder_common::verdict::DropReason;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::clock::{elapsed_ms, monotonic_ms};
 use super::maps::{self, MapsError};
@@ -17,6 +19,9 @@ use super::registry::Registry;
 
 /// Events taken from the ring before others have their turn.
 const AT_ONCE: usize = 256;
+
+/// How long an event may lie in the ring unseen: the programs wake nobody for a few.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Why there are no events.
 #[derive(Debug, Error)]
@@ -32,6 +37,7 @@ pub enum EventsError {
 /// The ring.
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
+    look: Interval,
 }
 
 impl Events {
@@ -41,26 +47,34 @@ impl Events {
         // SAFETY: the ring owns its descriptor and keeps it open, and always the same, until it is dropped.
         let ring = unsafe { AsyncFd::register(ring) };
         let ring = ring.map_err(|error| EventsError::Wait(error.into_parts().1))?;
-        Ok(Self { ring })
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { ring, look })
     }
 
     /// Waits for events and takes some. Loses none when cancelled.
     pub async fn next(&mut self) -> Result<Vec<Event>, EventsError> {
         loop {
-            let mut guard = self.ring.readable_mut().await.map_err(EventsError::Wait)?;
-            let ring = guard.get_inner_mut();
-            let mut events = Vec::new();
-            while events.len() < AT_ONCE {
-                let Some(item) = ring.next() else {
-                    guard.clear_ready();
-                    break;
-                };
-                events.extend(decode(&item));
-            }
+            let events = self.take();
             if !events.is_empty() {
                 return Ok(events);
             }
+            tokio::select! {
+                guard = self.ring.readable_mut() => guard.map_err(EventsError::Wait)?.clear_ready(),
+                _ = self.look.tick() => {}
+            }
         }
+    }
+
+    fn take(&mut self) -> Vec<Event> {
+        let ring = self.ring.get_mut();
+        let mut events = Vec::new();
+        while events.len() < AT_ONCE
+            && let Some(item) = ring.next()
+        {
+            events.extend(decode(&item));
+        }
+        events
     }
 }
 
@@ -189,6 +203,7 @@ fn kind(event: &Event) -> Kind {
                 close_reason::NODE_RESET => "node_reset",
                 close_reason::NO_NODE => "no_node",
                 close_reason::IDLE => "idle",
+                close_reason::ABANDONED => "abandoned",
                 _ => "unknown",
             },
         },

@@ -5,6 +5,7 @@
 //! empties a table that has lost its last pin.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapError, ProgramArray};
@@ -126,7 +127,7 @@ impl Programs {
             let armour: &mut Xdp = program
                 .and_then(|program| program.try_into().ok())
                 .ok_or(LoadError::Missing { name })?;
-            match armour.load() {
+            match persistently(|| armour.load()) {
                 Ok(()) => return Ok(name),
                 Err(error) => refused = Some(refusal(name, error)),
             }
@@ -209,9 +210,22 @@ pub fn verify(ebpf: &mut Ebpf) -> Result<(), LoadError> {
                 name: name.to_owned(),
                 source,
             })?;
-        classifier.load().map_err(|error| refusal(name, error))?;
+        persistently(|| classifier.load()).map_err(|error| refusal(name, error))?;
     }
     Ok(())
+}
+
+/// The kernel gives up on a program when a signal comes meanwhile (`EAGAIN`).
+fn persistently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    const TRIES: u32 = 5;
+    for _ in 1..TRIES {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+    load()
 }
 
 fn refusal(name: &str, error: ProgramError) -> LoadError {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use aya::maps::{IterableMap, MapData, Queue};
 use forwarder_common::abi::{
     Flow, FlowKey, Hello, Node, Path, ReverseEntry, ReverseKey, client_address, hello_state, link,
-    map, mark, state,
+    map, mark, node_tag, state,
 };
 use thiserror::Error;
 use tracing::warn;
@@ -101,7 +101,7 @@ pub struct Swept {
 type Peer = ([u32; 4], u16, u16);
 
 fn peer(key: &ReverseKey) -> Peer {
-    (key.peer, key.port_be, key.node)
+    (key.peer, key.port_be, key.node_tag)
 }
 
 /// A flow that was ended by order, and what is needed to tell its ends.
@@ -239,7 +239,7 @@ impl Sweeper {
         let reverse = ReverseKey {
             peer: if transparent { key.client } else { node.local },
             port_be: flow.source_port_be,
-            node: path.node,
+            node_tag: node_tag(&node.address, node.port_be),
         };
         Ok(Some(Way {
             path,

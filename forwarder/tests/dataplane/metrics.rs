@@ -300,7 +300,7 @@ fn a_hundred_thousand_flows_do_not_make_a_scrape_slow() {
             let peer = abi::ReverseKey {
                 peer: client,
                 port_be: 7,
-                node: 0,
+                node_tag: 0,
             };
             let entry = abi::ReverseEntry {
                 flow: key,

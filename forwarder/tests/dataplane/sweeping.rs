@@ -5,7 +5,9 @@ use std::time::Duration;
 use forwarder::dataplane::clock::monotonic_ms;
 use forwarder::dataplane::maps::State;
 use forwarder::dataplane::sweep::{Expiry, Sweeper};
-use forwarder_common::abi::{Flow, FlowKey, ReverseEntry, ReverseKey, address_v4, mark, state};
+use forwarder_common::abi::{
+    self, Flow, FlowKey, ReverseEntry, ReverseKey, address_v4, mark, state,
+};
 
 use crate::sandbox::{interfaces, sandboxed};
 use crate::{TEXT, follow, open, pins};
@@ -47,7 +49,7 @@ fn enter(maps: &mut State, key: FlowKey, flow: Flow) -> ReverseKey {
     let reverse = ReverseKey {
         peer: address_v4([10, 0, 0, 1]),
         port_be: flow.source_port_be,
-        node: 1,
+        node_tag: abi::node_tag(&abi::address_v4([10, 0, 0, 3]), 443_u16.to_be()),
     };
     let entry = ReverseEntry {
         flow: key,

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use forwarder_common::abi::{Flow, FlowKey, Hello, Node, link, map};
+use forwarder_common::abi::{self, Flow, FlowKey, Hello, Node, link, map};
 use forwarder_common::verdict::{DropReason, REASONS};
 
 use super::entrance::{self, NODES, address, fill, node_address, vip_number};
@@ -148,6 +148,13 @@ impl Bench {
     #[must_use]
     pub fn node_number(&self, ordinal: u32) -> u32 {
         ordinal + if self.shape.v6 { NODES } else { 0 }
+    }
+
+    /// Its tag in reverse keys.
+    #[must_use]
+    pub fn node_tag(&self, ordinal: u32) -> u16 {
+        let node = self.node_address(ordinal);
+        abi::node_tag(&address(node.ip()), node.port().to_be())
     }
 
     /// Its address.

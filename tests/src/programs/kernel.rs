@@ -135,11 +135,21 @@ impl Kernel {
                 name: name.to_owned(),
                 source,
             };
-            match program {
+            let mut load = || match &mut *program {
                 Program::Xdp(armour) => armour.load(),
                 other => <&mut SchedClassifier>::try_from(other).and_then(SchedClassifier::load),
+            };
+            let mut result = load();
+            // The kernel gives up on a program when a signal comes meanwhile.
+            for _ in 0..4 {
+                match &result {
+                    Err(ProgramError::LoadError { io_error, .. })
+                        if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    _ => break,
+                }
+                result = load();
             }
-            .map_err(refused)?;
+            result.map_err(refused)?;
         }
         let stages = fill_stages(&mut ebpf)?;
         Ok(Self {

@@ -151,6 +151,66 @@ fn an_exact_reset_of_the_node() {
     });
 }
 
+/// A SYN from the client's port, beyond what the old connection had.
+fn another_syn(opened: &Opened) -> Segment {
+    let mut syn = opened.client.syn(&LINUX);
+    syn.seq = syn.seq.wrapping_add(0x1234_5678);
+    syn
+}
+
+/// Client and node have forgotten the flow, and the client comes anew from the same port: the node takes its
+/// SYN for a new one. It is reset, and the client's next SYN is answered by us.
+#[test]
+fn both_ends_forgot_it() {
+    each_flow(|bench, opened| {
+        let hello = opened.hello.len() as u64;
+        let syn = another_syn(opened);
+        bench.from_client(&syn);
+        // The old SYN-ACK once more is only late.
+        let old = opened.syn_ack(&LINUX);
+        bench.from_node(&old).dropped(DropReason::Absorbed);
+        assert!(lives(bench, opened));
+        let mut answer = old.clone();
+        answer.seq = answer.seq.wrapping_add(0x2222_2222);
+        answer.ack = syn.seq.wrapping_add(1);
+        let seen = bench.from_node(&answer).segment();
+        assert_eq!((seen.flags, seen.seq), (Flags::RST, answer.ack));
+        assert_eq!(
+            (seen.source, seen.destination),
+            (answer.destination, answer.source)
+        );
+        let answer = bench.from_client(&syn).segment();
+        assert_eq!(
+            (answer.flags, answer.ack, answer.destination),
+            (Flags::SYN_ACK, syn.seq.wrapping_add(1), syn.source)
+        );
+        assert_ended(bench, opened, close_reason::ABANDONED, hello, 0);
+    });
+}
+
+/// The node is silent: the client's second SYN, a second later, begins anew.
+#[test]
+fn nobody_answers_a_syn_on_a_live_flow() {
+    each_flow(|bench, opened| {
+        let hello = opened.hello.len() as u64;
+        let syn = another_syn(opened);
+        for _ in 0..2 {
+            let seen = bench.from_client(&syn).segment();
+            assert_eq!(seen.destination, opened.syn.destination);
+        }
+        let key = bench.flow_key(opened.client.address, Refusal::Alert);
+        let mut flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
+        flow.seen_ms = flow.seen_ms.wrapping_sub(1_000);
+        bench.maps.flows.insert(key, flow, 0).unwrap();
+        let answer = bench.from_client(&syn).segment();
+        assert_eq!(
+            (answer.flags, answer.ack, answer.destination),
+            (Flags::SYN_ACK, syn.seq.wrapping_add(1), syn.source)
+        );
+        assert_ended(bench, opened, close_reason::ABANDONED, hello, 0);
+    });
+}
+
 /// Any other reset passes and leaves a mark; whoever goes on talking takes it away.
 #[test]
 fn a_guessed_reset_ends_nothing() {

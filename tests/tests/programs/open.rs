@@ -95,7 +95,7 @@ fn entries_of_a_flow() {
             let reverse = ReverseKey {
                 peer: address(opened.syn.source.ip()),
                 port_be: flow.source_port_be,
-                node: bench.node_number(0) as u16,
+                node_tag: bench.node_tag(0),
             };
             let entry = bench
                 .maps

@@ -1,6 +1,6 @@
 //! Both directions of a spliced flow: every field is translated, and nothing else is touched.
 
-use forwarder_common::abi::state;
+use forwarder_common::abi::{mark, state};
 use forwarder_common::checksum::Sum;
 use forwarder_common::verdict::DropReason::{LinkDown, MalformedSegment, NotItsFlow, TtlExpired};
 use forwarder_tests::packet::{Checksums, Flags, Packet, Segment};
@@ -289,7 +289,14 @@ fn a_syn_on_a_live_flow() {
             .from_node(&challenge)
             .expect(&down(opened, &challenge), &[]);
         let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
-        assert_eq!((flow.client_marks, flow.node_marks), (0, 0));
+        assert_eq!(
+            (flow.client_marks, flow.node_marks),
+            (mark::SYN, mark::ALIVE)
+        );
+        // The client itself goes on: somebody else had sent the SYN.
+        bench.from_client(&opened.from_client(Flags::ACK, 0, 0, &[]));
+        let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
+        assert_eq!(flow.client_marks, 0);
     });
 }
 
