@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use forwarder_tests::Result;
+use forwarder_tests::error::Context;
 use forwarder_tests::forwarder::Forwarder;
 use forwarder_tests::hello::Hello;
 use forwarder_tests::lab::{Family, Lab, TunnelKind};
@@ -151,5 +152,49 @@ fn a_hundred_thousand_names() -> Result<()> {
     ] {
         assert_eq!(names.ends_at(Family::V4, 443, name)?, pool, "{name}");
     }
+    Ok(())
+}
+
+/// Two listeners with the same name in different pools: while all other names change, neither may be led by
+/// the other's names, or by none.
+#[test]
+fn a_name_that_stays_leads_where_it_led_all_through_a_reload() -> Result<()> {
+    const KEPT: &str = "kept.example.org";
+    let names = Names::new()?;
+    let config = |generation: &str| {
+        let route = |listener: &str, pool: &str| {
+            let mut listed = format!("    {KEPT:?},\n");
+            for number in 0..4_000 {
+                let _ = writeln!(listed, "    \"{generation}-{number}.example.net\",");
+            }
+            format!(
+                "[[route]]\npool = {pool:?}\nlisteners = [{listener:?}]\nnames = [\n{listed}]\n"
+            )
+        };
+        let pools = names.pools();
+        let [one, two] = [route("https", "pool0"), route("reset", "pool1")];
+        let rest = forwarder_tests::site::route(&["*.example.com"], "pool2");
+        format!("{LISTENERS}\n{pools}\n{one}{two}{rest}")
+    };
+    let forwarder = Forwarder::start(&names.lab, &config("one"))?;
+    forwarder.write_config(&config("two"))?;
+    let reload = forwarder.command()?.arg("reload").spawn();
+    let mut reload = reload.context(|| "starting the reload".to_owned())?;
+    let mut connections = 0;
+    let mut after = 0;
+    while after < 20 {
+        let ended = reload.try_wait().context(|| "waiting".to_owned())?;
+        after += u32::from(ended.is_some());
+        for (port, pool) in [(443, 0), (444, 1)] {
+            connections += 1;
+            let end = names.ends_at(Family::V4, port, KEPT)?;
+            assert_eq!(end, Some(pool), "connection {connections}, port {port}");
+        }
+    }
+    assert_eq!(
+        names.ends_at(Family::V4, 443, "two-9.example.net")?,
+        Some(0)
+    );
+    assert_eq!(names.ends_at(Family::V4, 443, "one-9.example.net")?, None);
     Ok(())
 }

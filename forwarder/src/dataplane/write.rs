@@ -61,18 +61,25 @@ impl Tables {
         for (number, pool) in &plan.pools {
             changes.pools += usize::from(self.pool(*number, pool)?);
         }
-        let mut retired = false;
-        for table in &plan.tables {
+        let differs = |table: &&NameTable| {
             let known = registry.tables.get(&table.listener);
-            if known.is_none_or(|known| known.digest != table.digest) {
-                changes.names += self.name_table(table, registry)?;
-                retired = true;
-            }
+            known.is_none_or(|known| known.digest != table.digest)
+        };
+        let tables: Vec<_> = plan.tables.iter().filter(differs).collect();
+        if !tables.is_empty() {
+            // Rows of an id may be left over from a writer that was interrupted.
+            self.remove_names_but(&ids(registry))?;
+        }
+        // Packets go on being led by the present tables until all claimed addresses have changed over: an id
+        // that one listener gives up here is not yet free for the next.
+        let mut taken = ids(registry);
+        for table in &tables {
+            changes.names += self.name_table(table, &mut taken, registry)?;
         }
         changes.vips += self.claim(plan, registry)?;
         changes.vips += self.disclaim(plan)?;
-        if retired {
-            self.remove_retired_names(registry)?;
+        if !tables.is_empty() {
+            self.remove_names_but(&ids(registry))?;
         }
         Ok(changes)
     }
@@ -154,14 +161,13 @@ impl Tables {
     fn name_table(
         &mut self,
         table: &NameTable,
+        taken: &mut BTreeSet<u16>,
         registry: &mut Registry,
     ) -> Result<usize, MapsError> {
-        // Rows of an id may be left over from a writer that was interrupted.
-        self.remove_retired_names(registry)?;
-        let used: BTreeSet<u16> = registry.tables.values().map(|state| state.id).collect();
-        let free = (1..=u16::MAX).find(|id| !used.contains(id));
-        // There are fewer listeners than ids.
+        let free = (1..=u16::MAX).find(|id| !taken.contains(id));
+        // There are fewer than half as many listeners as ids.
         let id = free.unwrap_or(u16::MAX);
+        taken.insert(id);
         for (pattern, entry) in &table.rows {
             let (bits, bytes) = pattern.key(id);
             self.names
@@ -218,8 +224,7 @@ impl Tables {
         Ok(unwanted.len())
     }
 
-    fn remove_retired_names(&mut self, registry: &Registry) -> Result<(), MapsError> {
-        let used: BTreeSet<u16> = registry.tables.values().map(|state| state.id).collect();
+    fn remove_names_but(&mut self, used: &BTreeSet<u16>) -> Result<(), MapsError> {
         let keys: Vec<_> = self
             .names
             .keys()
@@ -232,6 +237,11 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// The tables that listeners use.
+fn ids(registry: &Registry) -> BTreeSet<u16> {
+    registry.tables.values().map(|state| state.id).collect()
 }
 
 /// The table a key belongs to, read the way `Pattern::key` writes it.
