@@ -11,9 +11,9 @@ use thiserror::Error;
 
 use crate::armour::report::{Interface as ArmourStatus, Report as ArmourReport};
 use crate::config::edit::Edit;
+use crate::daemon::edits::edits_in_use;
 use crate::daemon::lock::Lock;
 use crate::daemon::place::Place;
-use crate::daemon::reload::edits_in_use;
 use crate::dataplane::counters::sum_paths;
 use crate::dataplane::expired::{Counts, Expired};
 use crate::dataplane::maps::{CounterMaps, MapsError, OfMap, Tables, found};

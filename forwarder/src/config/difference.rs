@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::path::PathBuf;
 
+use forwarder_common::name::Pattern;
 use serde::{Deserialize, Serialize};
 
 use super::model::{
@@ -54,9 +55,18 @@ impl Difference {
         Self {
             entrance: Changes::between(entrance(old), entrance(new)),
             listeners: Changes::between(listeners(old), listeners(new)),
-            names: Changes::between(names(old), names(new)),
+            names: Changes::between(names(old, |_| true), names(new, |_| true)),
             pools: Changes::between(pools(old), pools(new)),
             nodes: Changes::between(nodes(old), nodes(new)),
+        }
+    }
+
+    /// From `old` to `new`, which an edit of these names has made of it.
+    pub fn of_names(old: &Config, new: &Config, only: &[Pattern]) -> Self {
+        let names = |config| names(config, |name| only.contains(name));
+        Self {
+            names: Changes::between(names(old), names(new)),
+            ..Self::default()
         }
     }
 
@@ -249,11 +259,11 @@ fn listeners(config: &Config) -> BTreeMap<String, String> {
 }
 
 /// Each listed name, and where it leads on which listeners.
-fn names(config: &Config) -> BTreeMap<String, String> {
+fn names(config: &Config, wanted: impl Fn(&Pattern) -> bool) -> BTreeMap<String, String> {
     let mut ways: BTreeMap<String, BTreeMap<&str, Vec<usize>>> = BTreeMap::new();
     for route in &config.routes {
         let pool = config.pools[route.pool].name.get_ref().as_str();
-        for name in &route.names {
+        for name in route.names.iter().filter(|name| wanted(name)) {
             let own = ways.entry(name.to_string()).or_default();
             own.entry(pool).or_default().extend(&route.listeners);
         }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use forwarder_common::name::{NameError, Pattern};
 use serde::{Deserialize, Serialize};
@@ -139,6 +140,14 @@ impl EditError {
 }
 
 impl Edit {
+    /// The names that it is about, if it is about names.
+    pub fn names(&self) -> Option<&[String]> {
+        match self {
+            Self::AddRoute { names, .. } | Self::RemoveNames { names } => Some(names),
+            Self::State { .. } | Self::Weight { .. } => None,
+        }
+    }
+
     /// Applies it to a copy of `config`.
     pub fn apply(&self, config: &Config) -> Result<Config, EditError> {
         let mut new = config.clone();
@@ -222,18 +231,21 @@ fn add_route(
             });
         }
     }
-    config.routes.push(Route {
+    config.routes.push(Arc::new(Route {
         names,
         pool,
         listeners: on,
-    });
+    }));
     Ok(())
 }
 
 fn remove_names(config: &mut Config, names: &[String]) -> Result<(), EditError> {
     for name in patterns(names)? {
-        let listed = |route: &Route| route.names.contains(&name);
-        if !config.routes.iter().any(listed) {
+        let lists = |route: &Arc<Route>| route.names.contains(&name);
+        let listing: Vec<usize> = (0..config.routes.len())
+            .filter(|at| lists(&config.routes[*at]))
+            .collect();
+        if listing.is_empty() {
             let text = name.to_string();
             let known: Vec<_> = config
                 .routes
@@ -248,10 +260,26 @@ fn remove_names(config: &mut Config, names: &[String]) -> Result<(), EditError> 
                 name: text,
             });
         }
-        for route in &mut config.routes {
-            route.names.retain(|own| *own != name);
+        for at in listing.into_iter().rev() {
+            let route = &config.routes[at];
+            let names: Vec<_> = route
+                .names
+                .iter()
+                .filter(|own| **own != name)
+                .copied()
+                .collect();
+            if names.is_empty() {
+                config.routes.remove(at);
+            } else {
+                let listeners = route.listeners.clone();
+                let pool = route.pool;
+                config.routes[at] = Arc::new(Route {
+                    names,
+                    pool,
+                    listeners,
+                });
+            }
         }
-        config.routes.retain(|route| !route.names.is_empty());
     }
     Ok(())
 }

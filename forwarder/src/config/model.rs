@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forwarder_common::name::Pattern;
@@ -30,8 +31,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// What serves them, in the order of the file.
     pub pools: Vec<Pool>,
-    /// Which name goes to which pool, in the order of the file.
-    pub routes: Vec<Route>,
+    /// Which name goes to which pool, in the order of the file. Copies of a configuration share them.
+    pub routes: Vec<Arc<Route>>,
 }
 
 impl Config {
@@ -228,7 +229,7 @@ impl Node {
 }
 
 /// `[[route]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// The names, never empty.
     pub names: Vec<Pattern>,

@@ -51,7 +51,10 @@ pub fn read(sources: &Sources) -> Shape {
         let (table, errors) = DeTable::parse_recoverable(&source.text);
         syntax.extend(syntax::findings(source, &errors));
         if syntax.is_empty() {
-            let table = moved_table(table.into_inner(), source.base());
+            let table = match source.base() {
+                0 => table.into_inner(),
+                base => moved_table(table.into_inner(), base),
+            };
             reader.lay_together(&mut whole, table);
         }
     }

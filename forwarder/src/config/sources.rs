@@ -155,6 +155,20 @@ impl Sources {
             .fold(0, |all, byte| all << 8 | u64::from(*byte))
     }
 
+    /// Tells these files from all others: a hash of their paths and texts.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for own in self.files() {
+            for part in [own.path.as_os_str().as_encoded_bytes(), own.text.as_bytes()] {
+                hash.update(part.len().to_be_bytes());
+                hash.update(part);
+            }
+        }
+        let hash = hash.finalize();
+        hash.iter()
+            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    }
+
     /// The text at a span, which lies in one file.
     pub fn said(&self, span: &Span) -> &str {
         let (own, start) = self.locate(span.start);

@@ -81,7 +81,7 @@ pub async fn listeners(State(shared): State<Shared>) -> Answer {
 pub async fn routes(State(shared): State<Shared>) -> Answer {
     let (look, status) = look_and_read(&shared).await?;
     let config = &look.config;
-    let of = |own: &crate::config::model::Route| {
+    let of = |own: &std::sync::Arc<crate::config::model::Route>| {
         let names: Vec<_> = own.names.iter().map(ToString::to_string).collect();
         let pool = config.pools[own.pool].name.get_ref();
         let listeners = own.listeners.iter().map(|at| &config.listeners[*at]);

@@ -4,6 +4,7 @@
 //! went off, a signal came. Stopping leaves programs attached and flows alive.
 
 mod armour;
+pub mod edits;
 mod file_watch;
 mod health;
 pub mod lock;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
 use self::armour::Armour;
+use self::edits::EditsFile;
 use self::file_watch::FileWatch;
 use self::lock::{Lock, LockError};
 use self::place::Place;
@@ -107,6 +109,7 @@ pub struct Daemon {
     files: FileWatch,
     /// Edits that the next reload undoes.
     edits: Vec<Edit>,
+    edits_file: EditsFile,
     place: Place,
     orders: mpsc::Receiver<Order>,
     /// When everything is removed unless somebody confirms before.
@@ -172,6 +175,7 @@ impl Daemon {
             refused: None,
             files: FileWatch::default(),
             edits: Vec::new(),
+            edits_file: EditsFile::new(place.edits()),
             place: place.clone(),
             orders: received,
             deadline: None,

@@ -9,6 +9,7 @@ use forwarder_common::siphash::siphash24;
 use thiserror::Error;
 
 use crate::config::DEFAULT_BPFFS;
+use crate::dataplane::registry_file::journal_of;
 
 /// `sun_path` of `struct sockaddr_un` has 108 bytes, the last one NUL.
 const SOCKET_PATH_MAX: usize = 107;
@@ -57,6 +58,11 @@ impl Place {
         self.run_dir.join(format!("{}.json", self.escaped()))
     }
 
+    /// What has changed in it since it was written as a whole.
+    pub fn journal(&self) -> PathBuf {
+        journal_of(&self.registry())
+    }
+
     /// Its control socket: `control.sock` for the usual pins, a name of its own for others, so that several
     /// daemons do not meet. The address of a socket has room for 107 bytes; a longer name is shortened to
     /// a hash.
@@ -93,6 +99,7 @@ impl Place {
     pub fn remove_files(&self) -> Result<(), RemainsError> {
         let files = [
             self.registry(),
+            self.journal(),
             self.edits(),
             self.health(),
             self.armour(),

@@ -1,6 +1,5 @@
 //! Another configuration while flows are open: read, compared, applied whole or not at all.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
@@ -8,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::{error, info, warn};
 
-use super::{Daemon, DaemonError};
+use super::{Daemon, DaemonError, edits};
 use crate::config::difference::{Difference, Fixed, keep_fixed};
-use crate::config::edit::{Edit, selects};
+use crate::config::edit::{Edit, patterns, selects};
 use crate::config::model::NodeState;
 use crate::config::{self, Config, Sources, persist};
 use crate::control::order::{Look, Order};
@@ -18,6 +17,10 @@ use crate::control::problem::{Problem, chain};
 use crate::dataplane::flows::{self, OpenFlow};
 use crate::dataplane::plan;
 use crate::dataplane::write::Changes;
+use crate::health as nodes;
+
+/// Differences that get a line each in the log.
+const LOGGED_MAX: usize = 1_000;
 
 /// What `forwarder reload` answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -140,8 +143,12 @@ impl Daemon {
                 "cannot change while maps are pinned; `forwarder unload` and a new start apply it"
             );
         }
-        for line in difference.render().lines() {
+        let lines = difference.render();
+        for line in lines.lines().take(LOGGED_MAX) {
             info!("{line}");
+        }
+        if difference.count() > LOGGED_MAX {
+            info!("… and {} more", difference.count() - LOGGED_MAX);
         }
         info!(differences = difference.count(), "configuration reloaded");
         let edits = std::mem::take(&mut self.edits);
@@ -165,8 +172,15 @@ impl Daemon {
             }
             false => None,
         };
-        let difference = Difference::between(&self.config, &new);
-        self.turn_to(new).await?;
+        let names = edit.names().map(patterns).transpose()?;
+        let difference = match &names {
+            Some(names) => Difference::of_names(&self.config, &new, names),
+            None => Difference::between(&self.config, &new),
+        };
+        match &names {
+            Some(_) => self.turn_names_to(new).await?,
+            None => self.turn_to(new).await?,
+        }
         let mut files = Vec::new();
         match pending.map(|(in_use, pending)| (in_use, pending.write())) {
             Some((in_use, Ok((sources, written)))) => {
@@ -179,8 +193,7 @@ impl Daemon {
                 files = written;
             }
             Some((_, Err(error))) => {
-                self.edits.push(edit);
-                self.save_edits();
+                self.add_edit(edit);
                 let message = format!("in use until the next reload, but {}", chain(&error));
                 return Err(
                     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).fix(
@@ -189,10 +202,7 @@ impl Daemon {
                     ),
                 );
             }
-            None => {
-                self.edits.push(edit.clone());
-                self.save_edits();
-            }
+            None => self.add_edit(edit.clone()),
         }
         let persisted = !files.is_empty();
         for line in difference.render().lines() {
@@ -219,10 +229,6 @@ impl Daemon {
 
     /// Puts a configuration to use; if that fails, the former one again.
     async fn turn_to(&mut self, new: Config) -> Result<(), Problem> {
-        let refused = |error: &DaemonError| {
-            Problem::new(StatusCode::CONFLICT, chain(error))
-                .fix("the running configuration stays in use")
-        };
         match self.adopt(&new).await {
             Ok(changes) => {
                 self.config = Arc::new(new);
@@ -243,17 +249,40 @@ impl Daemon {
                 self.warn_about(&network);
                 Ok(())
             }
-            Err(error) => {
-                let running = self.config.clone();
-                if let Err(again) = self.adopt(&running).await {
-                    error!(
-                        error = &again as &dyn std::error::Error,
-                        "the data plane is not in step with the running configuration"
-                    );
-                }
-                Err(refused(&error))
-            }
+            Err(error) => Err(self.turn_back(&error).await),
         }
+    }
+
+    /// The same for one that differs in names only: neither the network nor the nodes are looked at anew.
+    async fn turn_names_to(&mut self, new: Config) -> Result<(), Problem> {
+        let network = std::mem::take(&mut self.network);
+        let applied = self.dataplane.apply(&new, &network);
+        self.network = network;
+        match applied {
+            Ok(changes) => {
+                let checks_differ =
+                    nodes::checked_names(&self.config) != nodes::checked_names(&new);
+                self.config = Arc::new(new);
+                if checks_differ {
+                    self.health_adopts();
+                }
+                info!(paths = changes.paths, names = changes.names, "maps written");
+                Ok(())
+            }
+            Err(error) => Err(self.turn_back(&error.into()).await),
+        }
+    }
+
+    /// Puts the running configuration to use again after another one failed.
+    async fn turn_back(&mut self, why: &DaemonError) -> Problem {
+        let running = self.config.clone();
+        if let Err(again) = self.adopt(&running).await {
+            error!(
+                error = &again as &dyn std::error::Error,
+                "the data plane is not in step with the running configuration"
+            );
+        }
+        Problem::new(StatusCode::CONFLICT, chain(why)).fix("the running configuration stays in use")
     }
 
     async fn adopt(&mut self, config: &Config) -> Result<Changes, DaemonError> {
@@ -274,16 +303,27 @@ impl Daemon {
     }
 
     /// Keeps edits where the next daemon finds them, should this one be killed.
-    fn save_edits(&self) {
+    fn save_edits(&mut self) {
+        let saved = self.edits_file.save(&self.sources, &self.edits);
+        self.edits_saved(saved);
+    }
+
+    fn add_edit(&mut self, edit: Edit) {
+        self.edits.push(edit);
+        let saved = self.edits_file.append(&self.sources, &self.edits);
+        self.edits_saved(saved);
+    }
+
+    fn edits_saved(&self, saved: std::io::Result<()>) {
         self.tally.edited(self.config.digest, self.edits.len());
-        if let Err(error) = save_edits(&self.place.edits(), &self.sources, &self.edits) {
+        if let Err(error) = saved {
             warn!(%error, "edits will not outlive this daemon");
         }
     }
 
     /// Applies the edits of a former daemon, unless the files have changed since.
     pub(super) fn restore_edits(&mut self) {
-        for edit in load_edits(&self.place.edits(), &self.sources) {
+        for edit in edits::load(&self.place.edits(), &self.sources) {
             match edit.apply(&self.config) {
                 Ok(config) => {
                     info!(?edit, "edit of the former daemon goes on");
@@ -299,69 +339,4 @@ impl Daemon {
 
 fn to_value<T: Serialize>(own: &T) -> Result<Value, Problem> {
     serde_json::to_value(own).map_err(|error| Problem::internal(&error))
-}
-
-/// Edits, and the files that they are about.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    sources: Sources,
-    edits: Vec<Edit>,
-}
-
-fn save_edits(at: &Path, sources: &Sources, edits: &[Edit]) -> std::io::Result<()> {
-    if edits.is_empty() {
-        return match std::fs::remove_file(at) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
-    }
-    let saved = Saved {
-        sources: sources.clone(),
-        edits: edits.to_vec(),
-    };
-    let new = at.with_extension("new");
-    std::fs::write(&new, serde_json::to_vec(&saved)?)?;
-    std::fs::rename(&new, at)
-}
-
-/// The edits that a daemon left or still has, for whoever only looks.
-pub fn edits_in_use(at: &Path) -> Vec<Edit> {
-    let read = || -> Option<Saved> { serde_json::from_slice(&std::fs::read(at).ok()?).ok() };
-    read().map_or_else(Vec::new, |saved| saved.edits)
-}
-
-fn load_edits(at: &Path, sources: &Sources) -> Vec<Edit> {
-    let read = || -> Option<Saved> { serde_json::from_slice(&std::fs::read(at).ok()?).ok() };
-    let Some(saved) = read() else {
-        return Vec::new();
-    };
-    if saved.sources == *sources {
-        return saved.edits;
-    }
-    warn!("edits of the former daemon end: the configuration has changed since");
-    let _ = std::fs::remove_file(at);
-    Vec::new()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn edits_outlive_the_daemon_and_not_the_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = directory.path().join("e.json");
-        let [one, two] = ["one", "two"].map(|text| Sources::new(Path::new("f.toml"), text));
-        let edits = vec![Edit::RemoveNames {
-            names: vec![String::from("a.example.org")],
-        }];
-        assert_eq!(load_edits(&at, &one), []);
-        save_edits(&at, &one, &edits).unwrap();
-        assert_eq!(load_edits(&at, &one), edits);
-        assert_eq!(load_edits(&at, &two), []);
-        assert!(!at.exists());
-        save_edits(&at, &one, &edits).unwrap();
-        save_edits(&at, &one, &[]).unwrap();
-        assert!(!at.exists());
-    }
 }

@@ -1,4 +1,4 @@
-//! Reads a whole hash map a few hundred entries at a time (`BPF_MAP_LOOKUP_BATCH`, Linux 5.6).
+//! Many entries with one system call (`BPF_MAP_*_BATCH`, Linux 5.6; of tries 5.13).
 //!
 //! Key by key a table of 65,536 flows costs 131,072 system calls, and iteration starts over whenever the
 //! key it stands at is removed. By buckets it costs a few hundred, and removal does not disturb it.
@@ -10,6 +10,10 @@ use aya::Pod;
 
 /// `enum bpf_cmd` of `include/uapi/linux/bpf.h`.
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
+const BPF_MAP_DELETE_BATCH: libc::c_int = 27;
+/// `ENOTSUPP` of `include/linux/errno.h`, which never should reach user space and does.
+const ENOTSUPP: libc::c_int = 524;
 /// Entries a call, at first; grows where one bucket holds more.
 const CHUNK: usize = 512;
 
@@ -83,6 +87,76 @@ pub fn scan<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> 
     }
 }
 
+/// Writes entries, as many as there are of both. Returns how many were written at once; the rest, if any, is for
+/// the caller: this kernel does not know how.
+pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<usize> {
+    let count = keys.len().min(values.len());
+    let (done, error) = batch(
+        map,
+        BPF_MAP_UPDATE_BATCH,
+        &keys[..count],
+        values.as_ptr() as u64,
+    );
+    match error {
+        Some(error) if !is_unknown(&error) => Err(error),
+        _ => Ok(done),
+    }
+}
+
+/// Removes entries; those that are not there are passed over. Returns how many it has dealt with, as [`update`].
+pub fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < keys.len() {
+        let (gone, error) = batch(map, BPF_MAP_DELETE_BATCH, &keys[done..], 0);
+        done += gone;
+        match error {
+            None => {}
+            Some(error) if error.raw_os_error() == Some(libc::ENOENT) => done += 1,
+            Some(error) if is_unknown(&error) => break,
+            Some(error) => return Err(error),
+        }
+    }
+    Ok(done.min(keys.len()))
+}
+
+fn is_unknown(error: &io::Error) -> bool {
+    let known = [libc::EINVAL, libc::EOPNOTSUPP, ENOTSUPP];
+    error.raw_os_error().is_some_and(|own| known.contains(&own))
+}
+
+/// One call about some keys. Says how many were done before an error.
+fn batch<K: Pod>(
+    map: BorrowedFd<'_>,
+    command: libc::c_int,
+    keys: &[K],
+    values: u64,
+) -> (usize, Option<io::Error>) {
+    let mut attr = BatchAttr {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values,
+        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        map_fd: map.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: `attr` is the batch member of `bpf_attr`; its pointers lead to at least `count` keys and values of this
+    // map (the caller opened it with these types), which the kernel only reads.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            &raw mut attr,
+            size_of::<BatchAttr>(),
+        )
+    };
+    let error = (answer != 0).then(io::Error::last_os_error);
+    // A kernel that does not know the command leaves the count as it is.
+    let nothing = error.as_ref().is_some_and(is_unknown);
+    (if nothing { 0 } else { attr.count as usize }, error)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -110,6 +184,28 @@ mod tests {
         assert!(
             seen.iter()
                 .all(|(key, value)| *value == u64::from(*key) * 3)
+        );
+    }
+
+    /// Needs the right to make maps.
+    #[test]
+    fn entries_are_written_and_removed_together() {
+        let Ok(map) = HashMap::<_, u32, u64>::create(100, 0) else {
+            eprintln!("skipped: no right to make maps");
+            return;
+        };
+        let keys: Vec<u32> = (0..50).collect();
+        let values: Vec<u64> = (100..150).collect();
+        assert_eq!(update(map.map().fd().as_fd(), &keys, &values).unwrap(), 50);
+        assert_eq!(map.get(&7, 0).unwrap(), 107);
+        let some: Vec<u32> = (40..60).collect();
+        assert_eq!(delete(map.map().fd().as_fd(), &some).unwrap(), 20);
+        assert_eq!(map.keys().count(), 40);
+        let many: Vec<u32> = (0..200).collect();
+        let values = vec![0; 200];
+        assert!(
+            update(map.map().fd().as_fd(), &many, &values).is_err(),
+            "no room"
         );
     }
 }

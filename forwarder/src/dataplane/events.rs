@@ -161,7 +161,13 @@ impl<'a> Record<'a> {
             .ok()
             .and_then(|path| registry.path(path));
         let node = path.map(|(block, ordinal)| block.nodes[ordinal]);
-        let listed = |id: u32| registry.names.key(id as usize).cloned().unwrap_or_default();
+        let listed = |id: u32| {
+            registry
+                .names
+                .key(id as usize)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let sent = event
             .name
             .get(..event.name_len as usize)
@@ -177,10 +183,7 @@ impl<'a> Record<'a> {
             local: registry.vips.key(key(event.flow.vip)).copied(),
             kind: kind(event),
             name,
-            listed: registry
-                .names
-                .key(event.name_id as usize)
-                .map(String::as_str),
+            listed: registry.names.key(event.name_id as usize),
             route: path
                 .and_then(|(block, _)| registry.routes.key(key(block.route)))
                 .map(|route| route.first_name.as_str()),
@@ -257,7 +260,7 @@ mod tests {
             client_address: String::from("transparent"),
             nodes: Vec::new(),
         });
-        registry.names.number(&String::from("*.example.org"));
+        registry.names.number("*.example.org");
         registry.vips.number(&("203.0.113.7".parse().unwrap(), 443));
         registry.node_names.insert(4, String::from("thinkpad"));
         registry.routes.number(&RouteKey {

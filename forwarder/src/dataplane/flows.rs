@@ -230,7 +230,7 @@ fn describe(key: &FlowKey, flow: &Flow, registry: &Registry, now: u32) -> OpenFl
     OpenFlow {
         client: SocketAddr::new(ip(&key.client), u16::from_be(key.port_be)),
         local: local.map(|(ip, port)| SocketAddr::new(*ip, *port)),
-        name: registry.names.key(listed).cloned(),
+        name: registry.names.key(listed).map(str::to_owned),
         listener: path
             .and_then(|(block, _)| registry.listeners.key(block.listener.into()).cloned()),
         pool: path.and_then(|(block, _)| Some(registry.pools.key(block.pool.into())?.name.clone())),

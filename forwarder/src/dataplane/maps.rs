@@ -187,6 +187,13 @@ impl CounterMaps {
     }
 }
 
+/// Opens the names alone.
+pub fn open_names(
+    pins: &Pins,
+) -> Result<LpmTrie<MapData, [u8; NAME_KEY_BYTES], NameEntry>, MapsError> {
+    open(pins, map::NAMES)
+}
+
 /// Opens the ring of events.
 pub fn open_events(pins: &Pins) -> Result<RingBuf<MapData>, MapsError> {
     open(pins, map::EVENTS)

@@ -3,13 +3,12 @@
 //! Nodes that are no longer configured but still numbered stay in the plan: open flows use them, and
 //! their tunnel may change under them like that of any other node.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use forwarder_common::abi::{self, Address};
 use forwarder_common::maglev;
-use forwarder_common::name::Pattern;
 use forwarder_common::token_bucket::Limit;
 use thiserror::Error;
 
@@ -74,10 +73,31 @@ pub struct PoolPlan {
 pub struct NameTable {
     /// Listener number.
     pub listener: u16,
-    /// Digest of the rows.
-    pub digest: u64,
-    /// The names and what they lead to.
-    pub rows: Vec<(Pattern, abi::NameEntry)>,
+    /// The names by route.
+    pub parts: Vec<Part>,
+}
+
+/// The names of one route, and where they lead on one listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// First path.
+    pub base: u16,
+    /// Pool number.
+    pub pool: u16,
+    /// Whose names.
+    pub route: Arc<Route>,
+}
+
+impl NameTable {
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.route.names.len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Node addresses that a survey has to ask routes for: configured ones and those that linger.
@@ -110,7 +130,6 @@ pub fn plan(
         .collect();
     room("listeners", registry.listeners.end(), sizes.listeners)?;
     let tables = tables(config, registry, &listeners, &pools, &nodes, sizes)?;
-    room("listed names", registry.names.end(), sizes.names)?;
     let node_values = node_values(config, network, registry);
     let vips = vips(config, network, registry, &listeners, &node_values);
     room("claimed addresses", registry.vips.end(), sizes.vips)?;
@@ -127,7 +146,8 @@ pub fn plan(
     })
 }
 
-fn room(what: &'static str, count: usize, room: u32) -> Result<(), PlanError> {
+/// Whether so many fit.
+pub fn room(what: &'static str, count: usize, room: u32) -> Result<(), PlanError> {
     if count <= room as usize {
         return Ok(());
     }
@@ -244,7 +264,7 @@ fn tables(
 ) -> Result<Vec<NameTable>, PlanError> {
     let mut tables = Vec::new();
     for (at, number) in listeners.iter().enumerate() {
-        let mut rows = Vec::new();
+        let mut parts = Vec::new();
         for route in config
             .routes
             .iter()
@@ -266,21 +286,15 @@ fn tables(
                     count: end,
                     room: sizes.paths,
                 })?;
-            for pattern in &route.names {
-                let name = registry.names.number(&pattern.to_string());
-                let entry = abi::NameEntry {
-                    name: u32::try_from(name).unwrap_or(abi::NONE),
-                    path_base: base,
-                    pool: *pool_number,
-                };
-                rows.push((*pattern, entry));
-            }
+            parts.push(Part {
+                base,
+                pool: *pool_number,
+                route: Arc::clone(route),
+            });
         }
-        rows.sort_unstable_by_key(|(_, entry)| entry.name);
         tables.push(NameTable {
             listener: *number,
-            digest: digest(&rows),
-            rows,
+            parts,
         });
     }
     Ok(tables)
@@ -299,15 +313,6 @@ fn route_key(config: &Config, route: &Route) -> RouteKey {
             .map(|listener| listener.name.get_ref().clone())
             .collect(),
     }
-}
-
-/// Tells tables apart within one boot of one machine; no adversary chooses both.
-fn digest(rows: &[(Pattern, abi::NameEntry)]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for (pattern, entry) in rows {
-        (pattern, entry.name, entry.path_base, entry.pool).hash(&mut hasher);
-    }
-    hasher.finish()
 }
 
 fn paths(registry: &Registry) -> Vec<(u16, abi::Path)> {
@@ -468,7 +473,8 @@ fn advertised_mss(
         .routes
         .iter()
         .filter(|route| route.listeners.contains(&listener));
-    let behind = routes.flat_map(|route| &config.pools[route.pool].nodes);
+    let pools: BTreeSet<usize> = routes.map(|route| route.pool).collect();
+    let behind = pools.into_iter().flat_map(|pool| &config.pools[pool].nodes);
     let same_family = behind.filter(|node| node.address.get_ref().is_ipv4() == ip.is_ipv4());
     let sizes = same_family.filter_map(|node| {
         let wanted = address(node.address.get_ref().ip());

@@ -43,7 +43,7 @@ pub fn recover(tables: &Tables, in_use: &InUse) -> Result<Registry, MapsError> {
     for name in &in_use.names {
         registry
             .names
-            .restore(*name as usize, format!("(unknown name {name})"));
+            .restore(*name, format!("(unknown name {name})"));
     }
     Ok(registry)
 }

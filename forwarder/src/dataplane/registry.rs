@@ -6,16 +6,17 @@
 //!
 //! The registry is a file in the run directory: like the pinned maps it is gone after a reboot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use forwarder_common::abi::ABI_VERSION;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::attach::Hook;
+use super::names::Names;
 use super::numbers::Numbers;
 use super::pins::Side;
 
@@ -132,7 +133,7 @@ pub struct Attachment {
 /// All numbers, and what is attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registry {
-    version: u32,
+    pub(super) version: u32,
     /// Listeners by name.
     pub listeners: Numbers<String>,
     /// Routes.
@@ -144,11 +145,17 @@ pub struct Registry {
     /// Claimed addresses and ports.
     pub vips: Numbers<(IpAddr, u16)>,
     /// Listed names and patterns, as text.
-    pub names: Numbers<String>,
+    pub names: Names,
     /// Blocks of paths, sorted by their base.
     pub blocks: Vec<Block>,
+    /// The first path of a block by its listener, route and pool.
+    #[serde(skip)]
+    pub(super) bases: HashMap<(u16, u16, u16), u16>,
     /// Name tables by listener number.
     pub tables: BTreeMap<u16, TableState>,
+    /// Ids of tables that no listener uses and that may have names all the same.
+    #[serde(default)]
+    pub dirty: BTreeSet<u16>,
     /// What nodes are called, by number.
     pub node_names: BTreeMap<u16, String>,
     /// Where programs are attached.
@@ -156,6 +163,9 @@ pub struct Registry {
     /// Configured interfaces that do not exist.
     #[serde(default)]
     pub missing: Vec<String>,
+    /// Tells which journal goes on from here.
+    #[serde(default)]
+    pub(super) generation: u64,
 }
 
 impl Default for Registry {
@@ -167,12 +177,15 @@ impl Default for Registry {
             pools: Numbers::default(),
             nodes: Numbers::default(),
             vips: Numbers::default(),
-            names: Numbers::default(),
+            names: Names::default(),
             blocks: Vec::new(),
+            bases: HashMap::new(),
             tables: BTreeMap::new(),
+            dirty: BTreeSet::new(),
             node_names: BTreeMap::new(),
             attachments: Vec::new(),
             missing: Vec::new(),
+            generation: 0,
         }
     }
 }
@@ -203,19 +216,29 @@ impl Registry {
         self.pools.begin();
         self.nodes.begin();
         self.vips.begin();
-        self.names.begin();
+        self.bases.clear();
         for block in &mut self.blocks {
             block.live = false;
+            let parts = (block.listener, block.route, block.pool);
+            self.bases.entry(parts).or_insert(block.base);
         }
     }
 
     /// First path of a block with these parts: an old one, or a new one in the first gap.
     pub fn block(&mut self, listener: u16, route: u16, pool: u16, nodes: &[u16]) -> Option<u16> {
-        let same = self.blocks.iter_mut().find(|block| {
-            (block.listener, block.route, block.pool) == (listener, route, pool)
-                && block.nodes == nodes
+        let parts = (listener, route, pool);
+        let is_same = |block: &Block| {
+            (block.listener, block.route, block.pool) == parts && block.nodes == nodes
+        };
+        let known = self.bases.get(&parts).and_then(|base| {
+            let at = self
+                .blocks
+                .binary_search_by_key(base, |own| own.base)
+                .ok()?;
+            is_same(&self.blocks[at]).then_some(at)
         });
-        if let Some(block) = same {
+        if let Some(at) = known.or_else(|| self.blocks.iter().position(is_same)) {
+            let block = &mut self.blocks[at];
             block.live = true;
             return Some(block.base);
         }
@@ -236,6 +259,7 @@ impl Registry {
             nodes: nodes.to_vec(),
             live: true,
         };
+        self.bases.insert(parts, new.base);
         self.blocks.insert(position, new);
         self.blocks[position]
             .end()
@@ -301,11 +325,7 @@ impl Registry {
         let fits = |n: usize| u16::try_from(n).ok();
         self.vips
             .release(|n| fits(n).is_some_and(|n| in_use.vips.contains(&n)));
-        self.names
-            .release(|n| u32::try_from(n).is_ok_and(|n| in_use.names.contains(&n)));
-        let listeners = &self.listeners;
-        self.tables
-            .retain(|listener, _| listeners.key(usize::from(*listener)).is_some());
+        self.names.release(|n| in_use.names.contains(&n));
         let nodes: Vec<_> = nodes
             .into_iter()
             .filter_map(|(n, at)| Some((fits(n)?, at)))
@@ -316,43 +336,21 @@ impl Registry {
         Released { nodes }
     }
 
-    /// Reads the file; `None` if there is none.
-    pub fn load(path: &Path) -> Result<Option<Self>, RegistryError> {
-        let path = path.to_owned();
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(RegistryError::Read { path, source }),
-        };
-        let registry: Self = match serde_json::from_slice(&text) {
-            Ok(registry) => registry,
-            Err(source) => return Err(RegistryError::Damaged { path, source }),
-        };
-        if registry.version != ABI_VERSION {
-            let found = registry.version;
-            return Err(RegistryError::OtherVersion { path, found });
-        }
-        Ok(Some(registry))
+    /// Whether it came from a file of this version.
+    pub(super) fn is_saved(&self) -> bool {
+        self.generation != 0
     }
 
-    /// Replaces the file at once: a reader sees the old or the new one.
-    pub fn save(&self, path: &Path) -> Result<(), RegistryError> {
-        let write = || {
-            let new = path.with_extension("json.new");
-            let text = serde_json::to_vec(self)?;
-            fs::write(&new, text)?;
-            fs::rename(&new, path)
-        };
-        write().map_err(|source| RegistryError::Write {
-            path: path.to_owned(),
-            source,
-        })
+    /// Reads the file; `None` if there is none.
+    pub fn load(path: &Path) -> Result<Option<Self>, RegistryError> {
+        super::registry_file::load(path)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataplane::registry_file::RegistryFile;
 
     #[test]
     fn blocks_fill_gaps_and_find_themselves() {
@@ -408,13 +406,13 @@ mod tests {
         registry.vips.number(&("2001:db8::7".parse().unwrap(), 443));
         registry.block(0, 0, 0, &[0]);
         registry.tables.insert(0, TableState { id: 1, digest: 7 });
-        registry.save(&path).unwrap();
+        RegistryFile::new(&path).save(&mut registry).unwrap();
         let mut loaded = Registry::load(&path).unwrap().unwrap();
         assert_eq!(loaded.listeners.number(&String::from("https")), 0);
         assert_eq!(loaded.listeners.number(&String::from("other")), 1);
         assert_eq!(loaded.block(0, 0, 0, &[0]), Some(0));
         assert_eq!(loaded.tables[&0].id, 1);
-        fs::write(&path, "{}").unwrap();
+        std::fs::write(&path, "{}").unwrap();
         assert!(matches!(
             Registry::load(&path),
             Err(RegistryError::Damaged { .. })

@@ -11,6 +11,7 @@ use super::attach;
 use super::batch;
 use super::maps::State;
 use super::pins::{self, Pins, Side};
+use super::registry_file::journal_of;
 use crate::link::Network;
 
 /// What was removed.
@@ -59,5 +60,6 @@ pub fn unload(
     removed.versions = pins.versions()?.len();
     pins.remove_all()?;
     pins::remove_file(registry_path)?;
+    pins::remove_file(&journal_of(registry_path))?;
     Ok(removed)
 }

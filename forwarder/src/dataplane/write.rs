@@ -2,18 +2,27 @@
 //!
 //! What is referred to is written before what refers to it: nodes, paths, tables of pools, pools, names,
 //! claimed addresses, and last the index by which packets find them. What is no longer referred to goes in the
-//! opposite order. Names are written under a table id nobody uses; the claimed address then changes over
-//! to it with one store.
+//! opposite order. Where many names of a listener change, all are written under a table id nobody uses; the claimed
+//! address then changes over to it with one store. Where few do, each changes over with one store of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
 
 use aya::maps::lpm_trie::Key;
-use forwarder_common::abi::{self, Endpoint, map};
-use forwarder_common::name::TABLE_ID_BYTES;
+use aya::maps::{IterableMap, MapError};
+use forwarder_common::abi::{self, Endpoint, NameEntry, map};
+use forwarder_common::name::Pattern;
 
+use super::listed::{Step, Way, entry, rows, stretches, written};
 use super::maps::{MapsError, OfMap, Tables, found};
-use super::plan::{NameTable, Plan, PoolPlan};
-use super::registry::{Registry, Released, TableState};
+use super::names::Names;
+use super::plan::{Part, Plan, PoolPlan};
+use super::registry::{Registry, Released};
+use super::retire::{NameKey, Retired};
+use super::{batch, retire};
+
+/// Names written with one call.
+const CHUNK: usize = 1_024;
 
 /// How many entries were written or removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,9 +47,15 @@ impl Changes {
 }
 
 impl Tables {
-    /// Brings the maps to `plan`. Which table each listener uses is entered in `registry`, which the caller
-    /// saves before (numbers) and after (tables).
-    pub fn apply(&mut self, plan: &Plan, registry: &mut Registry) -> Result<Changes, MapsError> {
+    /// Brings the maps to `plan`, and the names there by `steps`; tables that are written anew have their `ids`,
+    /// by listener.
+    pub fn apply(
+        &mut self,
+        plan: &Plan,
+        steps: &[Step],
+        ids: &BTreeMap<u16, u16>,
+        registry: &Registry,
+    ) -> Result<Changes, MapsError> {
         let mut changes = Changes::default();
         let settings = found(self.settings.get(&0, 0)).reading(map::SETTINGS)?;
         if settings != Some(plan.settings) {
@@ -61,25 +76,30 @@ impl Tables {
         for (number, pool) in &plan.pools {
             changes.pools += usize::from(self.pool(*number, pool)?);
         }
-        let differs = |table: &&NameTable| {
-            let known = registry.tables.get(&table.listener);
-            known.is_none_or(|known| known.digest != table.digest)
-        };
-        let tables: Vec<_> = plan.tables.iter().filter(differs).collect();
-        if !tables.is_empty() {
-            // Rows of an id may be left over from a writer that was interrupted.
-            self.remove_names_but(&ids(registry))?;
+        for step in steps {
+            changes.names += match &step.way {
+                Way::Anew { parts, .. } => {
+                    let id = ids.get(&step.listener).copied().unwrap_or_default();
+                    self.write_table(id, parts, &registry.names)?
+                }
+                Way::InPlace { put, gone } => {
+                    let id = registry.tables.get(&step.listener).map_or(0, |own| own.id);
+                    self.put_names(id, put)?;
+                    put.len() + gone.len()
+                }
+                Way::Gone { .. } => 0,
+            };
         }
-        // Packets go on being led by the present tables until all claimed addresses have changed over: an id
-        // that one listener gives up here is not yet free for the next.
-        let mut taken = ids(registry);
-        for table in &tables {
-            changes.names += self.name_table(table, &mut taken, registry)?;
-        }
-        changes.vips += self.claim(plan, registry)?;
+        changes.vips += self.claim(plan, registry, ids)?;
         changes.vips += self.disclaim(plan)?;
-        if !tables.is_empty() {
-            self.remove_names_but(&ids(registry))?;
+        for step in steps {
+            if let Way::InPlace { gone, .. } = &step.way {
+                let id = registry.tables.get(&step.listener).map_or(0, |own| own.id);
+                for pattern in gone {
+                    let (bits, bytes) = pattern.key(id);
+                    found(self.names.remove(&Key::new(bits, bytes))).writing(map::NAMES)?;
+                }
+            }
         }
         Ok(changes)
     }
@@ -158,37 +178,80 @@ impl Tables {
         self.pools.set(index, pool, 0).writing(map::POOLS)
     }
 
-    fn name_table(
-        &mut self,
-        table: &NameTable,
-        taken: &mut BTreeSet<u16>,
-        registry: &mut Registry,
-    ) -> Result<usize, MapsError> {
-        let free = (1..=u16::MAX).find(|id| !taken.contains(id));
-        // There are fewer than half as many listeners as ids.
-        let id = free.unwrap_or(u16::MAX);
-        taken.insert(id);
-        for (pattern, entry) in &table.rows {
+    fn put_names(&mut self, id: u16, rows: &[(Pattern, NameEntry)]) -> Result<(), MapsError> {
+        for (pattern, entry) in rows {
             let (bits, bytes) = pattern.key(id);
             self.names
                 .insert(&Key::new(bits, bytes), entry, 0)
                 .writing(map::NAMES)?;
         }
-        let digest = table.digest;
-        registry
-            .tables
-            .insert(table.listener, TableState { id, digest });
-        Ok(table.rows.len())
+        Ok(())
     }
 
-    fn claim(&mut self, plan: &Plan, registry: &Registry) -> Result<usize, MapsError> {
+    fn write_table(&mut self, id: u16, parts: &[Part], names: &Names) -> Result<usize, MapsError> {
+        let mut text = String::new();
+        let (mut keys, mut values) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
+        let mut count = 0;
+        for (pattern, base, pool) in rows(&stretches(parts)) {
+            let number = names.of(written(pattern, &mut text)).unwrap_or(abi::NONE);
+            let (bits, bytes) = pattern.key(id);
+            keys.push(Key::new(bits, bytes));
+            values.push(entry(number, base, pool));
+            count += 1;
+            if keys.len() == CHUNK {
+                self.put_many(&keys, &values)?;
+                keys.clear();
+                values.clear();
+            }
+        }
+        self.put_many(&keys, &values)?;
+        Ok(count)
+    }
+
+    fn put_many(&mut self, keys: &[NameKey], values: &[NameEntry]) -> Result<(), MapsError> {
+        let put = batch::update(self.names.map().fd().as_fd(), keys, values);
+        let put = put.map_err(MapError::IoError).writing(map::NAMES)?;
+        for (key, value) in keys.iter().zip(values).skip(put) {
+            self.names.insert(key, value, 0).writing(map::NAMES)?;
+        }
+        Ok(())
+    }
+
+    /// Tables that packets may be led by.
+    pub fn tables_in_use(&self) -> Result<BTreeSet<u16>, MapsError> {
+        let mut ids = BTreeSet::new();
+        for entry in self.vip_index.iter() {
+            let (_, index) = entry.reading(map::VIP_INDEX)?;
+            let vip = found(self.vips.get(&index, 0)).reading(map::VIPS)?;
+            ids.extend(vip.map(|vip| vip.table));
+        }
+        Ok(ids)
+    }
+
+    /// Tables that hold names.
+    pub fn tables_there(&self) -> Result<BTreeSet<u16>, MapsError> {
+        let keys = self.names.keys();
+        let ids = keys.map(|key| key.map(|key| retire::table_of(&key.data())));
+        ids.collect::<Result<_, _>>().reading(map::NAMES)
+    }
+
+    /// Removes what tables hold that nobody uses.
+    pub fn remove_names(&mut self, tables: &[Retired]) -> Result<BTreeSet<u16>, MapsError> {
+        retire::remove(&mut self.names, tables)
+    }
+
+    fn claim(
+        &mut self,
+        plan: &Plan,
+        registry: &Registry,
+        ids: &BTreeMap<u16, u16>,
+    ) -> Result<usize, MapsError> {
         let mut changed = 0;
         for (number, vip) in &plan.vips {
             let index = u32::from(*number);
-            let table = registry
-                .tables
-                .get(&vip.listener)
-                .map_or(0, |state| state.id);
+            let present = registry.tables.get(&vip.listener).map(|state| state.id);
+            let table = ids.get(&vip.listener).copied().or(present);
+            let table = table.unwrap_or_default();
             let vip = abi::Vip { table, ..*vip };
             let same = found(self.vips.get(&index, 0)).reading(map::VIPS)? == Some(vip);
             if !same {
@@ -222,46 +285,5 @@ impl Tables {
             found(self.vip_index.remove(key)).writing(map::VIP_INDEX)?;
         }
         Ok(unwanted.len())
-    }
-
-    fn remove_names_but(&mut self, used: &BTreeSet<u16>) -> Result<(), MapsError> {
-        let keys: Vec<_> = self
-            .names
-            .keys()
-            .collect::<Result<_, _>>()
-            .reading(map::NAMES)?;
-        for key in keys {
-            if !used.contains(&table_of(&key.data())) {
-                found(self.names.remove(&key)).writing(map::NAMES)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The tables that listeners use.
-fn ids(registry: &Registry) -> BTreeSet<u16> {
-    registry.tables.values().map(|state| state.id).collect()
-}
-
-/// The table a key belongs to, read the way `Pattern::key` writes it.
-fn table_of(bytes: &[u8; abi::NAME_KEY_BYTES]) -> u16 {
-    let mut id = [0; TABLE_ID_BYTES];
-    id.copy_from_slice(&bytes[..TABLE_ID_BYTES]);
-    u16::from_be_bytes(id)
-}
-
-#[cfg(test)]
-mod tests {
-    use forwarder_common::name::Pattern;
-
-    use super::*;
-
-    #[test]
-    fn the_table_is_read_as_it_is_written() {
-        let pattern = Pattern::parse("*.example.org").unwrap();
-        for id in [0, 1, 0x1234, u16::MAX] {
-            assert_eq!(table_of(&pattern.key(id).1), id);
-        }
     }
 }

@@ -52,7 +52,7 @@ fn closed(id: u64) -> Event {
 
 fn registry() -> Registry {
     let mut registry = Registry::default();
-    registry.names.number(&String::from("*.example.org"));
+    registry.names.number("*.example.org");
     registry.vips.number(&("203.0.113.7".parse().unwrap(), 443));
     registry
 }

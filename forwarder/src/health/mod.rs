@@ -417,13 +417,27 @@ fn watched(pool: &Pool, node: &Node, former: Option<Watched>) -> Watched {
     }
 }
 
+/// The names that checks ask for where none is written, by pool.
+pub fn checked_names(config: &Config) -> Vec<Option<&str>> {
+    let pools = config.pools.iter().enumerate();
+    let name = |(at, pool): (usize, &Pool)| {
+        let asks = pool.health.check != Check::None && pool.health.server_name.is_none();
+        asks.then(|| routed(config, at)).flatten()
+    };
+    pools.map(name).collect()
+}
+
+/// The first exact name that is routed to a pool.
+fn routed(config: &Config, pool: usize) -> Option<&str> {
+    let routes = config.routes.iter().filter(|route| route.pool == pool);
+    let mut names = routes.flat_map(|route| &route.names);
+    let exact = names.find(|name| name.kind() == PatternKind::Exact);
+    exact.map(|name| name.name())
+}
+
 fn method(config: &Config, at: usize, pool: &Pool) -> Method {
     let checks = pool.health.clone();
-    let routes = config.routes.iter().filter(|route| route.pool == at);
-    let mut names = routes.flat_map(|route| &route.names);
-    let routed = names
-        .find(|name| name.kind() == PatternKind::Exact)
-        .map(|name| name.name().to_owned());
+    let routed = routed(config, at).map(str::to_owned);
     let trust = checks.check.is_tls().then(|| Trust::new(checks.verify));
     let trust = trust.and_then(|trust| {
         trust

@@ -14,6 +14,8 @@ mod value;
 
 pub use self::entrance::DEFAULT_BPFFS;
 
+use std::sync::Arc;
+
 use serde_spanned::Spanned;
 
 use super::diagnostic::{Diagnostic, Severity, Span};
@@ -80,7 +82,10 @@ pub fn resolve(shape: &Shape) -> (Option<Config>, Vec<Diagnostic>) {
             geoip: geoip?,
             listeners: listeners.into_iter().collect::<Option<_>>()?,
             pools: pools.into_iter().collect::<Option<_>>()?,
-            routes: routes.into_iter().collect::<Option<_>>()?,
+            routes: routes
+                .into_iter()
+                .map(|route| route.map(Arc::new))
+                .collect::<Option<_>>()?,
         })
     });
     (config, findings)

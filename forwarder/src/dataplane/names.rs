@@ -1,0 +1,257 @@
+//! Numbers of listed names. There may be a million of them, and a change touches a few: nothing here but making
+//! and reading the whole takes longer the more there are, and copies share what they hold.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Names and patterns as text, each with a number that is dense, stable, and given away again only after release.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names(Arc<Inner>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Inner {
+    slots: Vec<Option<Arc<str>>>,
+    index: HashMap<Arc<str>, u32>,
+    /// On how many listeners each is listed.
+    listed: Vec<u32>,
+    /// Numbered, and listed nowhere.
+    lingering: BTreeSet<u32>,
+    /// Slots that are empty.
+    free: BTreeSet<u32>,
+    /// What the file does not say yet: numbers given, and numbers set free.
+    unsaved: Vec<(u32, Option<Arc<str>>)>,
+}
+
+impl Names {
+    /// The number of a name, if it has one.
+    pub fn of(&self, name: &str) -> Option<u32> {
+        self.0.index.get(name).copied()
+    }
+
+    /// The number of a name, a new one if it has none.
+    pub fn number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.of(name) {
+            return number;
+        }
+        let own = Arc::make_mut(&mut self.0);
+        // A map holds fewer than 2³² names.
+        let end = u32::try_from(own.slots.len()).unwrap_or(u32::MAX);
+        let number = own.free.pop_first().unwrap_or(end);
+        own.enter(number, name.into());
+        number
+    }
+
+    /// Enters a number that is known from elsewhere, as something that lingers. Says whether it was free.
+    pub fn restore(&mut self, number: u32, name: String) -> bool {
+        let free = self.key(number as usize).is_none() && self.of(&name).is_none();
+        if free {
+            Arc::make_mut(&mut self.0).enter(number, name.into());
+        }
+        free
+    }
+
+    /// A listener lists the name from now on.
+    pub(super) fn list(&mut self, number: u32) {
+        let own = Arc::make_mut(&mut self.0);
+        if let Some(listed) = own.listed.get_mut(number as usize) {
+            *listed += 1;
+            if *listed == 1 {
+                own.lingering.remove(&number);
+            }
+        }
+    }
+
+    /// A listener lists it no more.
+    pub(super) fn unlist(&mut self, number: u32) {
+        let own = Arc::make_mut(&mut self.0);
+        if let Some(listed) = own.listed.get_mut(number as usize)
+            && *listed > 0
+        {
+            *listed -= 1;
+            if *listed == 0 {
+                own.lingering.insert(number);
+            }
+        }
+    }
+
+    /// What `number` stands for.
+    pub fn key(&self, number: usize) -> Option<&str> {
+        self.0.slots.get(number)?.as_deref()
+    }
+
+    /// Whether a listener lists `number`, as far as this process has asked.
+    pub fn is_live(&self, number: usize) -> bool {
+        self.0.listed.get(number).is_some_and(|listed| *listed > 0)
+    }
+
+    /// One more than the highest number given.
+    pub fn end(&self) -> usize {
+        self.0.slots.len()
+    }
+
+    /// How many names have one.
+    pub fn count(&self) -> usize {
+        self.0.index.len()
+    }
+
+    /// Whether anything is numbered that is listed nowhere.
+    pub(super) fn has_lingering(&self) -> bool {
+        !self.0.lingering.is_empty()
+    }
+
+    /// Frees what is neither listed nor `used`.
+    pub(super) fn release(&mut self, used: impl Fn(u32) -> bool) {
+        let lingering = self.0.lingering.iter().copied();
+        let gone: Vec<u32> = lingering.filter(|number| !used(*number)).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let own = Arc::make_mut(&mut self.0);
+        for number in gone {
+            own.leave(number);
+        }
+    }
+
+    /// What the file does not say yet.
+    pub(super) fn take_unsaved(&mut self) -> Vec<(u32, Option<Arc<str>>)> {
+        if self.0.unsaved.is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut Arc::make_mut(&mut self.0).unsaved)
+    }
+
+    /// Takes in what [`Self::take_unsaved`] gave.
+    pub(super) fn replay(&mut self, changes: Vec<(u32, Option<Arc<str>>)>) {
+        let own = Arc::make_mut(&mut self.0);
+        for (number, name) in changes {
+            match name {
+                Some(name) => own.enter(number, name),
+                None => own.leave(number),
+            }
+        }
+        own.unsaved.clear();
+    }
+}
+
+impl Inner {
+    fn enter(&mut self, number: u32, name: Arc<str>) {
+        let at = number as usize;
+        while self.slots.len() <= at {
+            self.free.extend(
+                u32::try_from(self.slots.len())
+                    .ok()
+                    .filter(|own| *own != number),
+            );
+            self.slots.push(None);
+            self.listed.push(0);
+        }
+        self.free.remove(&number);
+        self.unsaved.push((number, Some(Arc::clone(&name))));
+        self.slots[at] = Some(Arc::clone(&name));
+        self.lingering.insert(number);
+        self.index.insert(name, number);
+    }
+
+    fn leave(&mut self, number: u32) {
+        let Some(name) = self.slots.get_mut(number as usize).and_then(Option::take) else {
+            return;
+        };
+        self.index.remove(&name);
+        self.lingering.remove(&number);
+        self.free.insert(number);
+        self.unsaved.push((number, None));
+        while self.slots.pop_if(|last| last.is_none()).is_some() {
+            self.listed.pop();
+            self.free.remove(&(self.slots.len() as u32));
+        }
+    }
+}
+
+impl Serialize for Names {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.slots.iter().map(Option::as_deref))
+    }
+}
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let slots = Vec::<Option<String>>::deserialize(deserializer)?;
+        let slots: Vec<Option<Arc<str>>> =
+            slots.into_iter().map(|own| own.map(Arc::from)).collect();
+        let numbered = || (0_u32..).zip(&slots);
+        let given =
+            numbered().filter_map(|(number, name)| Some((Arc::clone(name.as_ref()?), number)));
+        let taken = |wanted: bool| {
+            let slots = numbered().filter(move |(_, name)| name.is_some() == wanted);
+            slots.map(|(number, _)| number)
+        };
+        Ok(Self(Arc::new(Inner {
+            index: given.collect(),
+            lingering: taken(true).collect(),
+            free: taken(false).collect(),
+            listed: vec![0; slots.len()],
+            unsaved: Vec::new(),
+            slots,
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_stable_and_reused_only_after_release() {
+        let mut names = Names::default();
+        assert_eq!((names.number("a"), names.number("b")), (0, 1));
+        assert_eq!(names.number("a"), 0);
+        names.list(0);
+        names.list(1);
+        assert!(!names.has_lingering());
+        names.unlist(0);
+        assert_eq!(names.number("c"), 2, "0 lingers");
+        names.list(2);
+        names.release(|number| number == 0);
+        assert_eq!(names.key(0), Some("a"), "in use");
+        names.release(|_| false);
+        assert_eq!(names.key(0), None);
+        assert_eq!(names.number("d"), 0);
+        assert!(names.is_live(1) && !names.is_live(0));
+    }
+
+    #[test]
+    fn a_name_on_two_listeners_lives_as_long_as_either() {
+        let mut names = Names::default();
+        let number = names.number("a");
+        names.list(number);
+        names.list(number);
+        names.unlist(number);
+        assert!(names.is_live(0));
+        names.unlist(number);
+        assert!(!names.is_live(0) && names.has_lingering());
+    }
+
+    #[test]
+    fn changes_lead_another_copy_to_the_same() {
+        let mut names = Names::default();
+        for name in ["a", "b", "c"] {
+            let number = names.number(name);
+            names.list(number);
+        }
+        let mut copy: Names =
+            serde_json::from_str(&serde_json::to_string(&names).unwrap()).unwrap();
+        names.take_unsaved();
+        names.unlist(1);
+        names.unlist(2);
+        names.release(|_| false);
+        names.number("d");
+        names.number("e");
+        copy.replay(names.take_unsaved());
+        for at in 0..4 {
+            assert_eq!(copy.key(at), names.key(at));
+        }
+        assert_eq!(copy.end(), names.end());
+    }
+}
