@@ -1,14 +1,15 @@
 //! What a new configuration changes, and what it cannot change while the forwarder runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::{Display, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use forwarder_common::name::Pattern;
 use serde::{Deserialize, Serialize};
 
 use super::model::{
-    Check, ClientAddress, Config, FlowLog, Keyword, Listener, Node, OnDown, Pool, Protocol,
+    Check, ClientAddress, Config, FlowLog, Keyword, Listener, Node, OnDown, Pool, Protocol, Route,
     WhenEmpty,
 };
 
@@ -55,17 +56,25 @@ impl Difference {
         Self {
             entrance: Changes::between(entrance(old), entrance(new)),
             listeners: Changes::between(listeners(old), listeners(new)),
-            names: Changes::between(names(old, |_| true), names(new, |_| true)),
+            names: Changes::between(
+                names(old, |_| true, |_| true),
+                names(new, |_| true, |_| true),
+            ),
             pools: Changes::between(pools(old), pools(new)),
             nodes: Changes::between(nodes(old), nodes(new)),
         }
     }
 
-    /// From `old` to `new`, which an edit of these names has made of it.
-    pub fn of_names(old: &Config, new: &Config, only: &[Pattern]) -> Self {
-        let names = |config| names(config, |name| only.contains(name));
+    /// From `old` to `new`, which an edit of these names has made of it. Routes that the two share are passed over,
+    /// unless they list one of these `elsewhere`, on another listener.
+    pub fn of_names(old: &Config, new: &Config, only: &[Pattern], elsewhere: bool) -> Self {
+        let names = |config: &Config, other: &Config| {
+            let shared: HashSet<_> = other.routes.iter().map(Arc::as_ptr).collect();
+            let looks_at = |route: &Arc<Route>| elsewhere || !shared.contains(&Arc::as_ptr(route));
+            names(config, looks_at, |name| only.contains(name))
+        };
         Self {
-            names: Changes::between(names(old), names(new)),
+            names: Changes::between(names(old, new), names(new, old)),
             ..Self::default()
         }
     }
@@ -92,19 +101,21 @@ impl Difference {
 
     /// A line for each difference.
     pub fn render(&self) -> String {
-        let mut out = String::new();
-        for (sort, changes) in self.sorts() {
-            for (key, value) in &changes.added {
-                let _ = writeln!(out, "+ {sort:<9} {key}  {value}");
-            }
-            for (key, value) in &changes.removed {
-                let _ = writeln!(out, "- {sort:<9} {key}  {value}");
-            }
-            for (key, [old, new]) in &changes.changed {
-                let _ = writeln!(out, "~ {sort:<9} {key}  {old} → {new}");
-            }
-        }
-        out
+        self.lines().map(|line| line + "\n").collect()
+    }
+
+    /// The lines of [`Self::render`].
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.sorts().into_iter().flat_map(|(sort, changes)| {
+            let added = changes.added.iter();
+            let added = added.map(move |(key, value)| format!("+ {sort:<9} {key}  {value}"));
+            let removed = changes.removed.iter();
+            let removed = removed.map(move |(key, value)| format!("- {sort:<9} {key}  {value}"));
+            let changed = changes.changed.iter();
+            let changed =
+                changed.map(move |(key, [old, new])| format!("~ {sort:<9} {key}  {old} → {new}"));
+            added.chain(removed).chain(changed)
+        })
     }
 }
 
@@ -259,9 +270,13 @@ fn listeners(config: &Config) -> BTreeMap<String, String> {
 }
 
 /// Each listed name, and where it leads on which listeners.
-fn names(config: &Config, wanted: impl Fn(&Pattern) -> bool) -> BTreeMap<String, String> {
+fn names(
+    config: &Config,
+    looks_at: impl Fn(&Arc<Route>) -> bool,
+    wanted: impl Fn(&Pattern) -> bool,
+) -> BTreeMap<String, String> {
     let mut ways: BTreeMap<String, BTreeMap<&str, Vec<usize>>> = BTreeMap::new();
-    for route in &config.routes {
+    for route in config.routes.iter().filter(|route| looks_at(route)) {
         let pool = config.pools[route.pool].name.get_ref().as_str();
         for name in route.names.iter().filter(|name| wanted(name)) {
             let own = ways.entry(name.to_string()).or_default();

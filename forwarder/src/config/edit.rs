@@ -150,13 +150,24 @@ impl Edit {
 
     /// Applies it to a copy of `config`.
     pub fn apply(&self, config: &Config) -> Result<Config, EditError> {
+        self.apply_knowing(config, |_| true)
+    }
+
+    /// The same, where it is known of some names that `config` does not list them: then they are not looked for.
+    pub fn apply_knowing(
+        &self,
+        config: &Config,
+        may_be_listed: impl Fn(&Pattern) -> bool,
+    ) -> Result<Config, EditError> {
         let mut new = config.clone();
         match self {
             Self::AddRoute {
                 names,
                 pool,
                 listeners,
-            } => add_route(&mut new, names, pool, listeners.as_deref())?,
+            } => {
+                add_route(&mut new, names, pool, listeners.as_deref(), may_be_listed)?;
+            }
             Self::RemoveNames { names } => remove_names(&mut new, names)?,
             Self::State { node, state } => {
                 for node in selected(&mut new, node, None)? {
@@ -199,6 +210,7 @@ fn add_route(
     names: &[String],
     pool: &str,
     listeners: Option<&[String]>,
+    may_be_listed: impl Fn(&Pattern) -> bool,
 ) -> Result<(), EditError> {
     let names = patterns(names)?;
     let pools = config.pools.iter().map(|own| own.name.get_ref().as_str());
@@ -219,12 +231,11 @@ fn add_route(
     };
     on.sort_unstable();
     on.dedup();
-    for route in &config.routes {
-        let shared = route.listeners.iter().any(|at| on.contains(at));
-        if let Some(name) = names
-            .iter()
-            .find(|name| shared && route.names.contains(name))
-        {
+    let doubtful: Vec<_> = names.iter().filter(|name| may_be_listed(name)).collect();
+    let shares = |route: &&Arc<Route>| route.listeners.iter().any(|at| on.contains(at));
+    let routes = config.routes.iter().filter(|_| !doubtful.is_empty());
+    for route in routes.filter(shares) {
+        if let Some(name) = doubtful.iter().find(|name| route.names.contains(name)) {
             return Err(EditError::Listed {
                 name: name.to_string(),
                 pool: config.pools[route.pool].name.get_ref().clone(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use forwarder_common::name::Pattern;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::{error, info, warn};
@@ -143,8 +144,7 @@ impl Daemon {
                 "cannot change while maps are pinned; `forwarder unload` and a new start apply it"
             );
         }
-        let lines = difference.render();
-        for line in lines.lines().take(LOGGED_MAX) {
+        for line in difference.lines().take(LOGGED_MAX) {
             info!("{line}");
         }
         if difference.count() > LOGGED_MAX {
@@ -163,7 +163,15 @@ impl Daemon {
     }
 
     async fn edit(&mut self, edit: Edit, persist: bool, reset: bool) -> Result<Value, Problem> {
-        let new = edit.apply(&self.config)?;
+        let names = edit.names().map(patterns).transpose()?;
+        let listed = &self.dataplane.registry().names;
+        let is_listed = |name: &Pattern| {
+            let number = listed.of(&name.to_string());
+            number.is_some_and(|number| listed.is_live(number as usize))
+        };
+        let new = edit.apply_knowing(&self.config, is_listed)?;
+        let adds = matches!(edit, Edit::AddRoute { .. });
+        let elsewhere = adds && names.iter().flatten().any(is_listed);
         let pending = match persist {
             true => {
                 let on_disk = self.read_files()?;
@@ -172,9 +180,8 @@ impl Daemon {
             }
             false => None,
         };
-        let names = edit.names().map(patterns).transpose()?;
         let difference = match &names {
-            Some(names) => Difference::of_names(&self.config, &new, names),
+            Some(names) => Difference::of_names(&self.config, &new, names, elsewhere),
             None => Difference::between(&self.config, &new),
         };
         match &names {

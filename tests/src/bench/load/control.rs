@@ -26,13 +26,19 @@ impl Control {
         );
         self.0.write_all(head.as_bytes())?;
         let mut bytes = Vec::new();
-        let mut buffer = [0; 16 << 10];
+        let mut buffer = [0; 64 << 10];
+        // A long answer is not looked through again with each piece of it.
+        let mut expected = 0;
         loop {
             let length = self.0.read(&mut buffer)?;
             if length == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             bytes.extend_from_slice(&buffer[..length]);
+            if bytes.len() < expected {
+                continue;
+            }
+            expected = end(&bytes).unwrap_or_default();
             if let Some((status, text)) = answer(&bytes) {
                 return if (200..300).contains(&status) {
                     Ok(text)
@@ -44,6 +50,16 @@ impl Control {
             }
         }
     }
+}
+
+/// Where an answer ends that says so.
+fn end(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.windows(4).position(|own| own == b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))?;
+    Some(head + line.trim().parse::<usize>().ok()?)
 }
 
 /// A whole answer's status and body.
@@ -65,7 +81,7 @@ fn answer(bytes: &[u8]) -> Option<(u16, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::answer;
+    use super::{answer, end};
 
     #[test]
     fn an_answer_is_whole_when_its_body_is() {
@@ -73,5 +89,9 @@ mod tests {
         assert_eq!(answer(text), Some((404, "nope".to_owned())));
         assert_eq!(answer(&text[..text.len() - 1]), None);
         assert_eq!(answer(&text[..20]), None);
+        assert_eq!(
+            (end(&text[..20]), end(&text[..45])),
+            (None, Some(text.len()))
+        );
     }
 }
