@@ -11,6 +11,7 @@
 //! Everything the programs need is pinned ([`pins`]), so that the daemon may come and go. [`Dataplane`]
 //! makes it or takes it over, and keeps it in step with the configuration and the network.
 
+mod apply;
 pub mod armour;
 pub mod attach;
 pub mod batch;
@@ -38,7 +39,7 @@ pub mod unload;
 pub mod weights;
 pub mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -49,18 +50,17 @@ use tracing::{info, warn};
 use self::attach::{AttachError, Hook};
 use self::expired::Expired;
 use self::keys::{KeyRing, KeysError};
-use self::listed::{Listed, Step, Way};
+use self::listed::Listed;
 use self::load::{LoadError, Programs};
 use self::maps::{MapsError, OfMap, State, Tables, found};
 use self::pins::{Pins, PinsError, Side};
 use self::plan::PlanError;
-use self::registry::{Attachment, InUse, Registry, RegistryError, TableState};
+use self::registry::{Attachment, InUse, Registry, RegistryError};
 use self::registry_file::RegistryFile;
-use self::retire::{Retired, Retiring};
+use self::retire::Retiring;
 use self::sizes::{Sizes, SizesError};
 use self::sweep::{SweepError, Sweeper, Swept};
 use self::weights::Weights;
-use self::write::Changes;
 use crate::config::Config;
 use crate::link::{Link, Network};
 
@@ -198,144 +198,6 @@ impl Dataplane {
             dataplane.find_left_over()?;
         }
         Ok((dataplane, origin))
-    }
-
-    /// Brings the maps in step.
-    pub fn apply(&mut self, config: &Config, network: &Network) -> Result<Changes, DataplaneError> {
-        // A plan that does not fit leaves no trace in the numbers.
-        let mut registry = self.registry.clone();
-        let plan = plan::plan(config, network, &mut registry, &self.sizes, &self.weights)?;
-        let names = self
-            .listed
-            .count_with(&plan.tables, &registry.names, self.sizes.names);
-        plan::room("listed names", names, self.sizes.names)?;
-        self.registry = registry;
-        let steps = self.listed.steps(&plan.tables, &mut self.registry);
-        let ids = self.prepare(&steps)?;
-        // Numbers are on disk before any map holds them.
-        self.file.save(&mut self.registry)?;
-        self.settled = 0;
-        let changes = self.tables.apply(&plan, &steps, &ids, &self.registry)?;
-        let retired = self.settle(&steps, &ids);
-        self.file.save(&mut self.registry)?;
-        if !retired.is_empty() {
-            self.retire(retired)?;
-        }
-        Ok(changes)
-    }
-
-    /// Gives tables that are written anew their ids. Until that is done, the registry says that nobody knows what
-    /// stands in them, nor in those that change where they are: the daemon may be killed half-way.
-    fn prepare(&mut self, steps: &[Step]) -> Result<BTreeMap<u16, u16>, DataplaneError> {
-        let mut ids = BTreeMap::new();
-        let is_anew = |step: &Step| matches!(step.way, Way::Anew { .. });
-        if steps.iter().any(is_anew) {
-            // Only two generations have room.
-            for id in self.retiring.wait() {
-                self.registry.dirty.remove(&id);
-            }
-            let left = self.left_over()?;
-            for id in self.tables.remove_names(&left)? {
-                self.registry.dirty.remove(&id);
-            }
-        }
-        for step in steps {
-            if is_anew(step) {
-                // Packets are led by the present tables until all claimed addresses have changed over: an id that
-                // one listener gives up is not yet free for the next.
-                let mut used = self.registry.tables.values().map(|state| state.id);
-                let free = (1..=u16::MAX).find(|id| {
-                    !self.registry.dirty.contains(id) && used.clone().all(|own| own != *id)
-                });
-                // There are fewer than half as many listeners as ids.
-                let id = free.or(used.next()).unwrap_or(1);
-                self.registry.dirty.insert(id);
-                ids.insert(step.listener, id);
-            } else if let Some(state) = self.registry.tables.get_mut(&step.listener) {
-                state.digest = 0;
-            }
-        }
-        Ok(ids)
-    }
-
-    /// All steps are done: enters what tables there are now, and returns those that nobody uses any more.
-    fn settle(&mut self, steps: &[Step], ids: &BTreeMap<u16, u16>) -> Vec<Retired> {
-        let mut retired = Vec::new();
-        for step in steps {
-            let tables = &mut self.registry.tables;
-            let (id, names) = match &step.way {
-                Way::Gone { former } => (tables.remove(&step.listener), former),
-                Way::Anew { former, .. } => {
-                    let id = ids.get(&step.listener).copied().unwrap_or_default();
-                    self.registry.dirty.remove(&id);
-                    let digest = step.digest;
-                    (
-                        tables.insert(step.listener, TableState { id, digest }),
-                        former,
-                    )
-                }
-                Way::InPlace { .. } => {
-                    if let Some(state) = tables.get_mut(&step.listener) {
-                        state.digest = step.digest;
-                    }
-                    (None, &None)
-                }
-            };
-            self.listed.is_written(step.listener);
-            if let Some(TableState { id, .. }) = id {
-                self.registry.dirty.insert(id);
-                retired.push(Retired {
-                    id,
-                    parts: names.clone(),
-                });
-            }
-        }
-        retired
-    }
-
-    /// After a start over maps of a former daemon: it may have been killed while it wrote names or removed them.
-    fn find_left_over(&mut self) -> Result<(), DataplaneError> {
-        if !self.registry.is_saved() {
-            // Made from the maps, or by a version that did not note them.
-            let used = self
-                .registry
-                .tables
-                .values()
-                .map(|state| state.id)
-                .collect();
-            self.registry.dirty = &self.tables.tables_there()? - &used;
-        }
-        self.retire(Vec::new())
-    }
-
-    /// Tables that no packet is led by and whose names nobody knows.
-    fn left_over(&self) -> Result<Vec<Retired>, MapsError> {
-        if self.registry.dirty.is_empty() {
-            return Ok(Vec::new());
-        }
-        let used = self.tables.tables_in_use()?;
-        let ids = self.registry.dirty.difference(&used);
-        Ok(ids
-            .map(|id| Retired {
-                id: *id,
-                parts: None,
-            })
-            .collect())
-    }
-
-    /// Lets tables go that nobody uses any more, and those that are left over.
-    fn retire(&mut self, mut tables: Vec<Retired>) -> Result<(), DataplaneError> {
-        if self.retiring.is_under_way() {
-            // They are left over when those that go now have gone.
-            return Ok(());
-        }
-        let known: BTreeSet<u16> = tables.iter().map(|table| table.id).collect();
-        let left = self.left_over()?.into_iter();
-        tables.extend(left.filter(|table| !known.contains(&table.id)));
-        if !tables.is_empty() {
-            self.retiring.begin(&self.pins, tables);
-        }
-        Ok(())
     }
 
     /// The weights that count from the next [`Self::apply`] on.
