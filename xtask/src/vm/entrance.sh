@@ -372,6 +372,22 @@ handshakes() {
     ! grep -q '"handshake_age": [0-9][0-9][0-9][0-9]' status.json
 }
 
+# armour on|off: a veth loses what XDP sends back unless its other end has a program too, so nobody connects
+# meanwhile.
+armour() {
+  sed -e '/^xdp/d' -e "s/^\[entrance\]/&\nxdp = \"$1\"\nxdp_veth = true/" forwarder.toml >changed.toml
+  mv changed.toml forwarder.toml
+  in_entrance forwarder reload || return 1
+  [ "$1" = on ] && worn=true || worn=false
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    in_entrance forwarder status --json --bpffs /bpf/forwarder >status.json
+    grep -q "\"worn\": $worn" status.json && break
+    sleep 1
+  done
+  grep -A 12 '"armour"' status.json
+  grep -q "\"worn\": $worn" status.json
+}
+
 # ---- the run ------------------------------------------------------------------------------------
 network >network.log 2>&1 || { cat network.log; die "the network could not be made"; }
 servers >servers.log 2>&1 || { cat servers.log; die "nginx did not start"; }
@@ -400,6 +416,9 @@ check "5 % loss, 600 KB up" lossy 5 upload 4 www.example.org small
 check "a dead node is passed over" every_try_finds_the_living_node
 check "status counts what happened" status_counts
 check "status knows when WireGuard peers shook hands" handshakes 4
+check "the armour is verified and put on by the driver" armour on
+check "and taken off" armour off
+check "after it connections go on" answers 4 www.example.org from=198.51.100.9
 
 if [ $failed -gt 0 ]; then
   echo "the daemon's last words:"

@@ -65,7 +65,7 @@ pub fn configuration(scene: &Scene, capacity: Capacity, way: Way) -> String {
         ("XDP", &xdp),
         ("PUBLIC", &"eth0"),
         ("TUNNEL", &scene.node().entrance_interface),
-        ("FLOWS", &capacity.flows.next_power_of_two()),
+        ("FLOWS", &capacity.flows),
         ("MODE", &mode),
         ("NAMES", &names),
         ("RAW", &RAW),
