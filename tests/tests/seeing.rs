@@ -390,6 +390,8 @@ fn what_a_new_daemon_cannot_know_is_null() -> Result<()> {
     let node = place.site.recorder.wait_for("the hello", PATIENCE, |c| {
         c.peer == client && !c.bytes.is_empty()
     })?;
+    // Else the new daemon would find its opening in the ring.
+    place.line("its opening", |line| line["event"] == "opened")?;
     place.site.forwarder.kill()?;
     place.site.forwarder.run()?;
     node.finish()?;

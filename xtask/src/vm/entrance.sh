@@ -377,7 +377,7 @@ handshakes() {
 armour() {
   sed -e '/^xdp/d' -e "s/^\[entrance\]/&\nxdp = \"$1\"\nxdp_veth = true/" forwarder.toml >changed.toml
   mv changed.toml forwarder.toml
-  in_entrance forwarder reload || return 1
+  in_entrance forwarder reload --bpffs /bpf/forwarder || return 1
   [ "$1" = on ] && worn=true || worn=false
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     in_entrance forwarder status --json --bpffs /bpf/forwarder >status.json
