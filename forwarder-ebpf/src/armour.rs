@@ -97,7 +97,7 @@ fn answer<const V6: bool>(frame: Frame, work: &mut Work) -> u32 {
     XDP_TX
 }
 
-/// A segment of a connection of which nothing is kept: only the first data behind a good cookie, and now and
+/// A segment of a connection of which nothing is kept: only data behind a good cookie, and now and
 /// then one that may deserve a reset, are worth the next hook's time.
 #[inline(always)]
 fn stranger(frame: Frame, work: &Work) -> u32 {
@@ -112,7 +112,9 @@ fn stranger(frame: Frame, work: &Work) -> u32 {
         }
         return pass(tally::XDP_HANDED_ON);
     }
-    if handed_on(now) {
+    // The second segment of a hello: all frames of a batch come by here before the next hook sees the first.
+    let later = work.has(flag::ACK) && work.payload_len != 0;
+    if later && cookies::acknowledged(work, [0], now) || handed_on(now) {
         return pass(tally::XDP_HANDED_ON);
     }
     count::add!(LISTENER_STATS, u32::from(work.listener), cookies_invalid, 1);

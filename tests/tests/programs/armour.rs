@@ -118,6 +118,25 @@ fn hellos_in_pieces_are_handed_on() {
     });
 }
 
+/// All frames of a batch come by the driver's hook before the next hook sees the first: nothing vouches for
+/// the second segment of a hello yet but what it acknowledges.
+#[test]
+fn a_second_segment_is_handed_on_before_the_first_is_kept() {
+    each_family(|bench| {
+        bench.maps.set(|settings: &mut Settings| {
+            settings.reset_interval_ns = u64::MAX;
+            settings.reset_fill_ns = 0;
+        });
+        let client = Client::connect(bench, Refusal::Alert);
+        let second = client.segment(Flags::PSH_ACK, 1_400, b"the rest of a hello");
+        let frame = ethernet(&second.to_bytes());
+        assert_eq!(bench.at_driver(&frame), None, "let through");
+        // Without data there is nothing to hand on.
+        let bare = client.segment(Flags::ACK, 1_400, b"");
+        bench.from_client(&bare).dropped(ResetRateLimited);
+    });
+}
+
 /// A refused client is told so, and is done, with the armour in front.
 #[test]
 fn refusals_are_told() {
