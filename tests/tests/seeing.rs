@@ -383,7 +383,7 @@ fn a_flood_is_left_out_and_counted() -> Result<()> {
 
 #[test]
 fn what_a_new_daemon_cannot_know_is_null() -> Result<()> {
-    let mut place = Place::start(ALL)?;
+    let mut place = Place::start(&format!("{ALL}opened = true\n"))?;
     let hello = Hello::small("record.example.org").record();
     let stream = place.connect(Family::V4, &hello)?;
     let client = stream.local_addr().unwrap();
