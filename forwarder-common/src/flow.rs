@@ -16,7 +16,7 @@ use crate::tcp::flag;
 const PLAUSIBLE: u32 = 1 << 25;
 
 /// A little less than the first time-out of a SYN, which is a second (RFC 6298 2.1), ms.
-const SYN_PATIENCE_MS: u32 = 900;
+const SYN_PATIENCE_MS: i32 = 900;
 
 /// One segment, in the client's view.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +83,8 @@ impl Flow {
     pub const fn is_abandoned(&self, now_ms: u32) -> bool {
         self.client_marks & mark::SYN != 0
             && self.node_marks & mark::ALIVE == 0
-            && now_ms.wrapping_sub(self.seen_ms) >= SYN_PATIENCE_MS
+            // Signed: the node's side may have written a later time than this one read.
+            && now_ms.wrapping_sub(self.seen_ms).cast_signed() >= SYN_PATIENCE_MS
     }
 
     /// A segment from the client.
@@ -158,7 +159,7 @@ impl Flow {
         } else {
             (self.node_marks, self.client_marks)
         };
-        let mut marks = own & !(mark::RESET | mark::SYN);
+        let mut marks = own & mark::FIN;
         if other & (mark::RESET | mark::SYN) != 0 {
             marks |= mark::ALIVE;
         }

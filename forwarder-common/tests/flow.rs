@@ -396,6 +396,10 @@ fn a_flow_is_abandoned_only_if_nobody_answers_a_syn() {
     assert!(!silent.is_abandoned(90_899));
     silent.client_syn(90_500);
     assert!(silent.is_abandoned(90_900), "repetitions are no life");
+    assert!(
+        !silent.is_abandoned(89_999),
+        "the other side's clock was read later"
+    );
 
     let mut answered = silent;
     let challenge = Passing {

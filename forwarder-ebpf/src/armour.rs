@@ -97,8 +97,8 @@ fn answer<const V6: bool>(frame: Frame, work: &mut Work) -> u32 {
     XDP_TX
 }
 
-/// A segment of a connection of which nothing is kept: only data behind a good cookie, and now and
-/// then one that may deserve a reset, are worth the next hook's time.
+/// A segment of a connection of which nothing is kept: only data behind a good cookie, and now and then one that may
+/// deserve a reset, are worth the next hook's time.
 #[inline(always)]
 fn stranger(frame: Frame, work: &Work) -> u32 {
     if work.has(flag::RST) {

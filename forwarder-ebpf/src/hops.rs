@@ -1,8 +1,8 @@
 //! Next hops: what the routing table says of a destination, remembered for a second.
 //!
-//! `bpf_redirect_neigh` asks the routing table for every packet, which costs as much as everything else that
-//! is done to one. With the next hop given it asks the neighbour table alone. What `bpf_fib_lookup` does not
-//! tell (it needs forwarding to be on for the interface) is left to the redirect.
+//! `bpf_redirect_neigh` asks the routing table for every packet; with the next hop given it asks the neighbour
+//! table alone. What `bpf_fib_lookup` does not tell (it needs forwarding to be on for the interface) is left to the
+//! redirect.
 
 use aya_ebpf::bindings::{BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup as Lookup};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh};

@@ -7,6 +7,7 @@
 //! - [`control`]: what others may ask of the daemon while it runs, by a socket.
 //! - [`doctor`]: what stands between a client and a node, looked at piece by piece.
 //! - [`explain`]: which way a connection would take, and why.
+//! - [`files`]: how files of the run directory are replaced.
 //! - [`flow_log`]: a line for each flow.
 //! - [`geoip`]: where clients are.
 //! - [`health`]: which nodes work.
@@ -25,6 +26,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod doctor;
 pub mod explain;
+pub mod files;
 pub mod flow_log;
 pub mod geoip;
 pub mod health;

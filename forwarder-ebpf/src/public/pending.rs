@@ -23,8 +23,9 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     };
     // SAFETY: a map value; its fields have one writer each.
     let flow = unsafe { &mut *flow };
-    if flow.state == state::SPLICED {
-        // The node forgot it too: the client begins anew.
+    // Spliced and not abandoned: the node's acknowledgement came between the entry and this stage.
+    let now = clock::ms(clock::now_ns());
+    if flow.state == state::SPLICED && work.has(flag::SYN) && flow.is_abandoned(now) {
         ends::remove(&work.key, flow, close_reason::ABANDONED);
         return next(context, stage::SYN);
     }

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp};
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{
-    Endpoint, Flow, FlowKey, Node, ReverseKey, link, node_tag, same, stage, state,
+    Endpoint, Flow, FlowKey, Node, ReverseEntry, ReverseKey, link, node_tag, same, stage, state,
 };
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
@@ -35,30 +35,15 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         Kind::Icmp => return crate::icmp::enter::<L3, V6>(context, packet, false),
         Kind::Other => return PASS,
     };
-    let reverse = ReverseKey {
-        peer: header.destination,
-        port_be: header.destination_port_be,
-        node_tag: node_tag(&header.source, header.source_port_be),
-    };
-    // SAFETY: copied at once.
-    let Some(entry) = (unsafe { REVERSE.get(reverse) }).copied() else {
+    let Some(Owner {
+        entry,
+        flow,
+        number,
+        node,
+    }) = owner(&header)
+    else {
         return without_flow::<L3, V6>(packet, &header);
     };
-    let Some(flow) = FLOWS.get_ptr_mut(entry.flow) else {
-        return without_flow::<L3, V6>(packet, &header);
-    };
-    // SAFETY: a map value; its fields have one writer each.
-    let flow: &mut Flow = unsafe { &mut *flow };
-    let Some(path) = PATHS.get(u32::from(flow.path)) else {
-        return without_flow::<L3, V6>(packet, &header);
-    };
-    let number = u32::from(path.node);
-    let Some(node) = NODES.get(number) else {
-        return without_flow::<L3, V6>(packet, &header);
-    };
-    if !same(&node.address, &header.source) || node.port_be != header.source_port_be {
-        return without_flow::<L3, V6>(packet, &header);
-    }
     if packet.ifindex() != node.ifindex {
         // Another tunnel's peer speaks in this node's name.
         count::add!(NODE_STATS, number, strays, 1);
@@ -100,6 +85,40 @@ fn fill<const L3: usize, const V6: bool>(
     work.window = u32::from(header.window);
     work.node = number;
     work.public_link = public_link;
+}
+
+/// The flow of a node's segment.
+struct Owner {
+    entry: ReverseEntry,
+    flow: &'static mut Flow,
+    /// Index of `NODES`.
+    number: u32,
+    node: &'static Node,
+}
+
+/// Whose segment it is, if it comes from the node that the flow goes to.
+#[inline(always)]
+fn owner(header: &Header) -> Option<Owner> {
+    let reverse = ReverseKey {
+        peer: header.destination,
+        port_be: header.destination_port_be,
+        node_tag: node_tag(&header.source, header.source_port_be),
+    };
+    // SAFETY: copied at once.
+    let entry = *unsafe { REVERSE.get(reverse) }?;
+    // SAFETY: a map value; its fields have one writer each.
+    let flow = unsafe { &mut *FLOWS.get_ptr_mut(entry.flow)? };
+    let number = u32::from(PATHS.get(u32::from(flow.path))?.node);
+    let node = NODES.get(number)?;
+    if !same(&node.address, &header.source) || node.port_be != header.source_port_be {
+        return None;
+    }
+    Some(Owner {
+        entry,
+        flow,
+        number,
+        node,
+    })
 }
 
 /// A segment of no flow: a node's, or nothing of ours.

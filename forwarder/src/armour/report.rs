@@ -5,6 +5,8 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::replace;
+
 /// Every public interface.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -39,9 +41,7 @@ impl Report {
 
     /// Writes it, whole or not at all.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(self)?)?;
-        fs::rename(&new, path)
+        replace(path, &serde_json::to_vec(self)?).map(drop)
     }
 
     /// The entry of an interface, made if there is none.

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::config::Sources;
 use crate::config::edit::Edit;
+use crate::files::replace;
 
 /// The file.
 #[derive(Debug)]
@@ -44,11 +45,7 @@ impl EditsFile {
         for edit in edits {
             text.extend(line(edit)?);
         }
-        let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
-        file.write_all(&text)?;
-        fs::rename(&new, &self.path)?;
-        self.file = Some(file);
+        self.file = Some(replace(&self.path, &text)?);
         Ok(())
     }
 

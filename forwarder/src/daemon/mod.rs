@@ -59,6 +59,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 const KEYS: Duration = Duration::from_secs(60);
 /// How often the network is looked at although nothing was heard: a message may have been lost.
 const RESURVEY: Duration = Duration::from_secs(60);
+/// A ring full of events is read in fewer turns.
+const RING_TURNS: usize = 64;
 
 /// How often tunnels are asked about their peers. Handshakes are two minutes apart.
 const TUNNELS: Duration = Duration::from_secs(5);
@@ -303,6 +305,7 @@ impl Daemon {
             }
         }
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        self.told_so_far();
         self.telling.finish();
         info!(
             "stopping; programs stay attached and flows go on. `forwarder unload` removes everything"
@@ -400,7 +403,22 @@ impl Daemon {
         self.telling.tell(&record, event);
     }
 
+    /// Tells what lies in the ring already: a flow's opening before its end, and the last before this daemon ends.
+    fn told_so_far(&mut self) {
+        // More than the ring has room for came meanwhile and is for later.
+        for _ in 0..RING_TURNS {
+            let events = self.events.take();
+            if events.is_empty() {
+                break;
+            }
+            for event in events {
+                self.event(&event);
+            }
+        }
+    }
+
     fn swept(&mut self, swept: &Swept) {
+        self.told_so_far();
         for (key, flow, why) in &swept.expired {
             let event = events::expired(key, flow);
             let mut record = Record::new(&event, self.dataplane.registry());

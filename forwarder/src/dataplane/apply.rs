@@ -55,12 +55,12 @@ impl Dataplane {
             if is_anew(step) {
                 // Packets are led by the present tables until all claimed addresses have changed over: an id that
                 // one listener gives up is not yet free for the next.
-                let mut used = self.registry.tables.values().map(|state| state.id);
-                let free = (1..=u16::MAX).find(|id| {
-                    !self.registry.dirty.contains(id) && used.clone().all(|own| own != *id)
-                });
+                let used = self.registry.tables.values().map(|state| state.id);
+                let taken: BTreeSet<u16> =
+                    used.chain(self.registry.dirty.iter().copied()).collect();
                 // There are fewer than half as many listeners as ids.
-                let id = free.or(used.next()).unwrap_or(1);
+                let free = (1..=u16::MAX).find(|id| !taken.contains(id));
+                let id = free.unwrap_or(u16::MAX);
                 self.registry.dirty.insert(id);
                 ids.insert(step.listener, id);
             } else if let Some(state) = self.registry.tables.get_mut(&step.listener) {

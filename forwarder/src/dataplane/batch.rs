@@ -30,6 +30,19 @@ struct BatchAttr {
     flags: u64,
 }
 
+impl BatchAttr {
+    /// Asks the kernel; returns why it did not do all.
+    ///
+    /// # Safety
+    /// What the pointers lead to is as `command` and the map want it.
+    unsafe fn call(&mut self, command: libc::c_int) -> Option<io::Error> {
+        let size = size_of::<Self>();
+        // SAFETY: this is the batch member of `bpf_attr`; the rest is the caller's promise.
+        let answer = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *self, size) };
+        (answer != 0).then(io::Error::last_os_error)
+    }
+}
+
 /// Calls `each` with every entry. An entry that comes or goes meanwhile may be missed, never torn.
 pub fn scan<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> io::Result<()> {
     let mut chunk = CHUNK;
@@ -49,18 +62,9 @@ pub fn scan<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> 
             elem_flags: 0,
             flags: 0,
         };
-        // SAFETY: `attr` is the batch member of `bpf_attr`; its pointers lead to buffers that hold `count`
-        // keys and values of this map (the caller opened it with these types) and to a position, which is
-        // four bytes for a hash map.
-        let answer = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                BPF_MAP_LOOKUP_BATCH,
-                &raw mut attr,
-                size_of::<BatchAttr>(),
-            )
-        };
-        let error = (answer != 0).then(io::Error::last_os_error);
+        // SAFETY: the pointers lead to buffers that hold `count` keys and values of this map (the caller opened
+        // it with these types) and to a position, which is four bytes for a hash map.
+        let error = unsafe { attr.call(BPF_MAP_LOOKUP_BATCH) };
         let last = match error.as_ref().and_then(io::Error::raw_os_error) {
             None => false,
             Some(libc::ENOENT) => true,
@@ -141,17 +145,9 @@ fn batch<K: Pod>(
         elem_flags: 0,
         flags: 0,
     };
-    // SAFETY: `attr` is the batch member of `bpf_attr`; its pointers lead to at least `count` keys and values of this
-    // map (the caller opened it with these types), which the kernel only reads.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            &raw mut attr,
-            size_of::<BatchAttr>(),
-        )
-    };
-    let error = (answer != 0).then(io::Error::last_os_error);
+    // SAFETY: the pointers lead to at least `count` keys and values of this map (the caller opened it with these
+    // types), which the kernel only reads.
+    let error = unsafe { attr.call(command) };
     // A kernel that does not know the command leaves the count as it is.
     let nothing = error.as_ref().is_some_and(is_unknown);
     (if nothing { 0 } else { attr.count as usize }, error)

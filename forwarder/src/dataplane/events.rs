@@ -66,7 +66,8 @@ impl Events {
         }
     }
 
-    fn take(&mut self) -> Vec<Event> {
+    /// Takes some of what lies in the ring now, without waiting.
+    pub fn take(&mut self) -> Vec<Event> {
         let ring = self.ring.get_mut();
         let mut events = Vec::new();
         while events.len() < AT_ONCE

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::Names;
 use super::registry::{Registry, RegistryError};
+use crate::files::replace;
 
 /// The least a journal may grow to before the whole is written anew.
 const JOURNAL_MIN: u64 = 1 << 20;
@@ -127,16 +128,6 @@ impl Journal {
         self.room = room;
         Ok(Some(self))
     }
-}
-
-fn replace(path: &Path, text: &[u8]) -> io::Result<File> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    let mut file = File::create(&new)?;
-    file.write_all(text)?;
-    fs::rename(&new, path)?;
-    Ok(file)
 }
 
 /// Reads the file; `None` if there is none.

@@ -12,6 +12,7 @@ use super::expiry::unix;
 use super::state::{Cause, NodeState};
 use super::tunnel::TunnelReport;
 use crate::config::model::NodeState as Operator;
+use crate::files::replace;
 
 /// Every node of every pool, the pools, and what leads to them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -154,9 +155,7 @@ impl Report {
 
     /// Replaces the file.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let beside = path.with_extension("json.new");
-        fs::write(&beside, serde_json::to_vec(self)?)?;
-        fs::rename(&beside, path)
+        replace(path, &serde_json::to_vec(self)?).map(drop)
     }
 
     /// A node of a pool.

@@ -158,12 +158,23 @@ fn another_syn(opened: &Opened) -> Segment {
     syn
 }
 
+/// That the SYN is answered with a cookie, and the old flow is over.
+#[track_caller]
+fn assert_begins_anew(bench: &mut Bench, opened: &Opened, syn: &Segment) {
+    let answer = bench.from_client(syn).segment();
+    assert_eq!(
+        (answer.flags, answer.ack, answer.destination),
+        (Flags::SYN_ACK, syn.seq.wrapping_add(1), syn.source)
+    );
+    let hello = opened.hello.len() as u64;
+    assert_ended(bench, opened, close_reason::ABANDONED, hello, 0);
+}
+
 /// Client and node have forgotten the flow, and the client comes anew from the same port: the node takes its
 /// SYN for a new one. It is reset, and the client's next SYN is answered by us.
 #[test]
 fn both_ends_forgot_it() {
     each_flow(|bench, opened| {
-        let hello = opened.hello.len() as u64;
         let syn = another_syn(opened);
         bench.from_client(&syn);
         // The old SYN-ACK once more is only late.
@@ -179,12 +190,7 @@ fn both_ends_forgot_it() {
             (seen.source, seen.destination),
             (answer.destination, answer.source)
         );
-        let answer = bench.from_client(&syn).segment();
-        assert_eq!(
-            (answer.flags, answer.ack, answer.destination),
-            (Flags::SYN_ACK, syn.seq.wrapping_add(1), syn.source)
-        );
-        assert_ended(bench, opened, close_reason::ABANDONED, hello, 0);
+        assert_begins_anew(bench, opened, &syn);
     });
 }
 
@@ -192,7 +198,6 @@ fn both_ends_forgot_it() {
 #[test]
 fn nobody_answers_a_syn_on_a_live_flow() {
     each_flow(|bench, opened| {
-        let hello = opened.hello.len() as u64;
         let syn = another_syn(opened);
         for _ in 0..2 {
             let seen = bench.from_client(&syn).segment();
@@ -202,12 +207,7 @@ fn nobody_answers_a_syn_on_a_live_flow() {
         let mut flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
         flow.seen_ms = flow.seen_ms.wrapping_sub(1_000);
         bench.maps.flows.insert(key, flow, 0).unwrap();
-        let answer = bench.from_client(&syn).segment();
-        assert_eq!(
-            (answer.flags, answer.ack, answer.destination),
-            (Flags::SYN_ACK, syn.seq.wrapping_add(1), syn.source)
-        );
-        assert_ended(bench, opened, close_reason::ABANDONED, hello, 0);
+        assert_begins_anew(bench, opened, &syn);
     });
 }
 
