@@ -2,7 +2,8 @@
 //!
 //! `bpf_redirect_neigh` asks the routing table for every packet; with the next hop given it asks the neighbour
 //! table alone. What `bpf_fib_lookup` does not tell (it needs forwarding to be on for the interface) is left to the
-//! redirect.
+//! redirect, and so is IPv6: `bpf_fib_lookup` passes over rules that ask for the source there (no
+//! `RT6_LOOKUP_F_HAS_SADDR`; net/core/filter.c, net/ipv6/fib6_rules.c), which the redirect obeys.
 
 use aya_ebpf::bindings::{BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup as Lookup};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh};
@@ -17,7 +18,6 @@ const KEPT_MS: u32 = 1_000;
 /// Slots of [`HOPS`].
 pub const SLOTS: u32 = 256;
 const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
 
 /// `struct bpf_redir_neigh`.
 #[repr(C)]
@@ -45,6 +45,9 @@ pub struct Hop {
 /// there. Returns the action.
 #[inline(always)]
 pub fn send(packet: Packet, ifindex: u32, source: &Address, destination: &Address) -> i32 {
+    if !is_v4(destination) {
+        return ask(ifindex);
+    }
     let (near, far) = (fold(source), fold(destination));
     let mixed = (near.rotate_left(16) ^ far ^ ifindex).wrapping_mul(0x9e37_79b1);
     let Some(hop) = HOPS.get_ptr_mut(mixed >> 24) else {
@@ -73,22 +76,16 @@ pub fn send(packet: Packet, ifindex: u32, source: &Address, destination: &Addres
 
 #[inline(always)]
 fn find(packet: Packet, hop: &mut Hop) {
-    let v4 = is_v4(&hop.destination);
     hop.neighbour.family = 0;
     // SAFETY: plain integers, for which zeros are a value.
     hop.lookup = unsafe { core::mem::zeroed() };
     let lookup = &mut hop.lookup;
-    lookup.family = if v4 { AF_INET } else { AF_INET6 } as u8;
+    lookup.family = AF_INET as u8;
     lookup.ifindex = hop.ifindex;
     // SAFETY: the unions hold integers alone.
     unsafe {
-        if v4 {
-            lookup.__bindgen_anon_3.ipv4_src = hop.source[3];
-            lookup.__bindgen_anon_4.ipv4_dst = hop.destination[3];
-        } else {
-            lookup.__bindgen_anon_3.ipv6_src = hop.source;
-            lookup.__bindgen_anon_4.ipv6_dst = hop.destination;
-        }
+        lookup.__bindgen_anon_3.ipv4_src = hop.source[3];
+        lookup.__bindgen_anon_4.ipv4_dst = hop.destination[3];
         let length = size_of::<Lookup>() as i32;
         let found = bpf_fib_lookup(
             packet.context(),
@@ -102,6 +99,7 @@ fn find(packet: Packet, hop: &mut Hop) {
         if u32::from(lookup.family) == AF_INET {
             hop.neighbour.address = [lookup.__bindgen_anon_4.ipv4_dst, 0, 0, 0];
         } else {
+            // An IPv4 route by an IPv6 router (RFC 5549).
             hop.neighbour.address = lookup.__bindgen_anon_4.ipv6_dst;
         }
         hop.neighbour.family = u32::from(lookup.family);

@@ -333,3 +333,41 @@ fn a_listener_with_addresses_claims_those_alone() -> Result<()> {
     }
     Ok(())
 }
+
+/// An entrance that routes remembers next hops: they are right for both families, and a changed route counts.
+#[test]
+fn a_changed_route_to_the_client_counts_within_a_second() -> Result<()> {
+    let builder = Lab::builder()
+        .entrance_routes()
+        .tunnel(TunnelKind::Ethernet, 1);
+    let lab: &'static Lab = Box::leak(Box::new(builder.build()?));
+    let node = &lab.nodes[0];
+    let _answerer = Answerer::start(&node.namespace, 7_300, false);
+    let config = [
+        LISTENERS.to_owned(),
+        pool("plain", "transparent", &[(node, 7_300)]),
+        route(&["plain.example.org"], "plain"),
+    ];
+    let _forwarder = Forwarder::start(lab, &config.join("\n"))?;
+    let client = &lab.clients[0];
+    for (family, nobody) in [(Family::V4, "203.0.113.250"), (Family::V6, "2001:db8::250")] {
+        let entrance = SocketAddr::new(lab.public(family), 443);
+        let open = || Conversation::open(entrance, "plain.example.org");
+        let mut flow = client.namespace.enter(open)?.expect("a flow");
+        flow.exchange().expect("an answer");
+        let six = if family == Family::V6 { "-6 " } else { "" };
+        // The table that the lab's rule names for what comes from the public address.
+        let to = client.address(family);
+        let way = format!("{to} via {nobody} dev eth0 table 100");
+        lab.entrance.ip(&format!("{six}route add {way}"))?;
+        std::thread::sleep(Duration::from_millis(1_200));
+        flow.limit(Duration::from_millis(700)).expect("a limit");
+        flow.ask().expect("room to send");
+        assert!(flow.hear().is_err(), "{family:?}: answered past the route");
+        lab.entrance.ip(&format!("{six}route del {way}"))?;
+        flow.limit(ADAPTS).expect("a limit");
+        flow.hear().expect("the answer that was lost");
+        flow.exchange().expect("an answer");
+    }
+    Ok(())
+}
