@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use forwarder_tests::Result;
@@ -20,6 +21,8 @@ const NAME: &str = "www.example.org";
 const PORT: u16 = 7_200;
 /// Flows that are open when it happens.
 const FLOWS: usize = 60;
+/// Clients that open connections meanwhile.
+const CROWD: usize = 8;
 /// More than anything here takes on a machine that has other things to do.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -128,6 +131,30 @@ impl Place {
             assert!(begin.elapsed() < SOON, "still slow: {took:?}");
         }
         Ok([first.unwrap_or_default(), slow, slowest])
+    }
+
+    /// Does something while others open connections, all of which must be served in the end: those too that
+    /// wait for a node as it is found to be dead.
+    fn in_a_crowd<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<R> {
+        let over = AtomicBool::new(false);
+        let open = || -> Result<()> {
+            while !over.load(Ordering::Relaxed) {
+                drop(self.open()?);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(open)).collect();
+            let done = work();
+            // What is ended by order is ended soon after it is said.
+            std::thread::sleep(Duration::from_millis(300));
+            over.store(true, Ordering::Relaxed);
+            for one in crowd {
+                one.join().expect("it does not panic")?;
+            }
+            done
+        })
     }
 
     fn silence(&self, node: usize) {
@@ -244,8 +271,10 @@ fn a_node_that_falls_silent() -> Result<()> {
         let [mut first, mut second] = place.flows(&forwarder)?;
         let begin = Instant::now();
         place.silence(1);
-        let [served, slow, slowest] = place.recovery(begin)?;
-        let down = place.wait(&forwarder, 1, "down", begin)?;
+        let ([served, slow, slowest], down) = place.in_a_crowd(|| {
+            let recovery = place.recovery(begin)?;
+            Ok((recovery, place.wait(&forwarder, 1, "down", begin)?))
+        })?;
         println!(
             "silent node, {title}: new connections after {served:.0?}, none slow after {slow:.0?}, slowest {slowest:.0?}; known to be down after {down:.1?}"
         );

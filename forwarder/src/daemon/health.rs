@@ -149,13 +149,16 @@ impl Daemon {
         }
     }
 
-    /// Ends the flows of a node on another thread: there may be many.
+    /// Ends the flows of a node on another thread: there may be many. One whose SYN it has not answered is
+    /// left alone: its client's next segment goes to another node.
     fn reset_flows(&self, Dead { pool, node }: Dead) {
         let pins = self.dataplane.pins().clone();
         let registry = self.dataplane.registry().clone();
         tokio::task::spawn_blocking(move || {
             let ended = flows::end(&pins, &registry, |flow| {
-                flow.pool.as_ref() == Some(&pool) && flow.node_address == Some(node)
+                flow.pool.as_ref() == Some(&pool)
+                    && flow.node_address == Some(node)
+                    && !flow.is_connecting()
             });
             match ended {
                 Ok(ended) => {

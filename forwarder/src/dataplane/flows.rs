@@ -22,6 +22,9 @@ use super::reset::{Reset, Sender};
 use super::sweep::{Ended, SweepError, Sweeper};
 use crate::config::edit::selects;
 
+/// What a flow is called whose node has not accepted it yet.
+const CONNECTING: &str = "connecting";
+
 /// An open flow, every number resolved; what is no longer known is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenFlow {
@@ -53,6 +56,13 @@ pub struct OpenFlow {
     pub id: String,
     /// Whether its name still leads where it goes; `false` after its route was removed.
     pub configured: bool,
+}
+
+impl OpenFlow {
+    /// Whether its node has not accepted it yet.
+    pub fn is_connecting(&self) -> bool {
+        self.state == CONNECTING
+    }
 }
 
 /// One client or many.
@@ -237,7 +247,7 @@ fn describe(key: &FlowKey, flow: &Flow, registry: &Registry, now: u32) -> OpenFl
         node: node.and_then(|node| registry.node_names.get(&node).cloned()),
         node_address: node.and_then(|node| registry.nodes.key(node.into()).copied()),
         state: String::from(match flow.state {
-            state::CONNECTING => "connecting",
+            state::CONNECTING => CONNECTING,
             state::REPLAYING => "replaying",
             _ => "spliced",
         }),
