@@ -8,8 +8,8 @@
 //! `::ffff:a.b.c.d` (RFC 4291 2.5.5.2). A field whose name ends in `_be` is in network order.
 //! Times named `_ms` are milliseconds of `CLOCK_MONOTONIC`, modulo 2^32.
 
-/// Layout of everything below. Part of the pin path: `<bpffs>/v3`.
-pub const ABI_VERSION: u32 = 3;
+/// Layout of everything below. Part of the pin path: `<bpffs>/v4`.
+pub const ABI_VERSION: u32 = 4;
 
 /// An IP address as packet words; see the module's word on IPv4.
 pub type Address = [u32; 4];
@@ -45,6 +45,8 @@ pub const fn is_v4(address: &Address) -> bool {
 pub mod map {
     /// `HASH` [`super::Endpoint`] → `u32`: the claimed addresses and ports; value is an index of [`VIPS`].
     pub const VIP_INDEX: &str = "VIP_INDEX";
+    /// `ARRAY` of `u32`, indexed by [`super::vip_slot::of`]: what [`VIP_INDEX`] would say, for most packets.
+    pub const VIP_SLOTS: &str = "VIP_SLOTS";
     /// `ARRAY` of [`super::Vip`].
     pub const VIPS: &str = "VIPS";
     /// `LPM_TRIE` [`super::NAME_KEY_BYTES`] → [`super::NameEntry`]: the listed names.
@@ -89,6 +91,38 @@ pub mod map {
     pub const TALLIES: &str = "TALLIES";
     /// `PROG_ARRAY`: the stages of the slow path, indexed by [`super::stage`].
     pub const STAGES: &str = "STAGES";
+}
+
+/// Slots of [`map::VIP_SLOTS`]: whether an address and port may be claimed, without a look-up in a hash table.
+pub mod vip_slot {
+    use super::Address;
+
+    /// How many, a power of two.
+    pub const COUNT: u32 = 256;
+    /// Nothing that is claimed belongs into this slot.
+    pub const NOTHING: u32 = 0;
+    /// More than one does: [`super::map::VIP_INDEX`] knows. Any other value is an index of [`super::map::VIPS`],
+    /// plus one, and nothing else that is claimed belongs there.
+    pub const SEVERAL: u32 = u32::MAX;
+
+    /// The slot of an address and a port in network order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(address: &Address, port_be: u16) -> u32 {
+        let [a, b, c, d] = *address;
+        let word = a ^ b ^ c ^ d ^ port_be as u32;
+        let half = word ^ word >> 16;
+        (half ^ half >> 8) & (COUNT - 1)
+    }
+
+    /// What a slot says that said `slot`, once this index belongs there too.
+    #[must_use]
+    pub const fn with(slot: u32, index: u32) -> u32 {
+        match slot {
+            NOTHING => index + 1,
+            _ => SEVERAL,
+        }
+    }
 }
 
 /// Slots of `STAGES`, and the names of the programs that belong there.

@@ -13,7 +13,8 @@
 //!
 //! The tuple MAC covers both addresses, both ports, the epoch and the low byte
 //! (the options). The sequence MAC covers all of that and the client's initial
-//! sequence number. A cookie is good only when both fit; the tuple MAC alone
+//! sequence number; both go on from the same state of SipHash. A cookie is good
+//! only when both fit; the tuple MAC alone
 //! tells "this acknowledges one of our cookies, though perhaps not with this
 //! sequence number", which is how the second segment of a hello looks when it
 //! overtakes the first.
@@ -31,7 +32,8 @@
 //!
 //! Functions take the key that belongs to the epoch; see [`key_slot`].
 
-use crate::siphash::siphash24;
+use crate::abi::{Address, is_v4};
+use crate::siphash::SipHash24;
 
 /// Length of an epoch in nanoseconds.
 pub const EPOCH_NS: u64 = 64_000_000_000;
@@ -53,19 +55,30 @@ pub const NO_WINDOW_SCALE: u8 = 15;
 /// The largest shift that RFC 7323 section 2.3 allows.
 pub const MAX_WINDOW_SCALE: u8 = 14;
 
-/// The two ends of a connection, as words for the MAC.
+/// The two ends of a connection.
 ///
-/// Addresses are the 16 bytes of an IPv6 or IPv4-mapped address; `ports` holds
-/// both ports in any fixed layout. Byte order does not matter as long as every
-/// caller on the machine uses the same.
+/// `ports` holds both ports in any fixed layout. Byte order does not matter as
+/// long as every caller on the machine uses the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
     /// Address of the client.
-    pub client: [u64; 2],
+    pub client: Address,
     /// Address the client connects to.
-    pub local: [u64; 2],
+    pub local: Address,
     /// Both ports.
-    pub ports: u64,
+    pub ports: u32,
+}
+
+/// How far a cookie is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It is not.
+    Nothing,
+    /// It was made for these ends, but for another sequence number of the client's. See the module for what may
+    /// rest on it.
+    Ends,
+    /// It answered this very SYN.
+    Whole,
 }
 
 /// What a SYN offered and the spliced connection needs later.
@@ -169,75 +182,86 @@ pub const fn mint(
     epoch: u32,
 ) -> u32 {
     let packed = options.pack();
-    let tuple_hash = tuple_hash(key, tuple, packed, epoch);
-    sequence_mac(key, tuple_hash, client_isn) | tuple_mac(tuple_hash) | packed as u32
+    let mac = Mac::new(key, tuple, packed, epoch);
+    mac.of_sequence(client_isn) | mac.of_tuple() | packed as u32
 }
 
-/// Whether `cookie` is what [`mint`] made for these ends, this client sequence
-/// number and this epoch.
+/// How far `cookie` is what [`mint`] made for these ends, this client sequence
+/// number and this epoch. A stranger's costs one MAC, as a rule.
 #[inline(always)]
-pub const fn verify(
-    key: [u64; 2],
-    tuple: &Tuple,
-    client_isn: u32,
-    cookie: u32,
-    epoch: u32,
-) -> bool {
-    cookie
-        == mint(
-            key,
-            tuple,
-            client_isn,
-            CookieOptions::of_cookie(cookie),
-            epoch,
-        )
+pub const fn fit(key: [u64; 2], tuple: &Tuple, client_isn: u32, cookie: u32, epoch: u32) -> Fit {
+    let mac = Mac::new(key, tuple, cookie as u8, epoch);
+    if cookie & 0xff00 != mac.of_tuple() {
+        Fit::Nothing
+    } else if cookie & 0xffff_0000 != mac.of_sequence(client_isn) {
+        Fit::Ends
+    } else {
+        Fit::Whole
+    }
 }
 
 /// Whether `cookie` was made for these ends in this epoch, for whatever client
 /// sequence number. See the module for what may rest on it.
 #[inline(always)]
 pub const fn tuple_matches(key: [u64; 2], tuple: &Tuple, cookie: u32, epoch: u32) -> bool {
-    cookie & 0xff00 == tuple_mac(tuple_hash(key, tuple, cookie as u8, epoch))
+    cookie & 0xff00 == Mac::new(key, tuple, cookie as u8, epoch).of_tuple()
+}
+
+/// SipHash that has read the ends, the epoch and the options: 16 bytes for
+/// IPv4, 40 for IPv6. The tuple MAC ends there; the sequence MAC has four bytes
+/// more. The length is part of SipHash, so one key serves all four kinds.
+struct Mac {
+    read: SipHash24,
+    len: u8,
+}
+
+impl Mac {
+    #[inline(always)]
+    const fn new(key: [u64; 2], tuple: &Tuple, options: u8, epoch: u32) -> Self {
+        let [c0, c1, c2, c3] = tuple.client;
+        let [l0, l1, l2, l3] = tuple.local;
+        let start = SipHash24::new(key);
+        let (ends, len) = if is_v4(&tuple.client) && is_v4(&tuple.local) {
+            (start.word(wide(c3, l3)), 16)
+        } else {
+            let client = start.word(wide(c0, c1)).word(wide(c2, c3));
+            (client.word(wide(l0, l1)).word(wide(l2, l3)), 40)
+        };
+        // An epoch of which 24 bits count comes again after 34 years.
+        let context = wide(epoch << 8 | options as u32, tuple.ports);
+        Self {
+            read: ends.word(context),
+            len,
+        }
+    }
+
+    /// Bits 8 to 15 of the cookie.
+    #[inline(always)]
+    const fn of_tuple(&self) -> u32 {
+        self.read.finish(0, self.len) as u32 & 0xff00
+    }
+
+    /// Bits 16 to 31 of the cookie.
+    #[inline(always)]
+    const fn of_sequence(&self, client_isn: u32) -> u32 {
+        self.read.finish(client_isn as u64, self.len + 4) as u32 & 0xffff_0000
+    }
 }
 
 #[inline(always)]
-const fn tuple_hash(key: [u64; 2], tuple: &Tuple, options: u8, epoch: u32) -> u64 {
-    let [c0, c1] = tuple.client;
-    let [l0, l1] = tuple.local;
-    siphash24(
-        key,
-        &[
-            c0,
-            c1,
-            l0,
-            l1,
-            tuple.ports,
-            (epoch as u64) << 8 | options as u64,
-        ],
-    )
-}
-
-/// Bits 8 to 15 of the cookie.
-#[inline(always)]
-const fn tuple_mac(tuple_hash: u64) -> u32 {
-    tuple_hash as u32 & 0xff00
-}
-
-/// Bits 16 to 31 of the cookie. The input is shorter than that of
-/// [`tuple_hash`], and the length is part of SipHash: one key can serve both.
-#[inline(always)]
-const fn sequence_mac(key: [u64; 2], tuple_hash: u64, client_isn: u32) -> u32 {
-    siphash24(key, &[tuple_hash, client_isn as u64]) as u32 & 0xffff_0000
+const fn wide(high: u32, low: u32) -> u64 {
+    (high as u64) << 32 | low as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::address_v4;
 
     const KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
     const TUPLE: Tuple = Tuple {
-        client: [1, 2],
-        local: [3, 4],
+        client: [1, 2, 3, 4],
+        local: [5, 6, 7, 8],
         ports: 443 << 16 | 50_000,
     };
     const OPTIONS: CookieOptions = CookieOptions {
@@ -270,7 +294,7 @@ mod tests {
     #[test]
     fn fresh_cookie_verifies_and_carries_its_options() {
         let cookie = mint(KEY, &TUPLE, 77, OPTIONS, 9);
-        assert!(verify(KEY, &TUPLE, 77, cookie, 9));
+        assert_eq!(fit(KEY, &TUPLE, 77, cookie, 9), Fit::Whole);
         assert!(tuple_matches(KEY, &TUPLE, cookie, 9));
         assert_eq!(CookieOptions::of_cookie(cookie), OPTIONS);
     }
@@ -279,7 +303,7 @@ mod tests {
     #[test]
     fn overtaking_segment_is_told_from_a_stranger() {
         let cookie = mint(KEY, &TUPLE, 77, OPTIONS, 9);
-        assert!(!verify(KEY, &TUPLE, 78, cookie, 9));
+        assert_eq!(fit(KEY, &TUPLE, 78, cookie, 9), Fit::Ends);
         assert!(tuple_matches(KEY, &TUPLE, cookie, 9));
     }
 
@@ -291,7 +315,13 @@ mod tests {
             mint(KEY, &TUPLE, 77, OPTIONS, 9) & 0xff,
             5 << 5 | 7 << 1 | 1
         );
-        assert_eq!(mint(KEY, &TUPLE, 77, OPTIONS, 9), 0x2e80_93af);
+        assert_eq!(mint(KEY, &TUPLE, 77, OPTIONS, 9), 0xa89e_faaf);
+        let v4 = Tuple {
+            client: address_v4([198, 51, 100, 4]),
+            local: address_v4([203, 0, 113, 7]),
+            ..TUPLE
+        };
+        assert_eq!(mint(KEY, &v4, 77, OPTIONS, 9), 0x7ee3_4eaf);
     }
 
     #[test]

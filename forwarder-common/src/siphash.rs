@@ -12,19 +12,43 @@
 #[inline(always)]
 pub const fn siphash24<const N: usize>(key: [u64; 2], words: &[u64; N]) -> u64 {
     const { assert!(N < 32, "the length byte holds 8 * N") };
-    let [k0, k1] = key;
-    let mut state = State {
-        v0: k0 ^ 0x736f_6d65_7073_6575,
-        v1: k1 ^ 0x646f_7261_6e64_6f6d,
-        v2: k0 ^ 0x6c79_6765_6e65_7261,
-        v3: k1 ^ 0x7465_6462_7974_6573,
-    };
+    let mut state = SipHash24::new(key);
     let mut rest: &[u64] = words;
     while let [word, tail @ ..] = rest {
-        state = state.compress(*word);
+        state = state.word(*word);
         rest = tail;
     }
-    state.compress((N as u64) << 59).finish()
+    state.finish(0, 8 * N as u8)
+}
+
+/// SipHash-2-4 of an input that comes in parts; a copy of it goes on from where the original stands.
+#[derive(Clone, Copy)]
+pub struct SipHash24(State);
+
+impl SipHash24 {
+    /// No input so far.
+    #[inline(always)]
+    pub const fn new([k0, k1]: [u64; 2]) -> Self {
+        Self(State {
+            v0: k0 ^ 0x736f_6d65_7073_6575,
+            v1: k1 ^ 0x646f_7261_6e64_6f6d,
+            v2: k0 ^ 0x6c79_6765_6e65_7261,
+            v3: k1 ^ 0x7465_6462_7974_6573,
+        })
+    }
+
+    /// Eight more bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self, word: u64) -> Self {
+        Self(self.0.compress(word))
+    }
+
+    /// The hash, with the last `len % 8` bytes of input in the low end of `tail`; `len` counts all bytes.
+    #[inline(always)]
+    pub const fn finish(self, tail: u64, len: u8) -> u64 {
+        self.0.compress((len as u64) << 56 | tail).finish()
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -29,6 +29,13 @@ pub const OPTIONS_MAX: u32 = 40;
 pub trait OptionBytes {
     /// The byte at this offset of the option block.
     fn byte(&self, at: u32) -> u8;
+
+    /// The four bytes from this offset on, the first in the highest place. All four are of the block, and the offset
+    /// is a multiple of four.
+    fn word(&self, at: u32) -> u32 {
+        let bytes = [at, at + 1, at + 2, at + 3].map(|at| self.byte(at));
+        u32::from_be_bytes(bytes)
+    }
 }
 
 /// The options of a SYN or SYN-ACK, read one at a time so that a verifier sees each step alike.
@@ -53,7 +60,7 @@ impl SynOptions {
         sack: 0,
     };
 
-    /// Reads one option of a block of `length` bytes; false when there is no further one.
+    /// Reads one option of a block of `length` bytes, or a word of several; false when there is no further one.
     #[inline(always)]
     pub fn step(&mut self, bytes: &impl OptionBytes, length: u32) -> bool {
         const END: u8 = 0;
@@ -64,6 +71,9 @@ impl SynOptions {
         let at = self.at;
         if at >= length {
             return false;
+        }
+        if at & 3 == 0 && at + 4 <= length && self.step_word(bytes.word(at), length) {
+            return true;
         }
         let kind = bytes.byte(at);
         if kind == END {
@@ -87,6 +97,35 @@ impl SynOptions {
             self.sack = 1;
         }
         self.at = at + size;
+        true
+    }
+
+    /// The words that stacks fill up to with NOPs: an MSS, a window scale, SACK-permitted, a timestamp.
+    #[inline(always)]
+    fn step_word(&mut self, word: u32, length: u32) -> bool {
+        const MSS: u32 = 0x0204;
+        const NOP_SCALE: u32 = 0x01_03_03;
+        const NOP_NOP_SACK: u32 = 0x0101_0402;
+        const SACK_TIMESTAMP: u32 = 0x0402_080a;
+        const NOP_NOP_TIMESTAMP: u32 = 0x0101_080a;
+        let mut taken = 4;
+        if word >> 16 == MSS {
+            let mss = word & 0xffff;
+            self.mss = if mss == 0 { DEFAULT_MSS } else { mss };
+        } else if word >> 8 == NOP_SCALE {
+            let scale = word & 0xff;
+            self.scale = if scale > 14 { 14 } else { scale };
+        } else if word == NOP_NOP_SACK {
+            self.sack = 1;
+        } else if (word == SACK_TIMESTAMP || word == NOP_NOP_TIMESTAMP) && self.at + 12 <= length {
+            if word == SACK_TIMESTAMP {
+                self.sack = 1;
+            }
+            taken = 12;
+        } else {
+            return false;
+        }
+        self.at += taken;
         true
     }
 }

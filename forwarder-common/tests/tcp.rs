@@ -33,6 +33,32 @@ fn read(options: &[u8]) -> SynOptions {
     read
 }
 
+/// MSS, window scale and SACK of a block, read as RFC 9293 3.1 says: byte by byte.
+fn byte_by_byte(mut rest: &[u8]) -> (u32, u32, u32) {
+    let (mut mss, mut scale, mut sack) = (DEFAULT_MSS, NO_SCALE, 0);
+    loop {
+        match *rest {
+            [] | [0, ..] => break,
+            [1, ref next @ ..] => {
+                rest = next;
+                continue;
+            }
+            [2, 4, a, b, ..] if (a, b) == (0, 0) => mss = DEFAULT_MSS,
+            [2, 4, a, b, ..] => mss = u32::from(u16::from_be_bytes([a, b])),
+            [3, 3, shift, ..] => scale = u32::from(shift).min(14),
+            [4, 2, ..] => sack = 1,
+            _ => {}
+        }
+        match rest.get(1) {
+            Some(size @ 2..) if usize::from(*size) <= rest.len() => {
+                rest = &rest[usize::from(*size)..]
+            }
+            _ => break,
+        }
+    }
+    (mss, scale, sack)
+}
+
 /// One option as a SYN may carry it.
 fn option() -> impl Strategy<Value = TcpOptionElement> {
     use TcpOptionElement::*;
@@ -62,6 +88,27 @@ proptest! {
             }
         }
         prop_assert_eq!((found.mss, found.scale, found.sack), (mss, scale, sack));
+    }
+
+    /// Words that are read at once mean what their bytes do.
+    #[test]
+    fn words_mean_what_bytes_do(
+        options in prop::collection::vec(prop_oneof![
+            2 => any::<u8>().prop_map(|byte| vec![byte]),
+            1 => Just(vec![1]),
+            1 => Just(vec![0, 0]),
+            2 => any::<[u8; 2]>().prop_map(|[a, b]| vec![2, 4, a, b]),
+            2 => any::<u8>().prop_map(|scale| vec![1, 3, 3, scale]),
+            2 => Just(vec![1, 1, 4, 2]),
+            2 => any::<[u8; 8]>().prop_map(|times| [&[4, 2, 8, 10][..], &times].concat()),
+            2 => any::<[u8; 8]>().prop_map(|times| [&[1, 1, 8, 10][..], &times].concat()),
+        ], 0..8),
+        length in 0usize..=40,
+    ) {
+        let mut options = options.concat();
+        options.truncate(length);
+        let found = read(&options);
+        prop_assert_eq!((found.mss, found.scale, found.sack), byte_by_byte(&options));
     }
 
     /// Any bytes: no panic, no endless loop, values in range.

@@ -6,7 +6,8 @@
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::programs::XdpContext;
-use forwarder_common::abi::{Endpoint, FlowKey, tally};
+use forwarder_common::abi::{FlowKey, tally};
+use forwarder_common::cookie::Fit;
 use forwarder_common::tcp::flag;
 use forwarder_common::token_bucket::Limit;
 use forwarder_common::verdict::DropReason;
@@ -14,11 +15,11 @@ use forwarder_common::verdict::DropReason;
 use crate::bounds::forget;
 use crate::frame::Frame;
 use crate::header::{Header, Kind};
-use crate::maps::{FLOWS, HELLO_INDEX, SETTINGS, STRAYS, VIP_INDEX, VIPS};
+use crate::maps::{FLOWS, HELLO_INDEX, SETTINGS, STRAYS};
 use crate::packet::{Access, ETHERNET};
 use crate::public::{ingress, syn};
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, clock, cookies, count};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, claimed, clock, cookies, count};
 
 const L3: usize = ETHERNET as usize;
 
@@ -38,17 +39,7 @@ fn family<const V6: bool>(frame: Frame) -> u32 {
     let Kind::Tcp(header) = Header::read::<L3, V6>(frame) else {
         return pass(tally::XDP_FOREIGN);
     };
-    // SAFETY: the number is copied at once.
-    let Some(id) = (unsafe {
-        VIP_INDEX.get(Endpoint::new(
-            header.destination,
-            header.destination_port_be,
-        ))
-    })
-    .copied() else {
-        return pass(tally::XDP_FOREIGN);
-    };
-    let Some(vip) = VIPS.get(id) else {
+    let Some((id, vip)) = claimed::find(&header.destination, header.destination_port_be) else {
         return pass(tally::XDP_FOREIGN);
     };
     let key = FlowKey {
@@ -106,15 +97,20 @@ fn stranger(frame: Frame, work: &Work) -> u32 {
     }
     let now = clock::now_ns();
     let (isn, cookie) = (work.seq.wrapping_sub(1), work.ack.wrapping_sub(1));
-    if work.has(flag::ACK) && cookies::verify(work, isn, cookie, now) {
+    let fit = if work.has(flag::ACK) {
+        cookies::fit(work, isn, cookie, now)
+    } else {
+        Fit::Nothing
+    };
+    if fit == Fit::Whole {
         if work.payload_len == 0 && !work.has(flag::FIN) {
             return drop(frame, work, DropReason::Absorbed);
         }
         return pass(tally::XDP_HANDED_ON);
     }
     // The second segment of a hello: all frames of a batch come by here before the next hook sees the first.
-    let later = work.has(flag::ACK) && work.payload_len != 0;
-    if later && cookies::acknowledged(work, [0], now) || handed_on(now) {
+    let later = fit == Fit::Ends && work.payload_len != 0;
+    if later || handed_on(now) {
         return pass(tally::XDP_HANDED_ON);
     }
     count::add!(LISTENER_STATS, u32::from(work.listener), cookies_invalid, 1);

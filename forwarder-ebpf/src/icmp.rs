@@ -13,10 +13,10 @@ use forwarder_common::segment::pair;
 use forwarder_common::verdict::DropReason;
 
 use crate::count::{self, PASS};
-use crate::maps::{FLOWS, NODE_INDEX, NODES, PATHS, REVERSE, VIP_INDEX, VIPS};
+use crate::maps::{FLOWS, NODE_INDEX, NODES, PATHS, REVERSE, VIPS};
 use crate::packet::{Access, Packet};
 use crate::work::Work;
-use crate::{next, node};
+use crate::{claimed, next, node};
 
 const UNREACHABLE: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
@@ -152,10 +152,7 @@ fn read<const V6: bool>(packet: Packet, at: u32) -> Option<([u32; 12], Ends)> {
 #[inline(always)]
 fn towards_node<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) -> i32 {
     let quoted = &quote.ends;
-    // SAFETY: the number is copied at once.
-    let Some(id) =
-        (unsafe { VIP_INDEX.get(Endpoint::new(quoted.source, quoted.source_port_be)) }).copied()
-    else {
+    let Some((id, _)) = claimed::find(&quoted.source, quoted.source_port_be) else {
         return PASS;
     };
     let key = FlowKey {

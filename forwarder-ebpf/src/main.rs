@@ -18,6 +18,7 @@ mod answer;
 mod armour;
 mod bounds;
 mod buffer;
+mod claimed;
 mod clock;
 mod cookies;
 mod count;

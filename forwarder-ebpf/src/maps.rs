@@ -6,6 +6,7 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use forwarder_common::abi::{
     Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
     Node, NodeStats, Path, PathStats, Pool, ReverseEntry, ReverseKey, Settings, Vip, stage, tally,
+    vip_slot,
 };
 use forwarder_common::verdict::REASONS;
 
@@ -14,6 +15,8 @@ use crate::work::{Chunk, NameKey, Work};
 
 #[map]
 pub static VIP_INDEX: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0);
+#[map]
+pub static VIP_SLOTS: Array<u32> = Array::with_max_entries(vip_slot::COUNT, 0);
 #[map]
 pub static VIPS: Array<Vip> = Array::with_max_entries(256, 0);
 #[map]

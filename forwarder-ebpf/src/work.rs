@@ -3,7 +3,7 @@
 use forwarder_common::abi::{Address, FlowKey, NAME_KEY_BYTES};
 use forwarder_common::tcp::{OPTIONS_MAX, OptionBytes, SynOptions};
 
-use crate::bounds::mask;
+use crate::bounds::{load_u32, mask};
 
 /// Bytes summed at a time: the most `bpf_csum_diff` takes before 6.13.
 pub const CHUNK: usize = 512;
@@ -128,6 +128,13 @@ impl OptionBytes for Options {
     fn byte(&self, at: u32) -> u8 {
         // SAFETY: the mask keeps the offset inside the 64 bytes of `option_bytes`.
         unsafe { core::ptr::read_volatile(self.0.add(mask::<0x3f>(u64::from(at)) as usize)) }
+    }
+
+    #[inline(always)]
+    fn word(&self, at: u32) -> u32 {
+        // SAFETY: the mask keeps all four bytes inside.
+        let word = unsafe { load_u32(self.0.add(mask::<0x3c>(u64::from(at)) as usize)) };
+        u32::from_be(word)
     }
 }
 

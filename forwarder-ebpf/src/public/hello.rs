@@ -8,7 +8,7 @@
 
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{HELLO_CAP, Hello, hello_state, stage};
-use forwarder_common::cookie::CookieOptions;
+use forwarder_common::cookie::{CookieOptions, Fit};
 use forwarder_common::hello::Reader;
 use forwarder_common::tcp::{ENTRANCE_SCALE, NO_SCALE, flag};
 use forwarder_common::verdict::DropReason;
@@ -68,7 +68,7 @@ fn is_another(work: &Work, held: Held, now: u64) -> bool {
     // SAFETY: held.
     let known = unsafe { (*held.hello).entrance_isn };
     let (isn, cookie) = (work.seq.wrapping_sub(1), work.ack.wrapping_sub(1));
-    cookie != known && work.has(flag::ACK) && cookies::verify(work, isn, cookie, now)
+    cookie != known && work.has(flag::ACK) && cookies::fit(work, isn, cookie, now) == Fit::Whole
 }
 
 /// No byte of this connection was kept so far.
@@ -78,8 +78,13 @@ fn unknown(work: &mut Work, now: u64) -> Outcome {
         return Outcome::Drop(DropReason::Absorbed);
     }
     let (isn, cookie) = (work.seq.wrapping_sub(1), work.ack.wrapping_sub(1));
-    if !work.has(flag::ACK) || !cookies::verify(work, isn, cookie, now) {
-        return stray(work, now);
+    let fit = if work.has(flag::ACK) {
+        cookies::fit(work, isn, cookie, now)
+    } else {
+        Fit::Nothing
+    };
+    if fit != Fit::Whole {
+        return stray(work, fit, now);
     }
     if work.payload_len == 0 {
         // The third packet of the handshake; or the client leaves without a word.
@@ -120,11 +125,12 @@ fn unknown(work: &mut Work, now: u64) -> Outcome {
 
 /// A segment without a buffer and without a cookie that fits its sequence number.
 #[inline(always)]
-fn stray(work: &mut Work, now: u64) -> Outcome {
+fn stray(work: &mut Work, fit: Fit, now: u64) -> Outcome {
     count::add!(LISTENER_STATS, u32::from(work.listener), cookies_invalid, 1);
     // Nothing more of ours, a FIN, or an alert and a FIN.
-    let ours = cookies::acknowledged(work, [0, 1, ALERT_LEN + 1], now);
-    if !work.has(flag::ACK) || !ours {
+    let ours = fit == Fit::Ends
+        || work.has(flag::ACK) && cookies::acknowledged(work, [1, ALERT_LEN + 1], now);
+    if !ours {
         return Outcome::Reset;
     }
     // One of our cookies, at its start, or behind a FIN or an alert and FIN of ours: a later segment that

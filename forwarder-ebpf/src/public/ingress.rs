@@ -1,18 +1,18 @@
 //! Entry of the public side: is it ours, is it spliced already, or which stage has it next?
 
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{Endpoint, Flow, FlowKey, Vip, link, stage, state};
+use forwarder_common::abi::{Flow, FlowKey, Vip, link, stage, state};
 use forwarder_common::seq::SeqNumber;
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
 
 use crate::count::{self, PASS};
 use crate::header::{Header, Kind};
-use crate::maps::{FLOWS, HELLO_INDEX, HELLOS, VIP_INDEX, VIPS};
+use crate::maps::{FLOWS, HELLO_INDEX, HELLOS};
 use crate::packet::{Access, Packet};
 use crate::public::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, clock, next};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, claimed, clock, next};
 
 /// A packet on a public interface with `L3` bytes of link-layer header.
 #[inline(always)]
@@ -32,17 +32,7 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         Kind::Icmp => return crate::icmp::enter::<L3, V6>(context, packet, true),
         Kind::Other => return PASS,
     };
-    // SAFETY: the number is copied at once.
-    let Some(id) = (unsafe {
-        VIP_INDEX.get(Endpoint::new(
-            header.destination,
-            header.destination_port_be,
-        ))
-    })
-    .copied() else {
-        return PASS;
-    };
-    let Some(vip) = VIPS.get(id) else {
+    let Some((id, vip)) = claimed::find(&header.destination, header.destination_port_be) else {
         return PASS;
     };
     let listener = u32::from(vip.listener);

@@ -33,10 +33,13 @@ pub fn read_options<const V6: bool>(packet: impl Access, work: &mut Work) -> boo
     if !unsafe { packet.load_options::<V6>(work.l3, work.option_bytes.as_mut_ptr(), length) } {
         return false;
     }
+    forget(work);
+    // Read back, so that it no longer matters how many words were copied.
+    let length = mask::<0x3f>(u64::from(work.header_len.wrapping_sub(20))) as u32;
     let bytes = Options(work.option_bytes.as_ptr());
     for _ in 0..OPTIONS_MAX {
         forget(work);
-        if !work.options.step(&bytes, length as u32) {
+        if !work.options.step(&bytes, length) {
             break;
         }
     }

@@ -6,7 +6,10 @@
 
 use std::fs;
 use std::io;
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{Map, MapError, ProgramArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
@@ -198,21 +201,37 @@ impl Programs {
     }
 }
 
-/// Lets the kernel verify every program of the TC hook.
+/// Lets the kernel verify every program of the TC hook, as many at a time as there are processors.
 pub fn verify(ebpf: &mut Ebpf) -> Result<(), LoadError> {
-    for (name, program) in ebpf.programs_mut() {
-        if matches!(program, Program::Xdp(_)) {
-            // Loaded when it is first needed; without it the entrance works all the same.
-            continue;
+    // Those of XDP are loaded when they are first needed; without them the entrance works all the same.
+    let programs = ebpf
+        .programs_mut()
+        .filter(|(_, program)| !matches!(program, Program::Xdp(_)));
+    let waiting = Mutex::new(programs.collect::<Vec<_>>());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || {
+        while let Some((name, program)) = next() {
+            verify_one(name, program)?;
         }
-        let classifier: &mut SchedClassifier =
-            program.try_into().map_err(|source| LoadError::Program {
-                name: name.to_owned(),
-                source,
-            })?;
-        persistently(|| classifier.load()).map_err(|error| refusal(name, error))?;
-    }
-    Ok(())
+        Ok(())
+    };
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
+}
+
+fn verify_one(name: &str, program: &mut Program) -> Result<(), LoadError> {
+    let classifier: &mut SchedClassifier =
+        program.try_into().map_err(|source| LoadError::Program {
+            name: name.to_owned(),
+            source,
+        })?;
+    persistently(|| classifier.load()).map_err(|error| refusal(name, error))
 }
 
 /// The kernel gives up on a program when a signal comes meanwhile (`EAGAIN`).

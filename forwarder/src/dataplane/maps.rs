@@ -86,6 +86,8 @@ pub(crate) fn found<T>(answer: Result<T, MapError>) -> Result<Option<T>, MapErro
 pub struct Tables {
     /// Claimed addresses and ports.
     pub vip_index: HashMap<MapData, Endpoint, u32>,
+    /// The same by slot.
+    pub vip_slots: Array<MapData, u32>,
     /// What is claimed.
     pub vips: Array<MapData, Vip>,
     /// Listed names.
@@ -145,6 +147,7 @@ impl Tables {
     pub fn open(pins: &Pins) -> Result<Self, MapsError> {
         Ok(Self {
             vip_index: open(pins, map::VIP_INDEX)?,
+            vip_slots: open(pins, map::VIP_SLOTS)?,
             vips: open(pins, map::VIPS)?,
             names: open(pins, map::NAMES)?,
             pools: open(pins, map::POOLS)?,

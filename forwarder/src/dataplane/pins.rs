@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /sys/fs/bpf/forwarder/         --bpffs
-//! └── v3/                        ABI_VERSION: another layout never meets these maps
+//! └── v4/                        ABI_VERSION: another layout never meets these maps
 //!     ├── FLOWS, NAMES, …        one for each map of the ABI
 //!     ├── EXPIRED                flows that the sweeper ended, by path
 //!     ├── STAGES                 the tail-call table of the programs that are attached
@@ -34,6 +34,7 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// is made anew for each set of programs.
 pub const MAPS: &[&str] = &[
     map::VIP_INDEX,
+    map::VIP_SLOTS,
     map::VIPS,
     map::NAMES,
     map::POOLS,

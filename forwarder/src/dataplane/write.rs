@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{IterableMap, MapError};
-use forwarder_common::abi::{self, Endpoint, NameEntry, map};
+use forwarder_common::abi::{self, Endpoint, NameEntry, map, vip_slot};
 use forwarder_common::name::Pattern;
 
 use super::listed::{Step, Way, entry, rows, stretches, written};
@@ -266,7 +266,27 @@ impl Tables {
             }
             changed += usize::from(!same || claimed != Some(index));
         }
+        self.write_slots()?;
         Ok(changed)
+    }
+
+    /// `VIP_SLOTS` says what `VIP_INDEX` does. Each slot changes at once, and what it names is there already.
+    fn write_slots(&mut self) -> Result<(), MapsError> {
+        let mut slots = [vip_slot::NOTHING; vip_slot::COUNT as usize];
+        for entry in self.vip_index.iter() {
+            let (key, index) = entry.reading(map::VIP_INDEX)?;
+            let slot = &mut slots[vip_slot::of(&key.address, key.port_be) as usize];
+            *slot = vip_slot::with(*slot, index);
+        }
+        for (number, slot) in (0..).zip(slots) {
+            let present = self.vip_slots.get(&number, 0).reading(map::VIP_SLOTS)?;
+            if present != slot {
+                self.vip_slots
+                    .set(number, slot, 0)
+                    .writing(map::VIP_SLOTS)?;
+            }
+        }
+        Ok(())
     }
 
     fn disclaim(&mut self, plan: &Plan) -> Result<usize, MapsError> {
@@ -284,6 +304,7 @@ impl Tables {
         for key in &unwanted {
             found(self.vip_index.remove(key)).writing(map::VIP_INDEX)?;
         }
+        self.write_slots()?;
         Ok(unwanted.len())
     }
 }

@@ -68,9 +68,11 @@ pub fn redirect(interface: u32) -> io::Result<OwnedFd> {
     )
 }
 
-/// A program that drops IPv4 packets with two bytes at an offset of their Ethernet frame, and lets all
-/// others pass: a /16 of sources or destinations.
-pub fn drop_matching(hook: Hook, offset: i16, bytes: [u8; 2]) -> io::Result<OwnedFd> {
+/// Two bytes of a frame: an EtherType, and what stands at an offset of frames of that type.
+pub type Match = ([u8; 2], i16, [u8; 2]);
+
+/// A program that drops Ethernet frames that match any of these, and lets all others pass.
+pub fn drop_matching(hook: Hook, matches: &[Match]) -> io::Result<OwnedFd> {
     let (data, end) = match hook {
         // `data` and `data_end` of struct __sk_buff and of struct xdp_md.
         Hook::TrafficIn => (76, 80),
@@ -80,23 +82,30 @@ pub fn drop_matching(hook: Hook, offset: i16, bytes: [u8; 2]) -> io::Result<Owne
         Hook::TrafficIn => (TC_ACT_SHOT, TC_ACT_OK),
         Hook::Xdp => (XDP_DROP, XDP_PASS),
     };
-    load(
-        hook,
-        &[
-            Instruction::load32(Reg::R2, Reg::R1, data),
-            Instruction::load32(Reg::R3, Reg::R1, end),
-            Instruction::set(Reg::R0, pass),
-            Instruction::copy(Reg::R4, Reg::R2),
-            Instruction::add(Reg::R4, i32::from(offset) + 2),
-            Instruction::jump_above(Reg::R4, Reg::R3, 5),
+    let word = |bytes| i32::from(u16::from_ne_bytes(bytes));
+    let furthest = matches.iter().map(|(_, offset, _)| *offset).max();
+    let tests = matches.iter().flat_map(|(kind, offset, bytes)| {
+        [
             Instruction::load16(Reg::R5, Reg::R2, 12),
-            Instruction::jump_unless(Reg::R5, i32::from(u16::from_ne_bytes([8, 0])), 3),
-            Instruction::load16(Reg::R5, Reg::R2, offset),
-            Instruction::jump_unless(Reg::R5, i32::from(u16::from_ne_bytes(bytes)), 1),
+            Instruction::jump_unless(Reg::R5, word(*kind), 3),
+            Instruction::load16(Reg::R5, Reg::R2, *offset),
+            Instruction::jump_unless(Reg::R5, word(*bytes), 1),
             Instruction::set(Reg::R0, drop),
-            Instruction::exit(),
-        ],
-    )
+        ]
+    });
+    let tests: Vec<_> = tests.collect();
+    let skip = i16::try_from(tests.len()).map_err(io::Error::other)?;
+    let mut code = vec![
+        Instruction::load32(Reg::R2, Reg::R1, data),
+        Instruction::load32(Reg::R3, Reg::R1, end),
+        Instruction::set(Reg::R0, pass),
+        Instruction::copy(Reg::R4, Reg::R2),
+        Instruction::add(Reg::R4, i32::from(furthest.unwrap_or_default()) + 2),
+        Instruction::jump_above(Reg::R4, Reg::R3, skip),
+    ];
+    code.extend(tests);
+    code.push(Instruction::exit());
+    load(hook, &code)
 }
 
 /// Attaches a program to an interface, until the link is dropped.

@@ -1,6 +1,6 @@
 //! The network of the bench, and what is the same for every contender.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 
 use crate::command::run;
@@ -21,6 +21,9 @@ pub const DIRECT_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 1);
 pub const DIRECT_NODE: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 2);
 /// Sources of floods: a network that is routed to the client, where nobody answers.
 pub const FLOOD_NETWORK: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 0);
+
+/// The same in IPv6, a /112.
+pub const FLOOD_NETWORK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf100, 0, 0, 0, 0, 0);
 
 /// The MTU of the tunnel, of the direct link too: WireGuard's.
 const MTU: u16 = 1420;

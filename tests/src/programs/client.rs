@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use forwarder_common::abi::Address;
-use forwarder_common::cookie::{self, CookieOptions, Tuple};
+use forwarder_common::cookie::{self, CookieOptions, Fit, Tuple};
 use forwarder_common::segment::pair;
 
 use super::bench::Bench;
@@ -84,7 +83,7 @@ impl Client {
     #[must_use]
     pub fn is_cookie(&self, cookie: u32) -> bool {
         let tuple = self.tuple();
-        epochs().any(|(epoch, key)| cookie::verify(key, &tuple, self.isn, cookie, epoch))
+        epochs().any(|(epoch, key)| cookie::fit(key, &tuple, self.isn, cookie, epoch) == Fit::Whole)
     }
 
     /// The cookie that answered its SYN so many epochs ago, for a client that offered what Linux does.
@@ -118,9 +117,9 @@ impl Client {
 
     fn tuple(&self) -> Tuple {
         Tuple {
-            client: words(address(self.address.ip())),
-            local: words(address(self.vip.ip())),
-            ports: pair(self.address.port().to_be(), self.vip.port().to_be()).into(),
+            client: address(self.address.ip()),
+            local: address(self.vip.ip()),
+            ports: pair(self.address.port().to_be(), self.vip.port().to_be()),
         }
     }
 
@@ -189,11 +188,6 @@ fn now_ns() -> u64 {
     // SAFETY: the pointer is to a local, and this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
-}
-
-fn words(address: Address) -> [u64; 2] {
-    let [a, b, c, d] = address.map(u64::from);
-    [a << 32 | b, c << 32 | d]
 }
 
 /// A connection whose SYN went to a node.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use aya::maps::lpm_trie::Key;
 use forwarder_common::abi::{
     Address, Endpoint, MaglevTable, NameEntry, Path, Pool, Settings, Vip, address_v4, address_v6,
-    balance, events,
+    balance, events, vip_slot,
 };
 use forwarder_common::name::Pattern;
 
@@ -62,6 +62,16 @@ pub(super) fn local(v6: bool) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// Enters a claimed address and port.
+pub(super) fn claim(maps: &mut Maps, at: SocketAddr, number: u32) {
+    let key = endpoint(at);
+    maps.vip_index.insert(key, number, 0).expect("VIP_INDEX");
+    let slot = vip_slot::of(&key.address, key.port_be);
+    let present = maps.vip_slots.get(&slot, 0).expect("VIP_SLOTS");
+    let with = vip_slot::with(present, number);
+    maps.vip_slots.set(slot, with, 0).expect("VIP_SLOTS");
+}
+
 /// Three listeners that share names, a pool for each mode, and three nodes of each family in all of them.
 pub(super) fn fill(maps: &mut Maps, hellos: u32, ports: u32) {
     for refusal in Refusal::ALL {
@@ -80,10 +90,7 @@ pub(super) fn fill(maps: &mut Maps, hellos: u32, ports: u32) {
                 pad3: 0,
             };
             maps.vips.set(u32::from(number), entry, 0).expect("VIPS");
-            let key = endpoint(at);
-            maps.vip_index
-                .insert(key, u32::from(number), 0)
-                .expect("VIP_INDEX");
+            claim(maps, at, u32::from(number));
         }
     }
     let half = |first| {

@@ -23,6 +23,7 @@ pub type Of<K, V> = HashMap<MapData, K, V>;
 )]
 pub struct Maps {
     pub vip_index: Of<Endpoint, u32>,
+    pub vip_slots: Array<MapData, u32>,
     pub vips: Array<MapData, Vip>,
     pub names: LpmTrie<MapData, [u8; NAME_KEY_BYTES], NameEntry>,
     pub pools: Array<MapData, Pool>,
@@ -58,6 +59,7 @@ impl Maps {
     pub fn take(kernel: &mut Kernel) -> Result<Self, KernelError> {
         Ok(Self {
             vip_index: typed(kernel, map::VIP_INDEX)?,
+            vip_slots: typed(kernel, map::VIP_SLOTS)?,
             vips: typed(kernel, map::VIPS)?,
             names: typed(kernel, map::NAMES)?,
             pools: typed(kernel, map::POOLS)?,

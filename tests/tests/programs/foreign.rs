@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
+use forwarder_common::abi::vip_slot;
 use forwarder_common::verdict::DropReason::{
     Absorbed, Fragment, IpOptions, MalformedSegment, NotItsFlow, UnknownFlow,
 };
@@ -9,6 +10,7 @@ use forwarder_tests::command;
 use forwarder_tests::packet::{Flags, Segment, ip_header};
 use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, LINUX};
+use forwarder_tests::programs::entrance::address;
 use forwarder_tests::programs::kernel::Context;
 use forwarder_tests::programs::shape::{Link, Mode, Refusal, Shape};
 
@@ -60,6 +62,31 @@ fn foreign_traffic_passes() {
                 bench.tunnel_packet(&packet).passed();
             }
         }
+    });
+}
+
+/// The fold that says at once what is not claimed lets several ports of an address meet.
+#[test]
+fn what_shares_a_slot_with_a_claimed_port_passes() {
+    each_shape(|bench| {
+        let vip = bench.vip(Refusal::Alert);
+        let slot = |port: u16| vip_slot::of(&address(vip.ip()), port.to_be());
+        let own = slot(vip.port());
+        let present = bench.maps.vip_slots.get(&own, 0).expect("a slot");
+        let neighbours: Vec<u16> = (1..=u16::MAX)
+            .filter(|port| *port != vip.port() && slot(*port) == own)
+            .collect();
+        assert!(neighbours.len() > 200 && present != vip_slot::NOTHING);
+        for said in [present, vip_slot::SEVERAL] {
+            bench.maps.vip_slots.set(own, said, 0).expect("a slot");
+            let client = Client::connect(bench, Refusal::Alert);
+            for port in neighbours.iter().take(20) {
+                let neighbour = SocketAddr::new(vip.ip(), *port);
+                let syn = Segment::new(client.address, neighbour, Flags::SYN);
+                bench.from_client(&syn).passed();
+            }
+        }
+        bench.maps.vip_slots.set(own, present, 0).expect("a slot");
     });
 }
 

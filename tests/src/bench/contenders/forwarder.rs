@@ -3,9 +3,9 @@
 use super::{family, fill, names, node};
 use crate::bench::bpf::{self, Hook};
 use crate::bench::contender::{Capacity, Running, unavailable};
-use crate::bench::load::flood::DESTINATION;
+use crate::bench::load::flood::{End, drop_flood};
 use crate::bench::load::server::{PROXIED, RAW, TLS};
-use crate::bench::scene::{FLOOD_NETWORK, Scene};
+use crate::bench::scene::Scene;
 use crate::error::Result;
 use crate::forwarder::Forwarder;
 
@@ -27,9 +27,8 @@ pub fn proxied(scene: &Scene, capacity: Capacity) -> Result<Running<'_>> {
 /// Nodes see the clients' addresses, and XDP answers handshakes.
 pub fn with_xdp(scene: &Scene, capacity: Capacity) -> Result<Running<'_>> {
     // What XDP sends out of one end of a veth arrives only if the other end has a program too.
-    let [first, second, ..] = FLOOD_NETWORK.octets();
     let other_end = scene.client().enter(|| {
-        let program = bpf::drop_matching(Hook::Xdp, DESTINATION, [first, second])?;
+        let program = drop_flood(Hook::Xdp, End::Destination)?;
         bpf::attach(&program, Hook::Xdp, bpf::interface("eth0")?)
     })?;
     let other_end = other_end.map_err(|error: std::io::Error| {

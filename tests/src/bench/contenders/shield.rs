@@ -3,17 +3,14 @@
 
 use crate::bench::bpf::{self, Hook};
 use crate::bench::contender::{Capacity, Running, unavailable};
-use crate::bench::scene::{FLOOD_NETWORK, Scene};
+use crate::bench::load::flood::{End, drop_flood};
+use crate::bench::scene::Scene;
 use crate::error::Result;
-
-/// Where the source address stands in an Ethernet frame with IPv4.
-const SOURCE: i16 = 26;
 
 /// Starts it.
 pub fn start(scene: &Scene, capacity: Capacity) -> Result<Running<'_>> {
-    let [first, second, ..] = FLOOD_NETWORK.octets();
     let link = scene.lab.entrance.enter(|| {
-        let program = bpf::drop_matching(Hook::Xdp, SOURCE, [first, second])?;
+        let program = drop_flood(Hook::Xdp, End::Source)?;
         bpf::attach(&program, Hook::Xdp, bpf::interface("eth0")?)
     })?;
     let link = link.map_err(|error: std::io::Error| {

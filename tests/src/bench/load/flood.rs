@@ -1,6 +1,8 @@
 //! A flood from the client's namespace, at a rate or as fast as one processor makes it.
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -9,15 +11,37 @@ use std::time::{Duration, Instant};
 use super::Place;
 use crate::bench::bpf::flood::{Flood, Kind};
 use crate::bench::bpf::{self, Hook};
-use crate::bench::scene::{FLOOD_NETWORK, Scene};
+use crate::bench::scene::{FLOOD_NETWORK, FLOOD_NETWORK_V6, Scene};
 use crate::error::{Context, Error, Result};
 
 /// Frames that the kernel makes at one call. Each call waits some 20 ms for all processors to take notice
 /// of the program, so that a rate comes in bursts.
 const LEAST: u32 = 256;
 const MOST: u32 = 100_000;
-/// Where the destination address stands in an Ethernet frame with IPv4.
-pub const DESTINATION: i16 = 30;
+
+/// Which address of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its source.
+    Source,
+    /// Its destination.
+    Destination,
+}
+
+/// A program that drops what has an address of a flood's.
+pub fn drop_flood(hook: Hook, end: End) -> io::Result<OwnedFd> {
+    let [a, b, ..] = FLOOD_NETWORK.octets();
+    let [.., c, d, _, _, _, _, _, _, _, _, _, _] = FLOOD_NETWORK_V6.octets();
+    // Where addresses stand in an Ethernet frame; those of IPv6 are told by their third group.
+    let (four, six) = match end {
+        End::Source => (26, 22),
+        End::Destination => (30, 38),
+    };
+    bpf::drop_matching(
+        hook,
+        &[([8, 0], four, [a, b]), ([0x86, 0xdd], six + 4, [c, d])],
+    )
+}
 
 /// A flood; it ends when this is dropped.
 #[derive(Debug)]
@@ -26,7 +50,7 @@ pub struct Running {
     sent: Arc<AtomicU64>,
     ended: mpsc::Receiver<()>,
     /// Answers to addresses that nobody has are dropped as early as can be.
-    _sink: std::os::fd::OwnedFd,
+    _sink: OwnedFd,
 }
 
 impl Running {
@@ -36,13 +60,15 @@ impl Running {
         let flood = Flood {
             kind,
             next_hop: octets(&next_hop)?,
-            network: FLOOD_NETWORK.into(),
+            network: match target {
+                SocketAddr::V4(_) => FLOOD_NETWORK.into(),
+                SocketAddr::V6(_) => FLOOD_NETWORK_V6.into(),
+            },
             target,
         };
         let prepared = scene.client().enter(|| {
             let interface = bpf::interface("eth0")?;
-            let [first, second, ..] = FLOOD_NETWORK.octets();
-            let sink = bpf::drop_matching(Hook::TrafficIn, DESTINATION, [first, second])?;
+            let sink = drop_flood(Hook::TrafficIn, End::Destination)?;
             let sink = bpf::attach(&sink, Hook::TrafficIn, interface)?;
             Ok((interface, sink, flood.program()?))
         })?;

@@ -6,6 +6,7 @@
 //!
 //! The control is the forwarder behind an XDP program that drops the flood's sources.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::bench::scene::NAME;
 use crate::bench::workload::{Metric, Outcome, Stage, Workload};
 use crate::error::{Error, Result};
 use crate::hello::Hello;
+use crate::lab::Family;
 
 /// Frames a second, where the rate is fixed.
 const RATE: u32 = 100_000;
@@ -51,7 +53,7 @@ pub const SYN: Workload = Workload {
     control: SHIELD,
     yardstick: SHIELD,
     rounds: 3,
-    run: |stage| under(stage, Frames::Syn),
+    run: |stage| under(stage, &[Frames::Syn], Family::V4),
     ..super::connections::SMALL
 };
 
@@ -60,8 +62,25 @@ pub const ACK: Workload = Workload {
     name: "ack-flood",
     title: "valid clients during an ACK flood of 100,000 a second",
     quick: false,
-    run: |stage| under(stage, Frames::Ack),
+    run: |stage| under(stage, &[Frames::Ack], Family::V4),
     ..SYN
+};
+
+/// Valid clients during both.
+pub const BOTH: Workload = Workload {
+    name: "mixed-flood",
+    title: "valid clients during a SYN and an ACK flood of 100,000 a second each",
+    run: |stage| under(stage, &[Frames::Syn, Frames::Ack], Family::V4),
+    ..ACK
+};
+
+/// Valid clients (IPv4) during both from IPv6.
+pub const BOTH_V6: Workload = Workload {
+    name: "mixed-flood-v6",
+    title: "valid clients (IPv4) during an IPv6 SYN and ACK flood of 100,000 a second each",
+    suits: of_this_project,
+    run: |stage| under(stage, &[Frames::Syn, Frames::Ack], Family::V6),
+    ..ACK
 };
 
 /// SYNs as fast as they can be made.
@@ -69,7 +88,7 @@ pub const SYN_ABSORBED: Workload = Workload {
     name: "syn-absorbed",
     title: "SYNs as fast as one processor makes them",
     metrics: ABSORBED,
-    run: |stage| absorbed(stage, Frames::Syn),
+    run: |stage| absorbed(stage, Frames::Syn, Family::V4),
     ..SYN
 };
 
@@ -78,8 +97,26 @@ pub const ACK_ABSORBED: Workload = Workload {
     name: "ack-absorbed",
     title: "ACKs as fast as one processor makes them",
     quick: false,
-    run: |stage| absorbed(stage, Frames::Ack),
+    run: |stage| absorbed(stage, Frames::Ack, Family::V4),
     ..SYN_ABSORBED
+};
+
+/// SYNs of IPv6.
+pub const SYN_ABSORBED_V6: Workload = Workload {
+    name: "syn-absorbed-v6",
+    title: "IPv6 SYNs as fast as one processor makes them",
+    quick: false,
+    suits: of_this_project,
+    run: |stage| absorbed(stage, Frames::Syn, Family::V6),
+    ..SYN_ABSORBED
+};
+
+/// ACKs of IPv6.
+pub const ACK_ABSORBED_V6: Workload = Workload {
+    name: "ack-absorbed-v6",
+    title: "IPv6 ACKs as fast as one processor makes them",
+    run: |stage| absorbed(stage, Frames::Ack, Family::V6),
+    ..SYN_ABSORBED_V6
 };
 
 /// Whoever has a public address of its own or passes on what comes, and the control.
@@ -87,20 +124,39 @@ fn floodable(contender: &Contender) -> bool {
     contender.kind != Kind::Control && contender.name != "redirect"
 }
 
-fn under(stage: &mut Stage<'_>, kind: Frames) -> Result<Outcome> {
+/// Where the bench sets up both families.
+fn of_this_project(contender: &Contender) -> bool {
+    contender.kind == Kind::Shield || contender.name.starts_with("forwarder")
+}
+
+fn flooded(stage: &mut Stage<'_>, family: Family) -> Result<SocketAddr> {
+    let scene = stage.scene;
+    let valid = stage.up()?.service(RAW);
+    Ok(match family {
+        Family::V4 => valid,
+        Family::V6 => SocketAddr::new(scene.lab.public(family), RAW),
+    })
+}
+
+fn under(stage: &mut Stage<'_>, kinds: &[Frames], family: Family) -> Result<Outcome> {
     let (scene, duration) = (stage.scene, stage.scale.duration());
     let target = stage.up()?.service(RAW);
+    let flooded = flooded(stage, family)?;
     let before = Memory::now();
-    let flood = Running::start(scene, kind, target, Some(RATE))?;
+    let floods = kinds
+        .iter()
+        .map(|kind| Running::start(scene, *kind, flooded, Some(RATE)));
+    let floods = floods.collect::<Result<Vec<_>>>()?;
+    let sent = || floods.iter().map(Running::sent).sum::<u64>();
     // The flood is there first.
     std::thread::sleep(Duration::from_millis(300));
-    let (sent, meter) = (flood.sent(), Meter::start());
+    let (already, meter) = (sent(), Meter::start());
     let hellos = Arc::new(vec![Job::Reply(ANSWER as u64).hello(Hello::small(NAME))]);
     let count = connect(scene, target, &hellos, WIDTH, duration)?;
     let wall = meter.stop().wall.as_secs_f64();
-    let frames = flood.sent() - sent;
+    let frames = sent() - already;
     let growth = before.available.saturating_sub(Memory::now().available);
-    drop(flood);
+    drop(floods);
     let all = (count.done + count.failed).max(1);
     Ok(Outcome::new(
         &count.usage,
@@ -116,9 +172,9 @@ fn under(stage: &mut Stage<'_>, kind: Frames) -> Result<Outcome> {
     .noted(count.first_error.clone()))
 }
 
-fn absorbed(stage: &mut Stage<'_>, kind: Frames) -> Result<Outcome> {
+fn absorbed(stage: &mut Stage<'_>, kind: Frames, family: Family) -> Result<Outcome> {
     let (scene, duration) = (stage.scene, stage.scale.duration());
-    let target = stage.up()?.service(RAW);
+    let target = flooded(stage, family)?;
     let transmitted = || -> Result<u64> {
         let path = "/sys/class/net/eth0/statistics/tx_packets";
         let text = crate::command::run(scene.lab.entrance.command("cat")?.arg(path))?;
