@@ -155,18 +155,13 @@ impl Sources {
             .fold(0, |all, byte| all << 8 | u64::from(*byte))
     }
 
-    /// Tells these files from all others: a hash of their paths and texts.
-    pub fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        for own in self.files() {
-            for part in [own.path.as_os_str().as_encoded_bytes(), own.text.as_bytes()] {
-                hash.update(part.len().to_be_bytes());
-                hash.update(part);
-            }
-        }
-        let hash = hash.finalize();
-        hash.iter()
-            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    /// Tells these files, whose texts have this [`Self::digest`], from all others.
+    pub fn fingerprint(&self, digest: u64) -> String {
+        let paths: Vec<_> = self
+            .files()
+            .map(|own| (&own.path, own.text.len()))
+            .collect();
+        format!("{digest:012x} {paths:?}")
     }
 
     /// The text at a span, which lies in one file.

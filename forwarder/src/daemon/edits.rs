@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::config::Sources;
 use crate::config::edit::Edit;
 use crate::files::replace;
 
@@ -31,8 +30,9 @@ impl EditsFile {
         Self { path, file: None }
     }
 
-    /// Makes it hold these edits and no others; without any it is removed.
-    pub fn save(&mut self, sources: &Sources, edits: &[Edit]) -> io::Result<()> {
+    /// Makes it hold these edits and no others; without any it is removed. `about` is the fingerprint of the
+    /// configuration files ([`crate::config::Sources::fingerprint`]).
+    pub fn save(&mut self, about: &str, edits: &[Edit]) -> io::Result<()> {
         self.file = None;
         if edits.is_empty() {
             return match fs::remove_file(&self.path) {
@@ -40,7 +40,7 @@ impl EditsFile {
                 _ => Ok(()),
             };
         }
-        let sources = sources.fingerprint();
+        let sources = about.to_owned();
         let mut text = line(&Heading { sources })?;
         for edit in edits {
             text.extend(line(edit)?);
@@ -50,14 +50,14 @@ impl EditsFile {
     }
 
     /// Adds the last one of `edits` to the others.
-    pub fn append(&mut self, sources: &Sources, edits: &[Edit]) -> io::Result<()> {
+    pub fn append(&mut self, about: &str, edits: &[Edit]) -> io::Result<()> {
         match (self.file.take(), edits.last()) {
             (Some(mut file), Some(last)) => {
                 file.write_all(&line(last)?)?;
                 self.file = Some(file);
                 Ok(())
             }
-            _ => self.save(sources, edits),
+            _ => self.save(about, edits),
         }
     }
 }
@@ -83,11 +83,11 @@ pub fn edits_in_use(at: &Path) -> Vec<Edit> {
 }
 
 /// The edits of a former daemon, unless they are about other files.
-pub fn load(at: &Path, sources: &Sources) -> Vec<Edit> {
-    let Some((about, edits)) = read(at) else {
+pub fn load(at: &Path, about: &str) -> Vec<Edit> {
+    let Some((written_about, edits)) = read(at) else {
         return Vec::new();
     };
-    if about == sources.fingerprint() {
+    if written_about == about {
         return edits;
     }
     warn!("edits of the former daemon end: the configuration has changed since");
@@ -98,12 +98,16 @@ pub fn load(at: &Path, sources: &Sources) -> Vec<Edit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
 
     #[test]
     fn edits_outlive_the_daemon_and_not_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path().join("e.json");
-        let [one, two] = ["one", "two"].map(|text| Sources::new(Path::new("f.toml"), text));
+        let [one, two] = ["one", "two"].map(|text| {
+            let sources = Sources::new(Path::new("f.toml"), text);
+            sources.fingerprint(sources.digest())
+        });
         let edits: Vec<_> = ["a.example.org", "b.example.org"]
             .map(|name| Edit::RemoveNames {
                 names: vec![String::from(name)],

@@ -309,15 +309,20 @@ impl Daemon {
         Ok(ended)
     }
 
+    /// Which configuration files edits are about.
+    fn about(&self) -> String {
+        self.sources.fingerprint(self.config.digest)
+    }
+
     /// Keeps edits where the next daemon finds them, should this one be killed.
     fn save_edits(&mut self) {
-        let saved = self.edits_file.save(&self.sources, &self.edits);
+        let saved = self.edits_file.save(&self.about(), &self.edits);
         self.edits_saved(saved);
     }
 
     fn add_edit(&mut self, edit: Edit) {
         self.edits.push(edit);
-        let saved = self.edits_file.append(&self.sources, &self.edits);
+        let saved = self.edits_file.append(&self.about(), &self.edits);
         self.edits_saved(saved);
     }
 
@@ -330,7 +335,7 @@ impl Daemon {
 
     /// Applies the edits of a former daemon, unless the files have changed since.
     pub(super) fn restore_edits(&mut self) {
-        for edit in edits::load(&self.place.edits(), &self.sources) {
+        for edit in edits::load(&self.place.edits(), &self.about()) {
             match edit.apply(&self.config) {
                 Ok(config) => {
                     info!(?edit, "edit of the former daemon goes on");
