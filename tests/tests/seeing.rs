@@ -348,6 +348,20 @@ fn a_file_that_is_rotated_goes_on_and_nothing_is_lost() -> Result<()> {
 }
 
 #[test]
+fn a_daemon_that_stops_tells_what_has_happened() -> Result<()> {
+    const COUNT: usize = 20;
+    let mut place = Place::start(ALL)?;
+    let hello = Hello::small("private.example.org").record();
+    for _ in 0..COUNT {
+        place.refused(Family::V4, &hello)?;
+    }
+    // The last ones are in the ring, where it would have looked a tenth of a second later.
+    place.site.forwarder.stop();
+    assert_eq!(place.lines().len(), COUNT);
+    Ok(())
+}
+
+#[test]
 fn a_flood_is_left_out_and_counted() -> Result<()> {
     const FLOOD: usize = 80;
     let place = Place::start("rate = 1\nburst = 5\n")?;

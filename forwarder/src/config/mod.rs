@@ -39,6 +39,15 @@ pub const DEFAULT_PATH: &str = "/etc/forwarder/forwarder.toml";
 /// Why there is nothing to validate.
 #[derive(Debug, Error)]
 pub enum ReadError {
+    /// There is no such file.
+    #[error(
+        "there is no {}; `forwarder init` writes a configuration, `--config` names another",
+        path.display()
+    )]
+    Absent {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {

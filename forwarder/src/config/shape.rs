@@ -44,6 +44,34 @@ impl Shape {
 
 /// Reads all files of a configuration.
 pub fn read(sources: &Sources) -> Shape {
+    let (mut reader, whole) = match parse(sources) {
+        Ok(parsed) => parsed,
+        Err(shape) => return shape,
+    };
+    let deserializer = toml::de::Deserializer::from(whole);
+    let raw = match RawConfig::deserialize(deserializer) {
+        Ok(raw) => raw,
+        // What was read is used up. A configuration with errors is read once more rather than every one copied:
+        // there may be a million names in it.
+        Err(_) => {
+            let (again, mut whole) = match parse(sources) {
+                Ok(parsed) => parsed,
+                Err(shape) => return shape,
+            };
+            reader = again;
+            reader.deserialize(&mut whole, sources)
+        }
+    };
+    Shape {
+        raw,
+        diagnostics: reader.diagnostics,
+        is_toml: true,
+        lost: reader.lost,
+    }
+}
+
+/// The document that all files make, without unknown keys; or what is no TOML.
+fn parse(sources: &Sources) -> Result<(Reader, Spanned<DeTable<'_>>), Shape> {
     let mut reader = Reader::default();
     let mut syntax = Vec::new();
     let mut whole = DeTable::new();
@@ -59,19 +87,13 @@ pub fn read(sources: &Sources) -> Shape {
         }
     }
     if !syntax.is_empty() {
-        return Shape {
+        return Err(Shape {
             diagnostics: syntax,
             ..Shape::default()
-        };
+        });
     }
     reader.unknown_keys(&mut whole, &schema::root(), &mut Vec::new());
-    let raw = reader.deserialize(&mut Spanned::new(sources.span(), whole), sources);
-    Shape {
-        raw,
-        diagnostics: reader.diagnostics,
-        is_toml: true,
-        lost: reader.lost,
-    }
+    Ok((reader, Spanned::new(sources.span(), whole)))
 }
 
 fn moved(span: Span, by: usize) -> Span {

@@ -81,7 +81,12 @@ impl Sources {
     /// Reads the main file at `path`, or `forwarder.toml` in it if it is a directory, and the drop-ins.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let path = main_file(path);
-        let (text, not_text) = read(&path)?;
+        let (text, not_text) = read(&path).map_err(|error| match error {
+            ReadError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                ReadError::Absent { path }
+            }
+            other => other,
+        })?;
         let mut sources = Self::new(&path, text);
         sources.main.not_text = not_text;
         for path in drop_ins(&path)? {

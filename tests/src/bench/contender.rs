@@ -33,12 +33,17 @@ impl Capacity {
     }
 }
 
+/// Has a program use another text in each of its names, in place of one that all but the first have.
+pub type Rename = Box<dyn Fn(&str, &str) -> Result<()>>;
+
 /// A contender at work; it ends when this is dropped.
 pub struct Running<'a> {
     /// The address that clients connect to, with the ports of [`super::load::server::SERVICES`].
     pub address: IpAddr,
     /// Its processes at the entrance.
     pub pids: Vec<u32>,
+    /// Puts other names to use, if it can without a new start.
+    pub rename: Option<Rename>,
     /// The forwarder, if that is what it is.
     pub forwarder: Option<contenders::forwarder::Instance<'a>>,
     _parts: Vec<Box<dyn Any>>,
@@ -51,6 +56,7 @@ impl<'a> Running<'a> {
         Self {
             address,
             pids: Vec::new(),
+            rename: None,
             forwarder: None,
             _parts: Vec::new(),
         }
@@ -67,6 +73,13 @@ impl<'a> Running<'a> {
     #[must_use]
     pub fn pids(mut self, pids: Vec<u32>) -> Self {
         self.pids = pids;
+        self
+    }
+
+    /// With a way to other names.
+    #[must_use]
+    pub fn renamed_by(mut self, rename: impl Fn(&str, &str) -> Result<()> + 'static) -> Self {
+        self.rename = Some(Box::new(rename));
         self
     }
 

@@ -12,6 +12,7 @@ pub mod shield;
 pub mod sniproxy;
 
 use std::fmt::Display;
+use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -68,6 +69,20 @@ fn fresh_log(scene: &Scene, program: &str) -> PathBuf {
         .lab
         .folder()
         .join(format!("bench-{program}-{number}.log"))
+}
+
+/// Replaces a text in a file and tells a program of it.
+fn rename_in(file: PathBuf, pid: u32, signal: i32) -> impl Fn(&str, &str) -> Result<()> {
+    move |from, to| {
+        let reading = || format!("reading {}", file.display());
+        let text = std::fs::read_to_string(&file).context(reading)?;
+        write(&file, &text.replace(from, to))?;
+        // SAFETY: a signal to a process that this one started.
+        match unsafe { libc::kill(pid.cast_signed(), signal) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()).context(|| format!("signalling {pid}")),
+        }
+    }
 }
 
 /// The node's address in the tunnel.

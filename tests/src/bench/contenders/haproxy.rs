@@ -1,6 +1,8 @@
 //! HAProxy in TCP mode by SNI: <https://docs.haproxy.org/2.6/configuration.html>, `req.ssl_sni` and `map`.
 
-use super::{family, fill, fresh_log, names, node, proxied_connections, wait_serving, write};
+use super::{
+    family, fill, fresh_log, names, node, proxied_connections, rename_in, wait_serving, write,
+};
 use crate::bench::contender::{Capacity, Running};
 use crate::bench::load::server::{PROXIED, RAW, TLS};
 use crate::bench::scene::Scene;
@@ -40,10 +42,12 @@ fn start<'a>(
     ];
     write(&file("cfg"), &fill(CONFIG, &values))?;
     let mut command = scene.lab.entrance.command("haproxy")?;
-    command.arg("-db").arg("-f").arg(file("cfg"));
+    // With a master, as its service has it: only so can it reload.
+    command.args(["-W", "-db"]).arg("-f").arg(file("cfg"));
     let daemon = Daemon::start("haproxy", command, &fresh_log(scene, "haproxy"))?;
     wait_serving(&daemon, scene)?;
     Ok(Running::at(scene.public())
         .pids(family(daemon.pid()))
+        .renamed_by(rename_in(map, daemon.pid(), libc::SIGUSR2))
         .with(daemon))
 }

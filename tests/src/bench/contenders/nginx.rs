@@ -1,6 +1,8 @@
 //! nginx with `ssl_preread`: <https://nginx.org/en/docs/stream/ngx_stream_ssl_preread_module.html>.
 
-use super::{family, fill, fresh_log, names, node, proxied_connections, wait_serving, write};
+use super::{
+    family, fill, fresh_log, names, node, proxied_connections, rename_in, wait_serving, write,
+};
 use crate::bench::contender::{Capacity, Running};
 use crate::bench::load::server::{RAW, TLS};
 use crate::bench::scene::Scene;
@@ -41,5 +43,6 @@ pub fn start(scene: &Scene, capacity: Capacity) -> Result<Running<'_>> {
     wait_serving(&daemon, scene)?;
     Ok(Running::at(scene.public())
         .pids(family(daemon.pid()))
+        .renamed_by(rename_in(file("names"), daemon.pid(), libc::SIGHUP))
         .with(daemon))
 }

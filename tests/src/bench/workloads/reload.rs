@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connections::{ANSWER, connect};
-use crate::bench::contender::Capacity;
+use crate::bench::contender::{Capacity, Running};
 use crate::bench::contenders::forwarder::{Way, configuration};
 use crate::bench::load::client::fetch;
 use crate::bench::load::control::Control;
@@ -12,7 +12,7 @@ use crate::bench::load::job::Job;
 use crate::bench::load::server::RAW;
 use crate::bench::load::{self, Place};
 use crate::bench::measure::Meter;
-use crate::bench::scene::NAME;
+use crate::bench::scene::{NAME, Scene};
 use crate::bench::workload::{Metric, Outcome, Stage, Workload};
 use crate::error::{Context, Error, Result};
 use crate::hello::Hello;
@@ -28,12 +28,39 @@ pub const RELOAD: Workload = Workload {
         Metric::alone("failed", "", "failed connections meanwhile"),
         Metric::alone("meanwhile", "", "connections meanwhile"),
     ],
-    suits: |contender| contender.name == "forwarder",
+    suits: |contender| matches!(contender.name, "forwarder" | "nginx" | "haproxy"),
     yardstick: "forwarder",
     rounds: 3,
     run,
     ..super::connections::SMALL
 };
+
+/// Prepares a reload.
+fn reload<'a>(
+    scene: &Scene,
+    capacity: Capacity,
+    running: &'a Running<'_>,
+) -> Result<Box<dyn FnMut() -> Result<()> + 'a>> {
+    let (from, to) = ("site-", "shop-");
+    if let Some(forwarder) = &running.forwarder {
+        let text = configuration(scene, capacity, Way::Transparent).replace(from, to);
+        forwarder.write_config(&text)?;
+        let socket = forwarder.control()?;
+        let opened = Control::open(&socket);
+        let mut control = opened.context(|| format!("connecting to {}", socket.display()))?;
+        return Ok(Box::new(move || {
+            let answer = control.request("POST", "/v1/reload", "");
+            answer.map(drop).context(|| "reloading".to_owned())
+        }));
+    }
+    let Some(rename) = &running.rename else {
+        return Err(Error::Unmeasured {
+            what: "a reload".to_owned(),
+            why: "it knows no names".to_owned(),
+        });
+    };
+    Ok(Box::new(move || rename(from, to)))
+}
 
 fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
     let scene = stage.scene;
@@ -43,17 +70,9 @@ fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
     };
     let running = stage.up_with(capacity)?;
     let target = running.service(RAW);
-    let Some(forwarder) = &running.forwarder else {
-        return Err(Error::Unmeasured {
-            what: "a reload".to_owned(),
-            why: "only the forwarder is reloaded here".to_owned(),
-        });
-    };
-    let text = configuration(scene, capacity, Way::Transparent).replace("\"site-", "\"shop-");
-    forwarder.write_config(&text)?;
-    let socket = forwarder.control()?;
-    let opened = Control::open(&socket);
-    let mut control = opened.context(|| format!("connecting to {}", socket.display()))?;
+    // The others are told by a signal.
+    let answers = running.forwarder.is_some();
+    let mut reload = reload(scene, capacity, running)?;
 
     let meter = Meter::start();
     let kept = Job::Reply(ANSWER as u64).hello(Hello::small(NAME));
@@ -99,23 +118,26 @@ fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
                 Ok((began.elapsed(), slowest))
             })
         });
-        let answer = control.request("POST", "/v1/reload", "");
+        let answer = reload();
         let whole = began.elapsed();
-        answer.context(|| "reloading".to_owned())?;
+        answer?;
         Ok::<_, Error>((whole, join(watch)?, join(others)?))
     })?;
     let usage = meter.stop();
+    drop(reload);
     // It has another configuration now than the one it was asked for.
     stage.down();
     // A refusal takes no longer than a round trip, unless something is wrong.
     let note = (slowest.0 > Duration::from_secs(1)).then_some(slowest.1);
-    let values = vec![
-        ("whole", whole.as_secs_f64() * 1e3),
+    let mut values = vec![
         ("visible", visible.as_secs_f64() * 1e3),
         ("refusal", slowest.0.as_secs_f64() * 1e3),
         ("failed", count.failed as f64),
         ("meanwhile", count.done as f64),
     ];
+    if answers {
+        values.push(("whole", whole.as_secs_f64() * 1e3));
+    }
     Ok(Outcome::new(&usage, values).noted(count.first_error.or(note)))
 }
 
