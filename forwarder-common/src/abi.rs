@@ -73,6 +73,9 @@ pub mod map {
     pub const HELLO_FREE: &str = "HELLO_FREE";
     /// `QUEUE` of `u32`: free source ports (host order) of the tunnel side, oldest first. Filled by the daemon.
     pub const SOURCE_PORTS: &str = "SOURCE_PORTS";
+    /// `ARRAY` of [`super::FlowKey`], from [`super::Settings::first_port`] on: the flow that a source port serves, or
+    /// served last.
+    pub const PORT_FLOWS: &str = "PORT_FLOWS";
     /// `ARRAY(4)` of `[u64; 2]`: SipHash keys of the SYN cookies; see `cookie::key_slot`.
     pub const COOKIE_KEYS: &str = "COOKIE_KEYS";
     /// `ARRAY(1)` of [`super::Settings`].
@@ -356,11 +359,13 @@ abi! {
     }
 
     /// What a [`ReverseKey`] leads to.
-    24 struct ReverseEntry {
-        /// The flow.
-        flow: FlowKey,
+    8 struct ReverseEntry {
         /// Public interface the flow came in by; [`link::NO_HEADER`] is set when it has no Ethernet header.
         public_link: u32,
+        /// Index of [`map::VIPS`].
+        vip: u16,
+        /// Not 0: the node does not see the client's address, and [`map::PORT_FLOWS`] holds the flow.
+        masked: u16,
     }
 
     /// One connection. Each field has one writer, named in brackets; `(once)` fields are written before
@@ -468,8 +473,8 @@ abi! {
         events: u32,
         /// Number of entries of [`map::HELLOS`].
         hellos: u32,
-        /// Zero.
-        pad: u32,
+        /// The first source port towards nodes: the one that [`map::PORT_FLOWS`] begins with.
+        first_port: u32,
     }
 
     /// Counters of a path. Bytes are of whole packets from the IP header on.
@@ -713,6 +718,31 @@ pub const fn node_tag(address: &Address, port_be: u16) -> u16 {
     let mixed =
         (a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d ^ (port_be as u32)).wrapping_mul(0x9e37_79b1);
     (mixed >> 16) as u16
+}
+
+impl ReverseKey {
+    /// The flow that an entry under this key is of; `None` if [`map::PORT_FLOWS`] says it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn flow(&self, entry: &ReverseEntry) -> Option<FlowKey> {
+        if entry.masked != 0 {
+            return None;
+        }
+        Some(FlowKey {
+            client: self.peer,
+            port_be: self.port_be,
+            vip: entry.vip,
+        })
+    }
+}
+
+impl Settings {
+    /// The index of a source port in [`map::PORT_FLOWS`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn port_slot(&self, port_be: u16) -> u32 {
+        (u16::from_be(port_be) as u32).wrapping_sub(self.first_port)
+    }
 }
 
 impl Endpoint {

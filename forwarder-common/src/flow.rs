@@ -168,18 +168,28 @@ impl Flow {
         } else {
             self.node_marks = marks;
         }
-        if own & other & mark::FIN == 0 {
-            return Outcome::Open;
-        }
-        // Exactly: nothing follows a FIN, so an acknowledgement beyond the recorded end says that the
-        // FIN was not the sender's own. Such a guess must not close the other half.
-        let client_done = self.client_expected() == self.client_end;
-        let node_done = self.node_expected() == self.node_end;
-        if client_done && node_done {
+        if self.is_closing() && self.is_closed() {
             Outcome::Finished
         } else {
             Outcome::Open
         }
+    }
+
+    /// Whether both ends have sent a FIN. Their last acknowledgements may pass at the same time, on two processors
+    /// of which neither sees the other's: whoever handed on a segment of such a flow asks [`Self::is_closed`] once
+    /// more when its own is visible.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_closing(&self) -> bool {
+        self.client_marks & self.node_marks & mark::FIN != 0
+    }
+
+    /// Whether the FINs of a closing flow are acknowledged. Exactly: nothing follows a FIN, so an acknowledgement
+    /// beyond the recorded end says that the FIN was not the sender's own. Such a guess must not close the other half.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_closed(&self) -> bool {
+        self.client_expected() == self.client_end && self.node_expected() == self.node_end
     }
 }
 

@@ -1,7 +1,9 @@
 //! The end of a flow: its entries go, its source port is free again, and it is told.
 
 use forwarder_common::abi::{Flow, FlowKey, client_address, close_reason, state};
+use forwarder_common::flow::Outcome;
 
+use crate::bounds::{atomic_add, forget};
 use crate::maps::{FLOWS, HELLO_FREE, HELLO_INDEX, NODES, PATHS, REVERSE, SOURCE_PORTS};
 use crate::{clock, count, events, node};
 
@@ -31,6 +33,26 @@ pub fn remove(key: &FlowKey, flow: &Flow, reason: u32) {
         _ => count::add!(PATH_STATS, path, reset, 1),
     }
     events::closed(key, &last, reason, clock::now_ns());
+}
+
+/// Ends a flow if a segment that was handed on has ended it; `reset` is the reason if that was a reset.
+#[inline(always)]
+pub fn follow(key: &FlowKey, flow: &mut Flow, outcome: Outcome, reset: u32) {
+    match outcome {
+        Outcome::Open if flow.is_closing() => {
+            // The last two acknowledgements may pass at once. On x86 an atomic addition makes ours visible before the
+            // other is read; where it does not, the sweeper ends the flow.
+            // SAFETY: a word of a map value, to which nothing is added.
+            unsafe { atomic_add(&raw mut flow.name, 0) };
+            forget(flow);
+            if flow.is_closed() {
+                remove_with_hello(key, flow, close_reason::FINISHED);
+            }
+        }
+        Outcome::Open => {}
+        Outcome::Finished => remove_with_hello(key, flow, close_reason::FINISHED),
+        Outcome::Reset => remove_with_hello(key, flow, reset),
+    }
 }
 
 /// As [`remove`], for a flow whose hello may still be kept, by a caller that does not hold it.

@@ -225,13 +225,16 @@ fn towards_client<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) ->
     let Some(entry) = (unsafe { REVERSE.get(reverse) }).copied() else {
         return PASS;
     };
-    let Some(vip) = VIPS.get(u32::from(entry.flow.vip)) else {
+    let Some(flow) = node::flow_of(&reverse, &entry) else {
+        return PASS;
+    };
+    let Some(vip) = VIPS.get(u32::from(flow.vip)) else {
         return PASS;
     };
     let as_sent = Ends {
-        source: entry.flow.client,
+        source: flow.client,
         destination: vip.address,
-        source_port_be: entry.flow.port_be,
+        source_port_be: flow.port_be,
         destination_port_be: vip.port_be,
         seq: quoted.seq,
     };
@@ -242,7 +245,7 @@ fn towards_client<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) ->
         packet,
         entry.public_link,
         &vip.address,
-        &entry.flow.client,
+        &flow.client,
         work.l3 != 0,
     )
 }

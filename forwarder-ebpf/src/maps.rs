@@ -45,6 +45,8 @@ pub static HELLO_FREE: Queue<u32> = Queue::with_max_entries(1024, 0);
 #[map]
 pub static SOURCE_PORTS: Queue<u32> = Queue::with_max_entries(65_536, 0);
 #[map]
+pub static PORT_FLOWS: Array<FlowKey> = Array::with_max_entries(65_536, 0);
+#[map]
 pub static COOKIE_KEYS: Array<[u64; 2]> = Array::with_max_entries(4, 0);
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);

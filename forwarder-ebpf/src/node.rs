@@ -14,7 +14,7 @@ use forwarder_common::tcp::{flag, syn_option_words};
 use forwarder_common::verdict::DropReason;
 
 use crate::bounds::mask;
-use crate::maps::{MAGLEV, NODES, PATHS, REVERSE};
+use crate::maps::{MAGLEV, NODES, PATHS, PORT_FLOWS, REVERSE, SETTINGS};
 use crate::packet::Packet;
 use crate::work::Work;
 use crate::{clock, count, hops};
@@ -129,14 +129,38 @@ pub fn enter(
     public_link: u32,
 ) -> Result<(), NotEntered> {
     let reverse = reverse_key(key, choice.node, choice.client_address, source_port_be);
+    let masked = choice.client_address != client_address::TRANSPARENT;
+    if masked {
+        let owner = port_slot(source_port_be).and_then(|slot| PORT_FLOWS.get_ptr_mut(slot));
+        let Some(owner) = owner else {
+            return Err(NotEntered::Full);
+        };
+        // SAFETY: a map value; the port is this connection's alone.
+        unsafe { *owner = *key };
+    }
     let entry = ReverseEntry {
-        flow: *key,
         public_link,
+        vip: key.vip,
+        masked: u16::from(masked),
     };
     match REVERSE.insert(&reverse, &entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => Ok(()),
         Err(EEXIST) => Err(NotEntered::Clash),
         Err(_) => Err(NotEntered::Full),
+    }
+}
+
+#[inline(always)]
+fn port_slot(port_be: u16) -> Option<u32> {
+    Some(SETTINGS.get(0)?.port_slot(port_be))
+}
+
+/// The flow that an entry is of.
+#[inline(always)]
+pub fn flow_of(reverse: &ReverseKey, entry: &ReverseEntry) -> Option<FlowKey> {
+    match reverse.flow(entry) {
+        None => PORT_FLOWS.get(port_slot(reverse.port_be)?).copied(),
+        flow => flow,
     }
 }
 

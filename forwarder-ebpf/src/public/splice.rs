@@ -2,7 +2,7 @@
 //! place, whatever the size of the packet.
 
 use forwarder_common::abi::{Flow, FlowKey, client_address, close_reason};
-use forwarder_common::flow::{Outcome, Passing};
+use forwarder_common::flow::Passing;
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
 
@@ -85,11 +85,8 @@ pub fn up<const L3: usize, const V6: bool>(
         flow.client_syn(now);
     } else {
         flow.seen_ms = now;
-        match flow.client_segment(&passing) {
-            Outcome::Open => {}
-            Outcome::Finished => ends::remove_with_hello(key, flow, close_reason::FINISHED),
-            Outcome::Reset => ends::remove_with_hello(key, flow, close_reason::CLIENT_RESET),
-        }
+        let outcome = flow.client_segment(&passing);
+        ends::follow(key, flow, outcome, close_reason::CLIENT_RESET);
     }
     node::send_to(packet, target, &rewrite.source, L3 != 0)
 }

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp};
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{
-    Endpoint, Flow, FlowKey, Node, ReverseEntry, ReverseKey, link, node_tag, same, stage, state,
+    Endpoint, Flow, FlowKey, Node, ReverseKey, link, node_tag, same, stage, state,
 };
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
@@ -15,7 +15,7 @@ use crate::maps::{FLOWS, NODE_INDEX, NODES, PATHS, REVERSE};
 use crate::packet::Packet;
 use crate::tunnel::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, answer, clock, next};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, answer, clock, next, node};
 
 /// A packet on a tunnel interface with `L3` bytes of link-layer header.
 #[inline(always)]
@@ -36,7 +36,8 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         Kind::Other => return PASS,
     };
     let Some(Owner {
-        entry,
+        key,
+        public_link,
         flow,
         number,
         node,
@@ -56,10 +57,10 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         let Some(work) = crate::maps::work() else {
             return count::drop(DropReason::KernelRefused);
         };
-        fill::<L3, V6>(work, &header, &entry.flow, number, entry.public_link);
+        fill::<L3, V6>(work, &header, &key, number, public_link);
         return next(context, stage::NODE_ANSWER);
     }
-    splice::down::<L3, V6>(packet, &header, &entry.flow, flow, entry.public_link)
+    splice::down::<L3, V6>(packet, &header, &key, flow, public_link)
 }
 
 #[inline(always)]
@@ -89,7 +90,9 @@ fn fill<const L3: usize, const V6: bool>(
 
 /// The flow of a node's segment.
 struct Owner {
-    entry: ReverseEntry,
+    key: FlowKey,
+    /// As in `ReverseEntry::public_link`.
+    public_link: u32,
     flow: &'static mut Flow,
     /// Index of `NODES`.
     number: u32,
@@ -106,15 +109,17 @@ fn owner(header: &Header) -> Option<Owner> {
     };
     // SAFETY: copied at once.
     let entry = *unsafe { REVERSE.get(reverse) }?;
+    let key = node::flow_of(&reverse, &entry)?;
     // SAFETY: a map value; its fields have one writer each.
-    let flow = unsafe { &mut *FLOWS.get_ptr_mut(entry.flow)? };
+    let flow = unsafe { &mut *FLOWS.get_ptr_mut(key)? };
     let number = u32::from(PATHS.get(u32::from(flow.path))?.node);
     let node = NODES.get(number)?;
     if !same(&node.address, &header.source) || node.port_be != header.source_port_be {
         return None;
     }
     Some(Owner {
-        entry,
+        key,
+        public_link: entry.public_link,
         flow,
         number,
         node,

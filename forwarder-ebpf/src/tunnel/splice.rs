@@ -2,7 +2,7 @@
 
 use forwarder_common::abi::{Flow, FlowKey, close_reason, state};
 use forwarder_common::cookie::CookieOptions;
-use forwarder_common::flow::{Outcome, Passing};
+use forwarder_common::flow::Passing;
 use forwarder_common::tcp::{ENTRANCE_SCALE, NO_SCALE, rescale};
 use forwarder_common::verdict::DropReason;
 
@@ -70,11 +70,7 @@ pub fn down<const L3: usize, const V6: bool>(
     if flow.state == state::REPLAYING {
         acknowledged(key, flow);
     }
-    match outcome {
-        Outcome::Open => {}
-        Outcome::Finished => ends::remove_with_hello(key, flow, close_reason::FINISHED),
-        Outcome::Reset => ends::remove_with_hello(key, flow, close_reason::NODE_RESET),
-    }
+    ends::follow(key, flow, outcome, close_reason::NODE_RESET);
     node::send_to_client(packet, public_link, &vip.address, &key.client, L3 != 0)
 }
 

@@ -122,6 +122,10 @@ pub struct State {
     pub hello_free: Queue<MapData, u32>,
     /// Source ports that nobody uses.
     pub source_ports: Queue<MapData, u32>,
+    /// Which flow a source port serves.
+    pub port_flows: Array<MapData, FlowKey>,
+    /// Knobs.
+    pub settings: Array<MapData, Settings>,
     /// Which path leads to which node.
     pub paths: Array<MapData, Path>,
     /// Nodes.
@@ -171,6 +175,8 @@ impl State {
             hello_index: open(pins, map::HELLO_INDEX)?,
             hello_free: open(pins, map::HELLO_FREE)?,
             source_ports: open(pins, map::SOURCE_PORTS)?,
+            port_flows: open(pins, map::PORT_FLOWS)?,
+            settings: open(pins, map::SETTINGS)?,
             paths: open(pins, map::PATHS)?,
             nodes: open(pins, map::NODES)?,
         })

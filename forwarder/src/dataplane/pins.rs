@@ -48,6 +48,7 @@ pub const MAPS: &[&str] = &[
     map::HELLO_INDEX,
     map::HELLO_FREE,
     map::SOURCE_PORTS,
+    map::PORT_FLOWS,
     map::COOKIE_KEYS,
     map::SETTINGS,
     map::DROPS,

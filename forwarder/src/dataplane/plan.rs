@@ -171,7 +171,7 @@ fn settings(config: &Config) -> abi::Settings {
         hello_steal_ms: HELLO_STEAL_MS,
         events: abi::events::FLOWS | abi::events::REFUSALS,
         hellos: config.entrance.hello_buffers,
-        pad: 0,
+        first_port: u32::from(*config.entrance.source_ports.get_ref().start()),
     }
 }
 

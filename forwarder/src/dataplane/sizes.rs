@@ -82,6 +82,7 @@ const CHOSEN: &[(&str, &str)] = &[
     (map::HELLO_INDEX, "hello_buffers"),
     (map::HELLO_FREE, "hello_buffers"),
     (map::SOURCE_PORTS, "source_ports"),
+    (map::PORT_FLOWS, "source_ports"),
 ];
 
 impl Sizes {
@@ -106,9 +107,9 @@ impl Sizes {
         Self {
             vips: roomy(vips, 256),
             names: roomy(names, 1 << 20),
-            pools: roomy(config.pools.len(), 256).min(1 << 15),
-            paths: roomy(paths, 4_096).min(u32::from(u16::MAX)),
-            nodes: roomy(nodes, 1_024).min(u32::from(u16::MAX)),
+            pools: roomy(config.pools.len(), 64).min(1 << 15),
+            paths: roomy(paths, 1_024).min(u32::from(u16::MAX)),
+            nodes: roomy(nodes, 256).min(u32::from(u16::MAX)),
             listeners: roomy(config.listeners.len(), 64),
             flows: config.entrance.max_flows,
             hellos: config.entrance.hello_buffers,
@@ -117,7 +118,7 @@ impl Sizes {
     }
 
     /// Size of each map that has one of these.
-    pub fn by_map(&self) -> [(&'static str, u32); 17] {
+    pub fn by_map(&self) -> [(&'static str, u32); 18] {
         [
             (map::VIP_INDEX, self.vips),
             (map::VIPS, self.vips),
@@ -136,6 +137,7 @@ impl Sizes {
             (map::HELLO_INDEX, self.hellos),
             (map::HELLO_FREE, self.hellos),
             (map::SOURCE_PORTS, self.source_ports),
+            (map::PORT_FLOWS, self.source_ports),
         ]
     }
 
@@ -219,10 +221,7 @@ mod tests {
             .config
             .unwrap();
         let sizes = Sizes::of(&config);
-        assert_eq!(
-            (sizes.flows, sizes.hellos, sizes.vips),
-            (65_536, 1_024, 256)
-        );
+        assert_eq!((sizes.flows, sizes.hellos, sizes.vips), (65_536, 512, 256));
         assert_eq!(sizes.source_ports, 32_767 - 1_024 + 1);
     }
 

@@ -301,12 +301,25 @@ impl Sweeper {
         let mut lonely = Vec::new();
         let mut failed = None;
         let reverse = self.state.reverse.map().fd().as_fd();
-        batch::scan(reverse, |key: ReverseKey, entry: ReverseEntry| match found(
-            self.state.flows.get(&entry.flow, 0),
-        ) {
-            Ok(None) => lonely.push(key),
-            Ok(Some(_)) => {}
-            Err(error) => failed = Some(error),
+        let settings = self.state.settings.get(&0, 0).reading(map::SETTINGS)?;
+        let flow_of = |key: &ReverseKey, entry: &ReverseEntry| match key.flow(entry) {
+            None => found(
+                self.state
+                    .port_flows
+                    .get(&settings.port_slot(key.port_be), 0),
+            ),
+            flow => Ok(flow),
+        };
+        batch::scan(reverse, |key: ReverseKey, entry: ReverseEntry| {
+            let flow = flow_of(&key, &entry).and_then(|flow| match flow {
+                Some(flow) => found(self.state.flows.get(&flow, 0)),
+                None => Ok(None),
+            });
+            match flow {
+                Ok(None) => lonely.push(key),
+                Ok(Some(_)) => {}
+                Err(error) => failed = Some(error),
+            }
         })
         .map_err(|source| SweepError::List {
             name: map::REVERSE,

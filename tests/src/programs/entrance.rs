@@ -135,7 +135,7 @@ pub(super) fn fill(maps: &mut Maps, hellos: u32, ports: u32) {
         hello_steal_ms: 60_000,
         events: events::FLOWS | events::REFUSALS,
         hellos,
-        pad: 0,
+        first_port: FIRST_SOURCE_PORT,
     };
     maps.settings.set(0, settings, 0).expect("SETTINGS");
 }

@@ -102,7 +102,16 @@ fn entries_of_a_flow() {
                 .reverse
                 .get(&reverse, 0)
                 .expect("an entry for the node's side");
-            assert_eq!(entry.flow, bench.flow_key(client.address, Refusal::Alert));
+            let masked = mode != Mode::Transparent;
+            assert_eq!(entry.masked != 0, masked);
+            let flow = match reverse.flow(&entry) {
+                Some(flow) => flow,
+                None => {
+                    let slot = u32::from(opened.syn.source.port()) - FIRST_SOURCE_PORT;
+                    bench.maps.port_flows.get(&slot, 0).expect("its flow")
+                }
+            };
+            assert_eq!(flow, bench.flow_key(client.address, Refusal::Alert));
             let no_header = match shape.public {
                 forwarder_tests::programs::shape::Link::L2 => 0,
                 forwarder_tests::programs::shape::Link::L3 => abi::link::NO_HEADER,
