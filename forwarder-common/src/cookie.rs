@@ -109,7 +109,7 @@ impl CookieOptions {
         }
     }
 
-    /// The options inside a cookie. Meaningful only after [`verify`].
+    /// The options inside a cookie. Meaningful only after [`fit`].
     #[inline(always)]
     pub const fn of_cookie(cookie: u32) -> Self {
         Self::unpack(cookie as u8)

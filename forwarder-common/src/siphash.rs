@@ -1,8 +1,8 @@
-//! SipHash-2-4 over whole 64-bit words (Aumasson and Bernstein, 2012).
+//! SipHash-2-4 over 64-bit words and a tail (Aumasson and Bernstein, 2012).
 //!
-//! The input is a fixed number of words, so the rounds unroll and nothing is
-//! indexed: the same code runs in the daemon and, under the verifier, in BPF. A
-//! byte string hashes to the same value when it is read as little-endian words.
+//! The number of words is fixed, so the rounds unroll and nothing is indexed:
+//! the same code runs in the daemon and, under the verifier, in BPF. A byte
+//! string hashes to the same value when it is read as little-endian words.
 
 /// SipHash-2-4 of `8 * N` input bytes under the 128-bit `key`.
 ///

@@ -47,6 +47,7 @@ pub fn configuration(bpffs: &Path) -> Result<BTreeMap<&'static str, Vec<u8>>, Ma
         tables.extend(bytes(&table?));
     }
     array(map::MAGLEV, tables);
+    array(map::VIP_SLOTS, values::<4>(open(map::VIP_SLOTS)?)?);
     for name in [map::VIP_INDEX, map::NODE_INDEX] {
         let index: HashMap<_, [u8; size_of::<Endpoint>()], u32> =
             Map::HashMap(open(name)?).try_into()?;

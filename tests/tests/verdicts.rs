@@ -5,10 +5,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use forwarder_tests::Result;
+use forwarder_tests::command::run;
 use forwarder_tests::hello::Hello;
 use forwarder_tests::hello::cases::{self, Case, Verdict};
 use forwarder_tests::lab::Family;
 use forwarder_tests::packet::{Flags, Segment};
+use forwarder_tests::process::wait_until;
 use forwarder_tests::raw::{RawTcp, SILENCE};
 use forwarder_tests::site::{ALERT, DROP, REFUSAL, RESET, Site};
 
@@ -205,6 +207,15 @@ fn real_clients_understand_the_refusals() -> Result<()> {
                     "{}",
                     fetched.error
                 );
+                // Both halves are over: the client's kernel has not kept a FIN that it may not send.
+                wait_until("the end of the connection", Duration::from_secs(3), || {
+                    let sockets = client.command("ss").and_then(|mut ss| {
+                        run(ss
+                            .args(["-tanH", "exclude", "time-wait", "dport"])
+                            .arg(format!("= :{ALERT}")))
+                    });
+                    sockets.is_ok_and(|sockets| sockets.trim().is_empty())
+                })?;
             }
         }
     }

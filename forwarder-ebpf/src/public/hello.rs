@@ -235,15 +235,19 @@ pub fn next_held(context: &TcContext, slot: u32, held: Held) -> i32 {
 /// Makes the reply that acknowledges what is stored, with a window of the room that is left.
 #[inline(always)]
 pub fn acknowledge(work: &mut Work, hello: &Hello) {
-    let stored = hello.stored;
-    let room = (HELLO_CAP as u32).saturating_sub(stored);
+    let ack = hello.client_isn.wrapping_add(1).wrapping_add(hello.stored);
+    work.reply = Reply::new(flag::ACK, hello.entrance_isn.wrapping_add(1), ack);
+    work.reply.window = window(hello);
+}
+
+/// The room that is left, as a window.
+#[inline(always)]
+pub fn window(hello: &Hello) -> u32 {
+    let room = (HELLO_CAP as u32).saturating_sub(hello.stored);
     let scale = u32::from(CookieOptions::of_cookie(hello.entrance_isn).window_scale);
-    let window = if scale == NO_SCALE {
+    if scale == NO_SCALE {
         room
     } else {
         room >> ENTRANCE_SCALE
-    };
-    let ack = hello.client_isn.wrapping_add(1).wrapping_add(stored);
-    work.reply = Reply::new(flag::ACK, hello.entrance_isn.wrapping_add(1), ack);
-    work.reply.window = window;
+    }
 }

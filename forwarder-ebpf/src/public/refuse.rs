@@ -8,6 +8,7 @@ use forwarder_common::verdict::DropReason;
 use crate::answer::{self, COUNTED};
 use crate::buffer;
 use crate::packet::Packet;
+use crate::public::hello::window;
 use crate::work::Work;
 use crate::{clock, count, events};
 
@@ -39,6 +40,11 @@ fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
     }
     let seq = hello.entrance_isn.wrapping_add(1);
     let ack = hello.client_isn.wrapping_add(1).wrapping_add(hello.stored);
+    // A client to which no window is left cannot send its FIN, and keeps its half of the connection for minutes.
+    let window = match window(hello) {
+        0 => 1,
+        room => room as u16,
+    };
     // A hello of one segment comes again whole if the answer is lost, and is judged again. Of a longer one
     // only the last part would come, so that it must be kept to be recognised.
     if hello.segments > 1 {
@@ -48,7 +54,7 @@ fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
     }
     match work.on_refuse as u8 {
         on_refuse::ALERT => {
-            let reply = answer::segment(work, flag::PSH | flag::ACK | flag::FIN, seq, ack, 0);
+            let reply = answer::segment(work, flag::PSH | flag::ACK | flag::FIN, seq, ack, window);
             answer::send_alert::<V6>(packet, work, &reply)
         }
         on_refuse::RESET => {

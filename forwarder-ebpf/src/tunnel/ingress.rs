@@ -114,7 +114,11 @@ fn owner(header: &Header) -> Option<Owner> {
     let flow = unsafe { &mut *FLOWS.get_ptr_mut(key)? };
     let number = u32::from(PATHS.get(u32::from(flow.path))?.node);
     let node = NODES.get(number)?;
-    if !same(&node.address, &header.source) || node.port_be != header.source_port_be {
+    // The port too: `PORT_FLOWS` may say already whom it serves next.
+    if !same(&node.address, &header.source)
+        || node.port_be != header.source_port_be
+        || flow.source_port_be != header.destination_port_be
+    {
         return None;
     }
     Some(Owner {

@@ -150,7 +150,7 @@ impl Daemon {
     }
 
     /// Ends the flows of a node on another thread: there may be many. One whose SYN it has not answered is
-    /// left alone: its client's next segment goes to another node.
+    /// left alone: it goes on to another node, or ends as unanswered.
     fn reset_flows(&self, Dead { pool, node }: Dead) {
         let pins = self.dataplane.pins().clone();
         let registry = self.dataplane.registry().clone();

@@ -58,7 +58,7 @@ use self::plan::PlanError;
 use self::registry::{Attachment, InUse, Registry, RegistryError};
 use self::registry_file::RegistryFile;
 use self::retire::Retiring;
-use self::sizes::{Sizes, SizesError};
+use self::sizes::{Sizes, SizesError, same_ports};
 use self::sweep::{SweepError, Sweeper, Swept};
 use self::weights::Weights;
 use crate::config::Config;
@@ -161,6 +161,10 @@ impl Dataplane {
             Origin::Fresh
         };
         let sizes = Sizes::of(config).adopt(&pins, object)?;
+        if origin == Origin::Adopted {
+            let pinned = Tables::open(&pins)?.settings.get(&0, 0);
+            same_ports(&pinned.reading(map::SETTINGS)?, config)?;
+        }
         let programs = Programs::load(object, &pins, &sizes)?;
         let mut tables = Tables::open(&pins)?;
         let registry = match origin {

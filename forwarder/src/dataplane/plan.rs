@@ -13,7 +13,7 @@ use forwarder_common::token_bucket::Limit;
 use thiserror::Error;
 
 use super::registry::{PoolKey, Registry, RouteKey};
-use super::sizes::Sizes;
+use super::sizes::{Sizes, first_port};
 use super::weights::Weights;
 use crate::config::Config;
 use crate::config::model::{
@@ -171,7 +171,7 @@ fn settings(config: &Config) -> abi::Settings {
         hello_steal_ms: HELLO_STEAL_MS,
         events: abi::events::FLOWS | abi::events::REFUSALS,
         hellos: config.entrance.hello_buffers,
-        first_port: u32::from(*config.entrance.source_ports.get_ref().start()),
+        first_port: first_port(config),
     }
 }
 

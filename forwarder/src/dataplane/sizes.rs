@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use aya::maps::MapInfo;
 use aya_obj::Object;
-use forwarder_common::abi::map;
+use forwarder_common::abi::{Settings, map};
 use thiserror::Error;
 
 use super::pins::Pins;
@@ -48,6 +48,17 @@ pub enum SizesError {
         needed: u32,
         /// The key to set back, if there is one.
         hint: &'static str,
+    },
+    /// The source ports in the pinned queue are others, though as many.
+    #[error(
+        "the pinned maps hold the source ports from {found} on where the configuration has those from {needed} on \
+         (`source_ports`); `forwarder unload` makes room, and ends open flows"
+    )]
+    Ports {
+        /// The first one there.
+        found: u32,
+        /// The first one wanted.
+        needed: u32,
     },
 }
 
@@ -177,6 +188,22 @@ impl Sizes {
         take(map::LISTENER_STATS, &mut self.listeners);
         Ok(self)
     }
+}
+
+/// Whether the source ports that were given out begin where the configuration's do.
+pub fn same_ports(pinned: &Settings, config: &Config) -> Result<(), SizesError> {
+    let needed = first_port(config);
+    match pinned.first_port {
+        // A start that was interrupted before it wrote them.
+        0 => Ok(()),
+        found if found == needed => Ok(()),
+        found => Err(SizesError::Ports { found, needed }),
+    }
+}
+
+/// The first source port towards nodes.
+pub fn first_port(config: &Config) -> u32 {
+    u32::from(*config.entrance.source_ports.get_ref().start())
 }
 
 fn will_do(name: &'static str, found: u32, needed: u32) -> Result<(), SizesError> {

@@ -295,6 +295,17 @@ impl Sweeper {
         Ok(true)
     }
 
+    /// Whether a masked flow's node is the one that an entry is of. What cannot be read speaks for the entry.
+    fn leads(&self, key: &ReverseKey, flow: &Flow) -> bool {
+        let own = FlowKey {
+            client: key.peer,
+            port_be: key.port_be,
+            vip: 0,
+        };
+        let way = self.way(&own, flow).ok().flatten();
+        way.is_none_or(|way| peer(&way.reverse) == peer(key))
+    }
+
     /// Removes reverse entries without a flow. One that is just being made has none yet, so an entry
     /// must be found so twice.
     fn orphans(&mut self) -> Result<usize, SweepError> {
@@ -316,6 +327,8 @@ impl Sweeper {
                 None => Ok(None),
             });
             match flow {
+                // The port of the entry may serve another node's flow by now, which has an entry of its own.
+                Ok(Some(flow)) if entry.masked != 0 && !self.leads(&key, &flow) => lonely.push(key),
                 Ok(None) => lonely.push(key),
                 Ok(Some(_)) => {}
                 Err(error) => failed = Some(error),

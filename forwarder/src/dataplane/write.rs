@@ -266,15 +266,19 @@ impl Tables {
             }
             changed += usize::from(!same || claimed != Some(index));
         }
-        self.write_slots()?;
+        self.write_slots(|_| true)?;
         Ok(changed)
     }
 
-    /// `VIP_SLOTS` says what `VIP_INDEX` does. Each slot changes at once, and what it names is there already.
-    fn write_slots(&mut self) -> Result<(), MapsError> {
+    /// `VIP_SLOTS` says what `VIP_INDEX` does of the `wanted` ones. Each slot changes at once, and what it names is
+    /// there already.
+    fn write_slots(&mut self, wanted: impl Fn(&Endpoint) -> bool) -> Result<(), MapsError> {
         let mut slots = [vip_slot::NOTHING; vip_slot::COUNT as usize];
         for entry in self.vip_index.iter() {
             let (key, index) = entry.reading(map::VIP_INDEX)?;
+            if !wanted(&key) {
+                continue;
+            }
             let slot = &mut slots[vip_slot::of(&key.address, key.port_be) as usize];
             *slot = vip_slot::with(*slot, index);
         }
@@ -301,10 +305,10 @@ impl Tables {
             .collect::<Result<_, _>>()
             .reading(map::VIP_INDEX)?;
         let unwanted: Vec<_> = keys.iter().filter(|key| !wanted(key)).collect();
+        self.write_slots(wanted)?;
         for key in &unwanted {
             found(self.vip_index.remove(key)).writing(map::VIP_INDEX)?;
         }
-        self.write_slots()?;
         Ok(unwanted.len())
     }
 }

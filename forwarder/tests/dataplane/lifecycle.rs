@@ -172,6 +172,15 @@ fn another_size_is_refused_with_the_way_out() {
             text.contains("max_flows") && text.contains("forwarder unload"),
             "{text}"
         );
+        // As many source ports, and not the same: open flows have theirs already.
+        let moved = larger.replace("2000-2099", "2050-2149");
+        let error = open(directory, &moved).err().unwrap();
+        let text = error.to_string();
+        assert!(
+            text.contains("source_ports") && text.contains("forwarder unload"),
+            "{text}"
+        );
+        assert_eq!(open(directory, &larger).unwrap().1, Origin::Adopted);
     });
 }
 

@@ -303,8 +303,9 @@ fn a_hundred_thousand_flows_do_not_make_a_scrape_slow() {
                 node_tag: 0,
             };
             let entry = abi::ReverseEntry {
-                flow: key,
                 public_link: 1,
+                vip: key.vip,
+                masked: 0,
             };
             state.reverse.insert(peer, entry, 0).unwrap();
         }

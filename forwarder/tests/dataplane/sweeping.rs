@@ -51,9 +51,13 @@ fn enter(maps: &mut State, key: FlowKey, flow: Flow) -> ReverseKey {
         port_be: flow.source_port_be,
         node_tag: abi::node_tag(&abi::address_v4([10, 0, 0, 3]), 443_u16.to_be()),
     };
+    let settings = maps.settings.get(&0, 0).unwrap();
+    let slot = settings.port_slot(flow.source_port_be);
+    maps.port_flows.set(slot, key, 0).unwrap();
     let entry = ReverseEntry {
-        flow: key,
         public_link: 2,
+        vip: key.vip,
+        masked: 1,
     };
     maps.reverse.insert(reverse, entry, 0).unwrap();
     maps.flows.insert(key, flow, 0).unwrap();
