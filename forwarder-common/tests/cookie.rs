@@ -121,7 +121,7 @@ fn ends(next: &mut impl FnMut() -> u64) -> Tuple {
     let (client, local) = (address(), address());
     let narrow = |[.., last]: Address| address_v4(last.to_ne_bytes());
     let ports = next() as u32;
-    if next() % 2 == 0 {
+    if next().is_multiple_of(2) {
         Tuple {
             client,
             local,

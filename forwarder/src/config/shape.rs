@@ -46,7 +46,12 @@ impl Shape {
 pub fn read(sources: &Sources) -> Shape {
     let (mut reader, whole) = match parse(sources) {
         Ok(parsed) => parsed,
-        Err(shape) => return shape,
+        Err(diagnostics) => {
+            return Shape {
+                diagnostics,
+                ..Shape::default()
+            };
+        }
     };
     let deserializer = toml::de::Deserializer::from(whole);
     let raw = match RawConfig::deserialize(deserializer) {
@@ -54,12 +59,12 @@ pub fn read(sources: &Sources) -> Shape {
         // What was read is used up. A configuration with errors is read once more rather than every one copied:
         // there may be a million names in it.
         Err(_) => {
-            let (again, mut whole) = match parse(sources) {
-                Ok(parsed) => parsed,
-                Err(shape) => return shape,
-            };
-            reader = again;
-            reader.deserialize(&mut whole, sources)
+            let mut raw = RawConfig::default();
+            if let Ok((again, mut whole)) = parse(sources) {
+                reader = again;
+                raw = reader.deserialize(&mut whole, sources);
+            }
+            raw
         }
     };
     Shape {
@@ -70,8 +75,8 @@ pub fn read(sources: &Sources) -> Shape {
     }
 }
 
-/// The document that all files make, without unknown keys; or what is no TOML.
-fn parse(sources: &Sources) -> Result<(Reader, Spanned<DeTable<'_>>), Shape> {
+/// The document that all files make, without unknown keys; or where they are no TOML.
+fn parse(sources: &Sources) -> Result<(Reader, Spanned<DeTable<'_>>), Vec<Diagnostic>> {
     let mut reader = Reader::default();
     let mut syntax = Vec::new();
     let mut whole = DeTable::new();
@@ -87,10 +92,7 @@ fn parse(sources: &Sources) -> Result<(Reader, Spanned<DeTable<'_>>), Shape> {
         }
     }
     if !syntax.is_empty() {
-        return Err(Shape {
-            diagnostics: syntax,
-            ..Shape::default()
-        });
+        return Err(syntax);
     }
     reader.unknown_keys(&mut whole, &schema::root(), &mut Vec::new());
     Ok((reader, Spanned::new(sources.span(), whole)))

@@ -220,8 +220,7 @@ pub fn verify(ebpf: &mut Ebpf) -> Result<(), LoadError> {
         let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
         workers
             .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
 }
 
