@@ -8,8 +8,8 @@
 //! `::ffff:a.b.c.d` (RFC 4291 2.5.5.2). A field whose name ends in `_be` is in network order.
 //! Times named `_ms` are milliseconds of `CLOCK_MONOTONIC`, modulo 2^32.
 
-/// Layout of everything below. Part of the pin path: `<bpffs>/v4`.
-pub const ABI_VERSION: u32 = 4;
+/// Layout of everything below. Part of the pin path: `<bpffs>/v5`.
+pub const ABI_VERSION: u32 = 5;
 
 /// An IP address as packet words; see the module's word on IPv4.
 pub type Address = [u32; 4];
@@ -45,7 +45,7 @@ pub const fn is_v4(address: &Address) -> bool {
 pub mod map {
     /// `HASH` [`super::Endpoint`] → `u32`: the claimed addresses and ports; value is an index of [`VIPS`].
     pub const VIP_INDEX: &str = "VIP_INDEX";
-    /// `ARRAY` of `u32`, indexed by [`super::vip_slot::of`]: what [`VIP_INDEX`] would say, for most packets.
+    /// `ARRAY` of `u32`, indexed by [`super::slot::of`]: what [`VIP_INDEX`] would say, for most packets.
     pub const VIP_SLOTS: &str = "VIP_SLOTS";
     /// `ARRAY` of [`super::Vip`].
     pub const VIPS: &str = "VIPS";
@@ -59,11 +59,14 @@ pub mod map {
     pub const PATHS: &str = "PATHS";
     /// `HASH` [`super::Endpoint`] → `u32`: node address and port; value is an index of [`NODES`].
     pub const NODE_INDEX: &str = "NODE_INDEX";
+    /// `ARRAY` of `u32`, indexed by [`super::slot::of`]: what [`NODE_INDEX`] would say, for most packets.
+    pub const NODE_SLOTS: &str = "NODE_SLOTS";
     /// `ARRAY` of [`super::Node`].
     pub const NODES: &str = "NODES";
     /// `HASH` [`super::FlowKey`] → [`super::Flow`]: every connection that was spliced or is about to be.
     pub const FLOWS: &str = "FLOWS";
-    /// `HASH` [`super::ReverseKey`] → [`super::ReverseEntry`]: the same connections, as the node sees them.
+    /// `HASH` [`super::ReverseKey`] → `u32`, an index of [`VIPS`]: which claimed address the client of a transparent
+    /// connection used, where that is not [`super::Node::home`].
     pub const REVERSE: &str = "REVERSE";
     /// `ARRAY` of [`super::Hello`]: buffers for hellos that no node has acknowledged yet.
     pub const HELLOS: &str = "HELLOS";
@@ -96,16 +99,17 @@ pub mod map {
     pub const STAGES: &str = "STAGES";
 }
 
-/// Slots of [`map::VIP_SLOTS`]: whether an address and port may be claimed, without a look-up in a hash table.
-pub mod vip_slot {
+/// Slots of [`map::VIP_SLOTS`] and [`map::NODE_SLOTS`]: which entry of an array an address and port belong to, without
+/// a look-up in a hash table.
+pub mod slot {
     use super::Address;
 
     /// How many, a power of two.
     pub const COUNT: u32 = 256;
-    /// Nothing that is claimed belongs into this slot.
+    /// Nothing belongs into this slot.
     pub const NOTHING: u32 = 0;
-    /// More than one does: [`super::map::VIP_INDEX`] knows. Any other value is an index of [`super::map::VIPS`],
-    /// plus one, and nothing else that is claimed belongs there.
+    /// More than one does: the index by hash knows. Any other value is an index of the array, plus one, and nothing
+    /// else belongs there.
     pub const SEVERAL: u32 = u32::MAX;
 
     /// The slot of an address and a port in network order.
@@ -333,8 +337,11 @@ abi! {
         pad: [u8; 2],
         /// MTU of that interface.
         mtu: u32,
+        /// Index of [`map::VIPS`]: what most clients of its transparent connections connect to, or [`NO_HOME`]. It
+        /// changes only when no connection is left that this number tells apart.
+        home: u16,
         /// Zero.
-        pad2: u64,
+        pad2: [u16; 3],
     }
 
     /// A connection as the client sees it.
@@ -347,30 +354,19 @@ abi! {
         vip: u16,
     }
 
-    /// A connection as its node sees it: the peer the node talks to.
+    /// A connection as its node sees it, which sees the client's address.
     20 struct ReverseKey {
-        /// Where the node sends: the client, or our address in the tunnel.
-        peer: Address,
-        /// That port, network order.
+        /// The client's address.
+        client: Address,
+        /// The client's port, network order.
         port_be: u16,
-        /// [`node_tag`] of the node. Two nodes may share one: then their flows clash where the rest of the key
-        /// is the same, and what an entry leads to says which node it belongs to.
-        node_tag: u16,
-    }
-
-    /// What a [`ReverseKey`] leads to.
-    8 struct ReverseEntry {
-        /// Public interface the flow came in by; [`link::NO_HEADER`] is set when it has no Ethernet header.
-        public_link: u32,
-        /// Index of [`map::VIPS`].
-        vip: u16,
-        /// Not 0: the node does not see the client's address, and [`map::PORT_FLOWS`] holds the flow.
-        masked: u16,
+        /// Index of [`map::NODES`].
+        node: u16,
     }
 
     /// One connection. Each field has one writer, named in brackets; `(once)` fields are written before
     /// the state that publishes them.
-    56 struct Flow {
+    64 struct Flow {
         /// [public, once] The client's initial sequence number.
         client_isn: u32,
         /// [public, once] Ours towards the client: the SYN cookie, with the client's options in its low byte.
@@ -391,10 +387,18 @@ abi! {
         client_acked: u64,
         /// [tunnel] Bytes of the client's that the node has acknowledged; low half + `client_isn` = its ACK.
         node_acked: u64,
-        /// [under the hello's lock] Index of [`map::PATHS`]: the node that was asked last, and answered.
+        /// [public, once] Public interface it came in by; [`link::NO_HEADER`] is set when that has no Ethernet header.
+        public_link: u32,
+        /// [under the hello's lock] Index of [`map::NODES`]: the node that was asked last, and answered.
+        node: u16,
+        /// [under the hello's lock] Index of [`map::PATHS`] with that node.
         path: u16,
         /// [public, once] Source port towards the node, network order.
         source_port_be: u16,
+        /// [public, once] [`client_address`] of the pool.
+        client_address: u8,
+        /// Zero.
+        pad: u8,
         /// [tunnel] [`state`]; made by public.
         state: u8,
         /// [tunnel, once] The node's window scale.
@@ -657,7 +661,7 @@ pub mod link {
     pub const L3: u8 = 0;
     /// An Ethernet header.
     pub const L2: u8 = 1;
-    /// In [`super::ReverseEntry::public_link`]: the interface has no Ethernet header.
+    /// In [`super::Flow::public_link`]: the interface has no Ethernet header.
     pub const NO_HEADER: u32 = 1 << 31;
 }
 
@@ -700,6 +704,9 @@ pub mod events {
 /// "No name" and "no path" in an [`Event`].
 pub const NONE: u32 = u32::MAX;
 
+/// [`Node::home`] of a node that no claimed address leads to.
+pub const NO_HOME: u16 = u16::MAX;
+
 /// Whether two addresses are one, without a branch for each word.
 #[must_use]
 #[inline(always)]
@@ -709,30 +716,26 @@ pub const fn same(one: &Address, other: &Address) -> bool {
     (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
 }
 
-/// A number that tells nodes apart in a [`ReverseKey`] without looking them up.
-#[must_use]
-#[inline(always)]
-pub const fn node_tag(address: &Address, port_be: u16) -> u16 {
-    let [a, b, c, d] = *address;
-    // Neighbours differ in few bits anywhere in the address: Knuth's multiplier spreads them.
-    let mixed =
-        (a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d ^ (port_be as u32)).wrapping_mul(0x9e37_79b1);
-    (mixed >> 16) as u16
-}
-
-impl ReverseKey {
-    /// The flow that an entry under this key is of; `None` if [`map::PORT_FLOWS`] says it.
+impl Flow {
+    /// Whether the node sees the client's address.
     #[must_use]
     #[inline(always)]
-    pub const fn flow(&self, entry: &ReverseEntry) -> Option<FlowKey> {
-        if entry.masked != 0 {
-            return None;
-        }
-        Some(FlowKey {
-            client: self.peer,
-            port_be: self.port_be,
-            vip: entry.vip,
-        })
+    pub const fn is_transparent(&self) -> bool {
+        self.client_address == client_address::TRANSPARENT
+    }
+
+    /// Whether this is a flow whose node sees our address, and this source port.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_served_by(&self, source_port_be: u16) -> bool {
+        self.source_port_be == source_port_be && !self.is_transparent()
+    }
+
+    /// Whether this is a flow to that node, which sees the client's address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_seen_by(&self, node: u16) -> bool {
+        self.node == node && self.is_transparent()
     }
 }
 

@@ -25,8 +25,12 @@ fn flow(client_isn: u32, entrance_isn: u32) -> Flow {
         // The SYNs were acknowledged.
         client_acked: 1,
         node_acked: 1,
+        public_link: 0,
+        node: 0,
         path: 0,
         source_port_be: 0,
+        client_address: 0,
+        pad: 0,
         state: 0,
         node_scale: 0,
         client_marks: 0,

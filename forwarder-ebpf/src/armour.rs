@@ -19,7 +19,7 @@ use crate::maps::{FLOWS, HELLO_INDEX, SETTINGS, STRAYS};
 use crate::packet::{Access, ETHERNET};
 use crate::public::{ingress, syn};
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, claimed, clock, cookies, count};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, clock, cookies, count, owner};
 
 const L3: usize = ETHERNET as usize;
 
@@ -39,7 +39,7 @@ fn family<const V6: bool>(frame: Frame) -> u32 {
     let Kind::Tcp(header) = Header::read::<L3, V6>(frame) else {
         return pass(tally::XDP_FOREIGN);
     };
-    let Some((id, vip)) = claimed::find(&header.destination, header.destination_port_be) else {
+    let Some((id, vip)) = owner::vip(&header.destination, header.destination_port_be) else {
         return pass(tally::XDP_FOREIGN);
     };
     let key = FlowKey {

@@ -70,6 +70,19 @@ pub unsafe fn atomic_add(counter: *mut u32, amount: i32) {
     }
 }
 
+/// On x86, what was written before is visible before anything is read after this, for an atomic addition is a barrier
+/// there.
+///
+/// `value` is a map value whose first word nobody writes meanwhile but by atomic additions.
+#[inline(always)]
+pub fn barrier<T>(value: &mut T) {
+    const { assert!(size_of::<T>() >= 4) };
+    let value: *mut T = value;
+    // SAFETY: the first word of a map value, to which nothing is added.
+    unsafe { atomic_add(value.cast(), 0) };
+    forget(value);
+}
+
 /// Loads four bytes from any alignment, as they stand.
 ///
 /// # Safety

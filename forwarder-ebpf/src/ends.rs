@@ -1,10 +1,10 @@
 //! The end of a flow: its entries go, its source port is free again, and it is told.
 
-use forwarder_common::abi::{Flow, FlowKey, client_address, close_reason, state};
+use forwarder_common::abi::{Flow, FlowKey, close_reason, state};
 use forwarder_common::flow::Outcome;
 
-use crate::bounds::{atomic_add, forget};
-use crate::maps::{FLOWS, HELLO_FREE, HELLO_INDEX, NODES, PATHS, REVERSE, SOURCE_PORTS};
+use crate::bounds::barrier;
+use crate::maps::{FLOWS, HELLO_FREE, HELLO_INDEX, NODES, SOURCE_PORTS};
 use crate::{clock, count, events, node};
 
 /// Removes a flow. Two CPUs may want to: whoever removes the entry does the rest.
@@ -16,16 +16,11 @@ pub fn remove(key: &FlowKey, flow: &Flow, reason: u32) {
         return;
     }
     let path = u32::from(last.path);
-    let mut transparent = true;
-    if let Some(entry) = PATHS.get(path) {
-        transparent = entry.client_address == client_address::TRANSPARENT;
-        if let Some(target) = NODES.get(u32::from(entry.node)) {
-            let reverse = node::reverse_key(key, target, entry.client_address, last.source_port_be);
-            let _ = REVERSE.remove(reverse);
-        }
-    }
-    if !transparent {
+    let number = u32::from(last.node);
+    if !last.is_transparent() {
         let _ = SOURCE_PORTS.push(u32::from(u16::from_be(last.source_port_be)), 0);
+    } else if let Some(target) = NODES.get(number) {
+        node::leave(key, number, target);
     }
     match reason {
         close_reason::FINISHED => count::add!(PATH_STATS, path, closed, 1),
@@ -40,11 +35,8 @@ pub fn remove(key: &FlowKey, flow: &Flow, reason: u32) {
 pub fn follow(key: &FlowKey, flow: &mut Flow, outcome: Outcome, reset: u32) {
     match outcome {
         Outcome::Open if flow.is_closing() => {
-            // The last two acknowledgements may pass at once. On x86 an atomic addition makes ours visible before the
-            // other is read; where it does not, the sweeper ends the flow.
-            // SAFETY: a word of a map value, to which nothing is added.
-            unsafe { atomic_add(&raw mut flow.name, 0) };
-            forget(flow);
+            // The last two acknowledgements may pass at once. Where the barrier is none, the sweeper ends the flow.
+            barrier(flow);
             if flow.is_closed() {
                 remove_with_hello(key, flow, close_reason::FINISHED);
             }

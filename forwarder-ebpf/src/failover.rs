@@ -1,9 +1,10 @@
 //! From a node that does not answer, or refuses, to the next one of its pool.
 
-use forwarder_common::abi::{Flow, Hello, client_address};
+use forwarder_common::abi::{Flow, Hello};
 
+use crate::bounds::barrier;
 use crate::count;
-use crate::maps::{NODES, PATHS, POOLS, REVERSE};
+use crate::maps::{NODES, POOLS};
 use crate::node::{self, Choice};
 use crate::work::Work;
 
@@ -40,23 +41,16 @@ pub fn next(work: &Work, flow: &mut Flow, hello: &mut Hello, timed_out: bool) ->
     let Some(pool) = POOLS.get(hello.pool) else {
         return Next::Exhausted;
     };
-    let mut public_link = work.public_link;
-    if let Some(path) = PATHS.get(u32::from(flow.path)) {
-        let number = u32::from(path.node);
-        if timed_out {
-            count::add!(NODE_STATS, number, syn_timeouts, 1);
-        } else {
-            count::add!(NODE_STATS, number, syn_resets, 1);
-        }
-        if let Some(last) = NODES.get(number) {
-            let reverse =
-                node::reverse_key(&work.key, last, path.client_address, flow.source_port_be);
-            // SAFETY: copied at once.
-            if let Some(entry) = unsafe { REVERSE.get(reverse) } {
-                public_link = entry.public_link;
-            }
-            let _ = REVERSE.remove(reverse);
-        }
+    let number = u32::from(flow.node);
+    if timed_out {
+        count::add!(NODE_STATS, number, syn_timeouts, 1);
+    } else {
+        count::add!(NODE_STATS, number, syn_resets, 1);
+    }
+    if flow.is_transparent()
+        && let Some(last) = NODES.get(number)
+    {
+        node::leave(&work.key, number, last);
     }
     hello.node_syns = 0;
     hello.attempt = hello.attempt.wrapping_add(1);
@@ -74,12 +68,15 @@ pub fn next(work: &Work, flow: &mut Flow, hello: &mut Hello, timed_out: bool) ->
             }
             None => return Next::Exhausted,
         };
-        if node::enter(&work.key, &choice, flow.source_port_be, public_link).is_ok() {
+        if node::enter(&work.key, &choice, flow.source_port_be).is_ok() {
+            flow.node = choice.number as u16;
             flow.path = choice.path as u16;
-            return Next::Node(choice);
-        }
-        if choice.client_address != client_address::TRANSPARENT {
-            // The port is ours alone: only an entry that was left behind can be in the way.
+            barrier(hello);
+            if !node::is_taken(&work.key, &choice) {
+                return Next::Node(choice);
+            }
+            node::leave(&work.key, choice.number, choice.node);
+        } else if !flow.is_transparent() {
             return Next::Exhausted;
         }
         hello.attempt = hello.attempt.wrapping_add(1);

@@ -5,18 +5,16 @@
 //! to judge (RFC 5927 4.1), which knows.
 
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{
-    Address, Endpoint, FlowKey, ReverseKey, V4_MAPPED, client_address, link, node_tag, stage, state,
-};
+use forwarder_common::abi::{Address, FlowKey, V4_MAPPED, link, stage, state};
 use forwarder_common::checksum::{Stored, Sum};
 use forwarder_common::segment::pair;
 use forwarder_common::verdict::DropReason;
 
 use crate::count::{self, PASS};
-use crate::maps::{FLOWS, NODE_INDEX, NODES, PATHS, REVERSE, VIPS};
+use crate::maps::{FLOWS, NODES, VIPS};
 use crate::packet::{Access, Packet};
 use crate::work::Work;
-use crate::{claimed, next, node};
+use crate::{next, node, owner};
 
 const UNREACHABLE: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
@@ -152,7 +150,7 @@ fn read<const V6: bool>(packet: Packet, at: u32) -> Option<([u32; 12], Ends)> {
 #[inline(always)]
 fn towards_node<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) -> i32 {
     let quoted = &quote.ends;
-    let Some((id, _)) = claimed::find(&quoted.source, quoted.source_port_be) else {
+    let Some((id, _)) = owner::vip(&quoted.source, quoted.source_port_be) else {
         return PASS;
     };
     let key = FlowKey {
@@ -168,13 +166,10 @@ fn towards_node<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) -> i
     if flow.state == state::CONNECTING {
         return PASS;
     }
-    let Some(path) = PATHS.get(u32::from(flow.path)) else {
+    let Some(target) = NODES.get(u32::from(flow.node)) else {
         return PASS;
     };
-    let Some(target) = NODES.get(u32::from(path.node)) else {
-        return PASS;
-    };
-    let transparent = path.client_address == client_address::TRANSPARENT;
+    let transparent = flow.is_transparent();
     let peer = if transparent {
         key.client
     } else {
@@ -205,36 +200,24 @@ fn towards_node<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) -> i
 #[inline(always)]
 fn towards_client<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) -> i32 {
     let quoted = &quote.ends;
-    let node = Endpoint::new(quoted.destination, quoted.destination_port_be);
-    // SAFETY: the number is copied at once.
-    let Some(number) = (unsafe { NODE_INDEX.get(node) }).copied() else {
-        return PASS;
-    };
-    let Some(target) = NODES.get(number) else {
+    let Some((number, target)) = owner::node(&quoted.destination, quoted.destination_port_be)
+    else {
         return PASS;
     };
     if packet.ifindex() != target.ifindex {
         return PASS;
     }
-    let reverse = ReverseKey {
-        peer: quoted.source,
-        port_be: quoted.source_port_be,
-        node_tag: node_tag(&node.address, node.port_be),
-    };
-    // SAFETY: copied at once.
-    let Some(entry) = (unsafe { REVERSE.get(reverse) }).copied() else {
+    let flow = node::flow_of(number, target, &quoted.source, quoted.source_port_be);
+    let Some((key, flow)) = flow else {
         return PASS;
     };
-    let Some(flow) = node::flow_of(&reverse, &entry) else {
-        return PASS;
-    };
-    let Some(vip) = VIPS.get(u32::from(flow.vip)) else {
+    let Some(vip) = VIPS.get(u32::from(key.vip)) else {
         return PASS;
     };
     let as_sent = Ends {
-        source: flow.client,
+        source: key.client,
         destination: vip.address,
-        source_port_be: flow.port_be,
+        source_port_be: key.port_be,
         destination_port_be: vip.port_be,
         seq: quoted.seq,
     };
@@ -243,9 +226,9 @@ fn towards_client<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) ->
     }
     node::send_to_client(
         packet,
-        entry.public_link,
+        flow.public_link,
         &vip.address,
-        &flow.client,
+        &key.client,
         work.l3 != 0,
     )
 }

@@ -1,12 +1,12 @@
 //! All maps. Names, keys and values are the ABI's; sizes here are defaults that the daemon overrides.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use forwarder_common::abi::{
     Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
-    Node, NodeStats, Path, PathStats, Pool, ReverseEntry, ReverseKey, Settings, Vip, stage, tally,
-    vip_slot,
+    Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, slot, stage, tally,
 };
 use forwarder_common::verdict::REASONS;
 
@@ -16,7 +16,7 @@ use crate::work::{Chunk, NameKey, Work};
 #[map]
 pub static VIP_INDEX: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0);
 #[map]
-pub static VIP_SLOTS: Array<u32> = Array::with_max_entries(vip_slot::COUNT, 0);
+pub static VIP_SLOTS: Array<u32> = Array::with_max_entries(slot::COUNT, 0);
 #[map]
 pub static VIPS: Array<Vip> = Array::with_max_entries(256, 0);
 #[map]
@@ -31,11 +31,14 @@ pub static PATHS: Array<Path> = Array::with_max_entries(4096, 0);
 #[map]
 pub static NODE_INDEX: HashMap<Endpoint, u32> = HashMap::with_max_entries(1024, 0);
 #[map]
+pub static NODE_SLOTS: Array<u32> = Array::with_max_entries(slot::COUNT, 0);
+#[map]
 pub static NODES: Array<Node> = Array::with_max_entries(1024, 0);
 #[map]
 pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, 0);
+/// Mostly empty, so it takes memory by the entry.
 #[map]
-pub static REVERSE: HashMap<ReverseKey, ReverseEntry> = HashMap::with_max_entries(65_536, 0);
+pub static REVERSE: HashMap<ReverseKey, u32> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
 pub static HELLOS: Array<Hello> = Array::with_max_entries(1024, 0);
 #[map]

@@ -3,9 +3,9 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use forwarder_common::abi::{
-    Address, FlowKey, Hello, Node, Pool, ReverseEntry, ReverseKey, balance, client_address,
+    Address, Flow, FlowKey, Hello, Node, Pool, ReverseKey, balance, client_address, is_v4, link,
+    same,
 };
-use forwarder_common::abi::{is_v4, link, node_tag};
 use forwarder_common::checksum::Sum;
 use forwarder_common::cookie::{self, CookieOptions};
 use forwarder_common::maglev::{TABLE_SIZE, client_hash};
@@ -14,7 +14,7 @@ use forwarder_common::tcp::{flag, syn_option_words};
 use forwarder_common::verdict::DropReason;
 
 use crate::bounds::mask;
-use crate::maps::{MAGLEV, NODES, PATHS, PORT_FLOWS, REVERSE, SETTINGS};
+use crate::maps::{FLOWS, MAGLEV, NODES, PATHS, PORT_FLOWS, REVERSE, SETTINGS};
 use crate::packet::Packet;
 use crate::work::Work;
 use crate::{clock, count, hops};
@@ -89,22 +89,13 @@ pub fn choose(hello: &mut Hello, pool: &Pool, v6: bool) -> Option<Choice> {
     None
 }
 
-/// The connection as this node will see it.
+/// A connection to a claimed address other than the node's home, as the node sees it.
 #[inline(always)]
-pub fn reverse_key(
-    key: &FlowKey,
-    node: &Node,
-    client_address: u8,
-    source_port_be: u16,
-) -> ReverseKey {
+fn reverse_key(client: &Address, port_be: u16, number: u32) -> ReverseKey {
     ReverseKey {
-        peer: if client_address == client_address::TRANSPARENT {
-            key.client
-        } else {
-            node.local
-        },
-        port_be: source_port_be,
-        node_tag: node_tag(&node.address, node.port_be),
+        client: *client,
+        port_be,
+        node: number as u16,
     }
 }
 
@@ -120,34 +111,71 @@ pub enum NotEntered {
 /// What a map says when a key exists already.
 pub const EEXIST: i32 = -17;
 
-/// Enters the connection under a node.
+/// Makes what leads from a node's segments to the connection, if its key does not.
 #[inline(always)]
-pub fn enter(
-    key: &FlowKey,
-    choice: &Choice,
-    source_port_be: u16,
-    public_link: u32,
-) -> Result<(), NotEntered> {
-    let reverse = reverse_key(key, choice.node, choice.client_address, source_port_be);
-    let masked = choice.client_address != client_address::TRANSPARENT;
-    if masked {
-        let owner = port_slot(source_port_be).and_then(|slot| PORT_FLOWS.get_ptr_mut(slot));
-        let Some(owner) = owner else {
+pub fn enter(key: &FlowKey, choice: &Choice, source_port_be: u16) -> Result<(), NotEntered> {
+    if choice.client_address != client_address::TRANSPARENT {
+        let served = port_slot(source_port_be).and_then(|slot| PORT_FLOWS.get_ptr_mut(slot));
+        let Some(served) = served else {
             return Err(NotEntered::Full);
         };
-        // SAFETY: a map value; the port is this connection's alone.
-        unsafe { *owner = *key };
+        // SAFETY: a map value; while the port serves a flow, nobody writes here.
+        let present = unsafe { *served };
+        if present != *key {
+            // SAFETY: a map value, read at once.
+            if unsafe { FLOWS.get(present) }.is_some_and(|flow| flow.is_served_by(source_port_be)) {
+                return Err(NotEntered::Clash);
+            }
+            // SAFETY: as above; the port came out of the queue for this connection.
+            unsafe { *served = *key };
+        }
+        return Ok(());
     }
-    let entry = ReverseEntry {
-        public_link,
-        vip: key.vip,
-        masked: u16::from(masked),
-    };
-    match REVERSE.insert(&reverse, &entry, u64::from(BPF_NOEXIST)) {
+    if key.vip == choice.node.home {
+        return Ok(());
+    }
+    let reverse = reverse_key(&key.client, key.port_be, choice.number);
+    match REVERSE.insert(&reverse, &u32::from(key.vip), u64::from(BPF_NOEXIST)) {
         Ok(()) => Ok(()),
         Err(EEXIST) => Err(NotEntered::Clash),
         Err(_) => Err(NotEntered::Full),
     }
+}
+
+/// Takes back what [`enter`] made for a connection whose node sees the client's address.
+#[inline(always)]
+pub fn leave(key: &FlowKey, number: u32, node: &Node) {
+    if key.vip == node.home {
+        return;
+    }
+    let reverse = reverse_key(&key.client, key.port_be, number);
+    // SAFETY: the number is copied at once.
+    if unsafe { REVERSE.get(reverse) }.copied() == Some(u32::from(key.vip)) {
+        let _ = REVERSE.remove(reverse);
+    }
+}
+
+/// Whether another connection, to another claimed address, has the same ends at this node. To be asked once more when
+/// the flow names the node and all its entries are visible: of two that come at once, one sees the other.
+#[inline(always)]
+pub fn is_taken(key: &FlowKey, choice: &Choice) -> bool {
+    if choice.client_address != client_address::TRANSPARENT {
+        return false;
+    }
+    let mut other = *key;
+    if key.vip == choice.node.home {
+        // SAFETY: the number is copied at once.
+        let vip = unsafe { REVERSE.get(reverse_key(&key.client, key.port_be, choice.number)) };
+        let Some(vip) = vip.copied() else {
+            return false;
+        };
+        other.vip = vip as u16;
+    } else {
+        other.vip = choice.node.home;
+    }
+    // SAFETY: a map value of which what does not change is read, and the node's number, at once.
+    other.vip != key.vip
+        && unsafe { FLOWS.get(other) }.is_some_and(|flow| flow.is_seen_by(choice.number as u16))
 }
 
 #[inline(always)]
@@ -155,13 +183,39 @@ fn port_slot(port_be: u16) -> Option<u32> {
     Some(SETTINGS.get(0)?.port_slot(port_be))
 }
 
-/// The flow that an entry is of.
+/// The flow that a segment from a node to `peer` is of.
 #[inline(always)]
-pub fn flow_of(reverse: &ReverseKey, entry: &ReverseEntry) -> Option<FlowKey> {
-    match reverse.flow(entry) {
-        None => PORT_FLOWS.get(port_slot(reverse.port_be)?).copied(),
-        flow => flow,
+pub fn flow_of(
+    number: u32,
+    node: &Node,
+    peer: &Address,
+    port_be: u16,
+) -> Option<(FlowKey, &'static mut Flow)> {
+    if same(&node.local, peer) {
+        let key = *PORT_FLOWS.get(port_slot(port_be)?)?;
+        // SAFETY: a map value; its fields have one writer each.
+        let flow = unsafe { &mut *FLOWS.get_ptr_mut(key)? };
+        // The port too: `PORT_FLOWS` may say already whom it serves next.
+        let own = u32::from(flow.node) == number && flow.is_served_by(port_be);
+        return own.then_some((key, flow));
     }
+    let mut key = FlowKey {
+        client: *peer,
+        port_be,
+        vip: node.home,
+    };
+    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: as above.
+        let flow = unsafe { &mut *flow };
+        if flow.is_seen_by(number as u16) {
+            return Some((key, flow));
+        }
+    }
+    // SAFETY: the number is copied at once.
+    key.vip = *unsafe { REVERSE.get(reverse_key(peer, port_be, number)) }? as u16;
+    // SAFETY: as above.
+    let flow = unsafe { &mut *FLOWS.get_ptr_mut(key)? };
+    flow.is_seen_by(number as u16).then_some((key, flow))
 }
 
 /// The node-side initial sequence number: the PROXY header comes before the client's first byte, so that

@@ -6,9 +6,7 @@
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::helpers::generated::bpf_csum_diff;
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{
-    Flow, HELLO_CAP, HELLO_PREFIX, Hello, Node, client_address, link, stage,
-};
+use forwarder_common::abi::{Flow, HELLO_CAP, HELLO_PREFIX, Hello, Node, link, stage};
 use forwarder_common::checksum::Sum;
 use forwarder_common::segment::Segment;
 use forwarder_common::tcp::flag;
@@ -16,7 +14,7 @@ use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{at_most, forget, mask, positive};
 use crate::buffer::{self, Held};
-use crate::maps::{FLOWS, NODES, PATHS};
+use crate::maps::{FLOWS, NODES};
 use crate::packet::{ETHERNET, Packet};
 use crate::public::hello::next_held;
 use crate::work::{CHUNK, Work};
@@ -66,8 +64,7 @@ struct Target {
 fn prepare(packet: Packet, work: &mut Work, hello: &Hello) -> Option<Target> {
     // SAFETY: a map value; only fields that no longer change are read, and window edges.
     let flow = unsafe { &*FLOWS.get_ptr(work.key)? };
-    let path = PATHS.get(u32::from(flow.path))?;
-    let node = NODES.get(u32::from(path.node))?;
+    let node = NODES.get(u32::from(flow.node))?;
     if node.ifindex == 0 {
         return None;
     }
@@ -91,7 +88,7 @@ fn prepare(packet: Packet, work: &mut Work, hello: &Hello) -> Option<Target> {
     Some(Target {
         flow,
         node,
-        transparent: path.client_address == client_address::TRANSPARENT,
+        transparent: flow.is_transparent(),
     })
 }
 

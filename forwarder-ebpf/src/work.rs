@@ -60,7 +60,7 @@ pub struct Work {
     pub offset: u32,
     /// Loop state: running checksum.
     pub sum: u32,
-    /// Public interface, as in `ReverseEntry::public_link`.
+    /// Public interface, as in `Flow::public_link`.
     pub public_link: u32,
     /// Node index, on the tunnel side.
     pub node: u32,

@@ -12,7 +12,7 @@ use crate::maps::{FLOWS, HELLO_INDEX, HELLOS};
 use crate::packet::{Access, Packet};
 use crate::public::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, claimed, clock, next};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, clock, next, owner};
 
 /// A packet on a public interface with `L3` bytes of link-layer header.
 #[inline(always)]
@@ -32,7 +32,7 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         Kind::Icmp => return crate::icmp::enter::<L3, V6>(context, packet, true),
         Kind::Other => return PASS,
     };
-    let Some((id, vip)) = claimed::find(&header.destination, header.destination_port_be) else {
+    let Some((id, vip)) = owner::vip(&header.destination, header.destination_port_be) else {
         return PASS;
     };
     let listener = u32::from(vip.listener);

@@ -1,7 +1,7 @@
 //! The name is known: is it listed, which node takes it, and a SYN goes there.
 //!
-//! Everything both sides need is written before the entries that publish it: the reverse entry, then the
-//! flow, then the SYN. The packet that completed the hello becomes that SYN.
+//! Everything both sides need is written before the entries that publish it: what leads from the node
+//! to the flow, then the flow, then the SYN. The packet that completed the hello becomes that SYN.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie;
@@ -14,9 +14,9 @@ use forwarder_common::hello::NAME_MAX;
 use forwarder_common::proxy::{self, Header, HeaderBytes};
 use forwarder_common::verdict::DropReason;
 
-use crate::bounds::{forget, mask};
+use crate::bounds::{barrier, forget, mask};
 use crate::buffer;
-use crate::maps::{FLOWS, NAME_KEY, NAMES, POOLS, REVERSE, SOURCE_PORTS};
+use crate::maps::{FLOWS, NAME_KEY, NAMES, POOLS, SOURCE_PORTS};
 use crate::node::{self, Choice, NotEntered};
 use crate::packet::Packet;
 use crate::public::hello::next_held;
@@ -106,8 +106,12 @@ fn open(work: &Work, hello: &mut Hello) -> Result<(Choice, u16), DropReason> {
         node_end: 0,
         client_acked: 1,
         node_acked: 0,
+        public_link: work.public_link,
+        node: choice.number as u16,
         path: choice.path as u16,
         source_port_be: port_be,
+        client_address: choice.client_address,
+        pad: 0,
         state: state::CONNECTING,
         node_scale: 0,
         client_marks: 0,
@@ -117,14 +121,21 @@ fn open(work: &Work, hello: &mut Hello) -> Result<(Choice, u16), DropReason> {
     let made = FLOWS.insert(&work.key, &flow, u64::from(BPF_NOEXIST));
     if let Err(error) = made {
         hello.state = hello_state::COLLECTING;
-        let reverse = node::reverse_key(&work.key, choice.node, choice.client_address, port_be);
-        let _ = REVERSE.remove(&reverse);
-        give_back(&choice, port_be);
+        give_back(work, &choice, port_be);
         return Err(if error == node::EEXIST {
             DropReason::HelloBusy
         } else {
             DropReason::FlowTableFull
         });
+    }
+    barrier(hello);
+    if node::is_taken(&work.key, &choice) {
+        // Made at the same time, for another claimed address. The client's repetition will find another node.
+        hello.state = hello_state::COLLECTING;
+        if FLOWS.remove(&work.key).is_ok() {
+            give_back(work, &choice, port_be);
+        }
+        return Err(DropReason::HelloBusy);
     }
     count::add!(LISTENER_STATS, u32::from(work.listener), opened, 1);
     Ok((choice, port_be))
@@ -149,25 +160,36 @@ fn claim(
                 _ => return Err(DropReason::SourcePortsExhausted),
             }
         };
-        match node::enter(&work.key, &choice, port_be, work.public_link) {
-            Ok(()) => return Ok((choice, port_be)),
+        match node::enter(&work.key, &choice, port_be) {
+            Ok(()) if !node::is_taken(&work.key, &choice) => return Ok((choice, port_be)),
+            Ok(()) => give_back(work, &choice, port_be),
             Err(failure) => {
-                give_back(&choice, port_be);
+                give_back_port(&choice, port_be);
                 if failure == NotEntered::Full {
                     return Err(DropReason::FlowTableFull);
                 }
             }
         }
         if transparent {
-            // The same client port leads to this node through another listener: take another node.
+            // The same client port leads to this node through another listener.
             hello.attempt += 1;
         }
     }
     Err(DropReason::SourcePortsExhausted)
 }
 
+/// Undoes [`claim`].
 #[inline(always)]
-fn give_back(choice: &Choice, port_be: u16) {
+fn give_back(work: &Work, choice: &Choice, port_be: u16) {
+    if choice.client_address == client_address::TRANSPARENT {
+        node::leave(&work.key, choice.number, choice.node);
+    } else {
+        give_back_port(choice, port_be);
+    }
+}
+
+#[inline(always)]
+fn give_back_port(choice: &Choice, port_be: u16) {
     if choice.client_address != client_address::TRANSPARENT {
         let _ = SOURCE_PORTS.push(u32::from(u16::from_be(port_be)), 0);
     }

@@ -1,13 +1,13 @@
 //! Client → node of a spliced flow: addresses, ports, the acknowledgement and SACK blocks are translated in
 //! place, whatever the size of the packet.
 
-use forwarder_common::abi::{Flow, FlowKey, client_address, close_reason};
+use forwarder_common::abi::{Flow, FlowKey, close_reason};
 use forwarder_common::flow::Passing;
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
 
 use crate::header::Header;
-use crate::maps::{NODES, PATHS};
+use crate::maps::NODES;
 use crate::packet::{Access, Packet};
 use crate::rewrite::{self, Rewrite};
 use crate::{clock, count, ends, node};
@@ -20,11 +20,8 @@ pub fn up<const L3: usize, const V6: bool>(
     key: &FlowKey,
     flow: &mut Flow,
 ) -> i32 {
-    let path_number = u32::from(flow.path);
-    let Some(path) = PATHS.get(path_number) else {
-        return count::drop(DropReason::LinkDown);
-    };
-    let Some(target) = NODES.get(u32::from(path.node)) else {
+    let path = u32::from(flow.path);
+    let Some(target) = NODES.get(u32::from(flow.node)) else {
         return count::drop(DropReason::LinkDown);
     };
     if header.ttl <= 1 {
@@ -34,7 +31,7 @@ pub fn up<const L3: usize, const V6: bool>(
         return count::drop(DropReason::LinkDown);
     }
     let delta = flow.delta;
-    let transparent = path.client_address == client_address::TRANSPARENT;
+    let transparent = flow.is_transparent();
     let has_ack = header.flags & flag::ACK != 0;
     let rewrite = Rewrite {
         source: if transparent {
@@ -73,14 +70,7 @@ pub fn up<const L3: usize, const V6: bool>(
         payload_len: header.payload_len,
     };
     let now = clock::ms(clock::now_ns());
-    count::add!(
-        PATH_STATS,
-        path_number,
-        up_packets,
-        wire_packets,
-        up_bytes,
-        bytes
-    );
+    count::add!(PATH_STATS, path, up_packets, wire_packets, up_bytes, bytes);
     if header.flags & flag::SYN != 0 {
         flow.client_syn(now);
     } else {

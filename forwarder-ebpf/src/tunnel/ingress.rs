@@ -3,19 +3,16 @@
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp};
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{
-    Endpoint, Flow, FlowKey, Node, ReverseKey, link, node_tag, same, stage, state,
-};
+use forwarder_common::abi::{FlowKey, Node, link, same, stage, state};
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
 
 use crate::count::{self, PASS};
 use crate::header::{Header, Kind};
-use crate::maps::{FLOWS, NODE_INDEX, NODES, PATHS, REVERSE};
 use crate::packet::Packet;
 use crate::tunnel::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, answer, clock, next, node};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, answer, clock, next, node, owner};
 
 /// A packet on a tunnel interface with `L3` bytes of link-layer header.
 #[inline(always)]
@@ -35,15 +32,17 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         Kind::Icmp => return crate::icmp::enter::<L3, V6>(context, packet, false),
         Kind::Other => return PASS,
     };
-    let Some(Owner {
-        key,
-        public_link,
-        flow,
+    let Some((number, node)) = owner::node(&header.source, header.source_port_be) else {
+        return PASS;
+    };
+    let flow = node::flow_of(
         number,
         node,
-    }) = owner(&header)
-    else {
-        return without_flow::<L3, V6>(packet, &header);
+        &header.destination,
+        header.destination_port_be,
+    );
+    let Some((key, flow)) = flow else {
+        return stray::<L3, V6>(packet, &header, node, number);
     };
     if packet.ifindex() != node.ifindex {
         // Another tunnel's peer speaks in this node's name.
@@ -57,10 +56,10 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         let Some(work) = crate::maps::work() else {
             return count::drop(DropReason::KernelRefused);
         };
-        fill::<L3, V6>(work, &header, &key, number, public_link);
+        fill::<L3, V6>(work, &header, &key, number, flow.public_link);
         return next(context, stage::NODE_ANSWER);
     }
-    splice::down::<L3, V6>(packet, &header, &key, flow, public_link)
+    splice::down::<L3, V6>(packet, &header, &key, flow)
 }
 
 #[inline(always)]
@@ -86,62 +85,6 @@ fn fill<const L3: usize, const V6: bool>(
     work.window = u32::from(header.window);
     work.node = number;
     work.public_link = public_link;
-}
-
-/// The flow of a node's segment.
-struct Owner {
-    key: FlowKey,
-    /// As in `ReverseEntry::public_link`.
-    public_link: u32,
-    flow: &'static mut Flow,
-    /// Index of `NODES`.
-    number: u32,
-    node: &'static Node,
-}
-
-/// Whose segment it is, if it comes from the node that the flow goes to.
-#[inline(always)]
-fn owner(header: &Header) -> Option<Owner> {
-    let reverse = ReverseKey {
-        peer: header.destination,
-        port_be: header.destination_port_be,
-        node_tag: node_tag(&header.source, header.source_port_be),
-    };
-    // SAFETY: copied at once.
-    let entry = *unsafe { REVERSE.get(reverse) }?;
-    let key = node::flow_of(&reverse, &entry)?;
-    // SAFETY: a map value; its fields have one writer each.
-    let flow = unsafe { &mut *FLOWS.get_ptr_mut(key)? };
-    let number = u32::from(PATHS.get(u32::from(flow.path))?.node);
-    let node = NODES.get(number)?;
-    // The port too: `PORT_FLOWS` may say already whom it serves next.
-    if !same(&node.address, &header.source)
-        || node.port_be != header.source_port_be
-        || flow.source_port_be != header.destination_port_be
-    {
-        return None;
-    }
-    Some(Owner {
-        key,
-        public_link: entry.public_link,
-        flow,
-        number,
-        node,
-    })
-}
-
-/// A segment of no flow: a node's, or nothing of ours.
-#[inline(always)]
-fn without_flow<const L3: usize, const V6: bool>(packet: Packet, header: &Header) -> i32 {
-    // SAFETY: the number is copied at once.
-    let number = unsafe { NODE_INDEX.get(Endpoint::new(header.source, header.source_port_be)) };
-    let Some(number) = number.copied() else {
-        return PASS;
-    };
-    let Some(node) = NODES.get(number) else {
-        return PASS;
-    };
-    stray::<L3, V6>(packet, header, node, number)
 }
 
 /// A node's segment of no flow. In `proxy-v2` and `masquerade` pools the host's stack has the address and

@@ -20,7 +20,6 @@ pub fn down<const L3: usize, const V6: bool>(
     header: &Header,
     key: &FlowKey,
     flow: &mut Flow,
-    public_link: u32,
 ) -> i32 {
     let Some(vip) = VIPS.get(u32::from(key.vip)) else {
         return count::drop(DropReason::LinkDown);
@@ -71,7 +70,7 @@ pub fn down<const L3: usize, const V6: bool>(
         acknowledged(key, flow);
     }
     ends::follow(key, flow, outcome, close_reason::NODE_RESET);
-    node::send_to_client(packet, public_link, &vip.address, &key.client, L3 != 0)
+    node::send_to_client(packet, flow.public_link, &vip.address, &key.client, L3 != 0)
 }
 
 /// Once the node has acknowledged everything we kept, the flow is its own.

@@ -198,17 +198,12 @@ pub fn end(
 
 /// Tells both ends. An end that cannot be reached learns of it when it speaks.
 fn reset(sender: &mut Sender, key: &FlowKey, ended: &Ended, registry: &Registry) {
-    let Ended {
-        flow,
-        public_link,
-        node,
-    } = ended;
+    let Ended { flow, node } = ended;
     let local = registry.vips.key(usize::from(key.vip));
-    let client = local
-        .map(|(ip, port)| Reset::to_client(key, flow, SocketAddr::new(*ip, *port), *public_link));
+    let client = local.map(|(ip, port)| Reset::to_client(key, flow, SocketAddr::new(*ip, *port)));
     let node = node
         .as_ref()
-        .and_then(|(path, node)| Reset::to_node(key, flow, path, node));
+        .and_then(|node| Reset::to_node(key, flow, node));
     for reset in [client, node].into_iter().flatten() {
         if let Err(error) = sender.send(&reset) {
             debug!(%error, ?reset, "a reset is not sent");

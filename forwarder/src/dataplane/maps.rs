@@ -9,7 +9,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, Ring
 use aya::pin::PinError;
 use forwarder_common::abi::{
     Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry, Node,
-    NodeStats, Path, PathStats, Pool, ReverseEntry, ReverseKey, Settings, Vip, map,
+    NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, map,
 };
 use thiserror::Error;
 
@@ -100,6 +100,8 @@ pub struct Tables {
     pub paths: Array<MapData, Path>,
     /// Node addresses and ports.
     pub node_index: HashMap<MapData, Endpoint, u32>,
+    /// The same by slot.
+    pub node_slots: Array<MapData, u32>,
     /// Nodes.
     pub nodes: Array<MapData, Node>,
     /// Knobs.
@@ -112,8 +114,8 @@ pub struct Tables {
 pub struct State {
     /// Flows as clients see them.
     pub flows: HashMap<MapData, FlowKey, Flow>,
-    /// Flows as nodes see them.
-    pub reverse: HashMap<MapData, ReverseKey, ReverseEntry>,
+    /// Which claimed address transparent flows belong to that are not at their node's home.
+    pub reverse: HashMap<MapData, ReverseKey, u32>,
     /// Hello buffers.
     pub hellos: Array<MapData, Hello>,
     /// Which connection uses which.
@@ -122,12 +124,6 @@ pub struct State {
     pub hello_free: Queue<MapData, u32>,
     /// Source ports that nobody uses.
     pub source_ports: Queue<MapData, u32>,
-    /// Which flow a source port serves.
-    pub port_flows: Array<MapData, FlowKey>,
-    /// Knobs.
-    pub settings: Array<MapData, Settings>,
-    /// Which path leads to which node.
-    pub paths: Array<MapData, Path>,
     /// Nodes.
     pub nodes: Array<MapData, Node>,
 }
@@ -158,6 +154,7 @@ impl Tables {
             maglev: open(pins, map::MAGLEV)?,
             paths: open(pins, map::PATHS)?,
             node_index: open(pins, map::NODE_INDEX)?,
+            node_slots: open(pins, map::NODE_SLOTS)?,
             nodes: open(pins, map::NODES)?,
             settings: open(pins, map::SETTINGS)?,
             cookie_keys: open(pins, map::COOKIE_KEYS)?,
@@ -175,9 +172,6 @@ impl State {
             hello_index: open(pins, map::HELLO_INDEX)?,
             hello_free: open(pins, map::HELLO_FREE)?,
             source_ports: open(pins, map::SOURCE_PORTS)?,
-            port_flows: open(pins, map::PORT_FLOWS)?,
-            settings: open(pins, map::SETTINGS)?,
-            paths: open(pins, map::PATHS)?,
             nodes: open(pins, map::NODES)?,
         })
     }

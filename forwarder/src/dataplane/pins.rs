@@ -35,6 +35,7 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 pub const MAPS: &[&str] = &[
     map::VIP_INDEX,
     map::VIP_SLOTS,
+    map::NODE_SLOTS,
     map::VIPS,
     map::NAMES,
     map::POOLS,

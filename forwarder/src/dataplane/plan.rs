@@ -130,9 +130,10 @@ pub fn plan(
         .collect();
     room("listeners", registry.listeners.end(), sizes.listeners)?;
     let tables = tables(config, registry, &listeners, &pools, &nodes, sizes)?;
-    let node_values = node_values(config, network, registry);
+    let mut node_values = node_values(config, network, registry);
     let vips = vips(config, network, registry, &listeners, &node_values);
     room("claimed addresses", registry.vips.end(), sizes.vips)?;
+    homes(config, &listeners, &vips, &nodes, &mut node_values);
     Ok(Plan {
         settings: settings(config),
         nodes: node_values,
@@ -389,7 +390,8 @@ fn node_value(node: SocketAddr, config: &Config, widest: u32, network: &Network)
         closed: 0,
         pad: [0; 2],
         mtu: LEAST_MTU,
-        pad2: 0,
+        home: abi::NO_HOME,
+        pad2: [0; 3],
     };
     if let Some((egress, link)) = way(ip, config, network) {
         let mtu = egress.mtu.map_or(link.mtu, |route| route.min(link.mtu));
@@ -449,6 +451,33 @@ fn vips(
         }
     }
     vips
+}
+
+/// The home of each node: the first claimed address of its family that leads there.
+fn homes(
+    config: &Config,
+    listeners: &[u16],
+    vips: &[(u16, abi::Vip)],
+    numbers: &HashMap<SocketAddr, u16>,
+    nodes: &mut [(u16, abi::Node)],
+) {
+    let mut led: BTreeSet<(u16, u16)> = BTreeSet::new();
+    for route in &config.routes {
+        for node in &config.pools[route.pool].nodes {
+            let number = numbers[node.address.get_ref()];
+            led.extend(route.listeners.iter().map(|at| (listeners[*at], number)));
+        }
+    }
+    for (number, node) in nodes {
+        let is_home = |(_, vip): &&(u16, abi::Vip)| {
+            abi::is_v4(&vip.address) == abi::is_v4(&node.address)
+                && led.contains(&(vip.listener, *number))
+        };
+        node.home = vips
+            .iter()
+            .find(is_home)
+            .map_or(abi::NO_HOME, |(vip, _)| *vip);
+    }
 }
 
 fn on_refuse(listener: &Listener) -> u8 {

@@ -10,7 +10,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
-use forwarder_common::abi::{Address, Flow, FlowKey, Node, Path, client_address, is_v4, state};
+use forwarder_common::abi::{Address, Flow, FlowKey, Node, is_v4, link, state};
 use forwarder_common::segment::{Headers, Segment, ip_len, pair};
 use forwarder_common::tcp::flag;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -29,7 +29,7 @@ pub struct Reset {
 
 impl Reset {
     /// To the client that connected to `local`, by the interface that its packets came in by.
-    pub fn to_client(key: &FlowKey, flow: &Flow, local: SocketAddr, ifindex: u32) -> Self {
+    pub fn to_client(key: &FlowKey, flow: &Flow, local: SocketAddr) -> Self {
         Self {
             segment: Segment {
                 source: address(local.ip()),
@@ -38,19 +38,22 @@ impl Reset {
                 destination_port_be: key.port_be,
                 ..bare(flow.node_expected())
             },
-            ifindex,
+            ifindex: flow.public_link & !link::NO_HEADER,
         }
     }
 
     /// To the node, as coming from the one it talks to. A node that has not answered yet has nothing to be
     /// reset: `None`.
-    pub fn to_node(key: &FlowKey, flow: &Flow, path: &Path, node: &Node) -> Option<Self> {
+    pub fn to_node(key: &FlowKey, flow: &Flow, node: &Node) -> Option<Self> {
         if flow.state == state::CONNECTING || node.ifindex == 0 {
             return None;
         }
-        let transparent = path.client_address == client_address::TRANSPARENT;
         let segment = Segment {
-            source: if transparent { key.client } else { node.local },
+            source: if flow.is_transparent() {
+                key.client
+            } else {
+                node.local
+            },
             destination: node.address,
             source_port_be: flow.source_port_be,
             destination_port_be: node.port_be,
@@ -165,12 +168,14 @@ impl Raw {
 
 #[cfg(test)]
 mod tests {
+    use forwarder_common::abi::client_address::{MASQUERADE, TRANSPARENT};
+
     use super::*;
 
     const LOCAL: SocketAddr =
         SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7)), 443);
 
-    fn flow(state: u8) -> Flow {
+    fn flow(state: u8, client_address: u8) -> Flow {
         Flow {
             client_isn: 1_000,
             entrance_isn: 5_000,
@@ -182,8 +187,12 @@ mod tests {
             node_end: 0,
             client_acked: 11,
             node_acked: 301,
+            public_link: 2,
+            node: 0,
             path: 0,
             source_port_be: 40_000_u16.to_be(),
+            client_address,
+            pad: 0,
             state,
             node_scale: 0,
             client_marks: 0,
@@ -202,7 +211,8 @@ mod tests {
             closed: 0,
             pad: [0; 2],
             mtu: 0,
-            pad2: 0,
+            home: 0,
+            pad2: [0; 3],
         }
     }
 
@@ -226,7 +236,7 @@ mod tests {
             port_be: 50_000_u16.to_be(),
             vip: 0,
         };
-        let packet = Reset::to_client(&key, &flow(state::SPLICED), LOCAL, 2).packet();
+        let packet = Reset::to_client(&key, &flow(state::SPLICED, TRANSPARENT), LOCAL).packet();
         assert_eq!(packet.len(), 40);
         assert_eq!(packet[12..16], [203, 0, 113, 7]);
         assert_eq!(packet[16..20], [198, 51, 100, 4]);
@@ -246,17 +256,8 @@ mod tests {
             port_be: 50_000_u16.to_be(),
             vip: 0,
         };
-        let path = |client_address| Path {
-            listener: 0,
-            route: 0,
-            pool: 0,
-            node: 0,
-            client_address,
-            pad: [0; 7],
-        };
         let node = node("fd00::2".parse().unwrap());
-        let transparent = path(client_address::TRANSPARENT);
-        let reset = Reset::to_node(&key, &flow(state::SPLICED), &transparent, &node).unwrap();
+        let reset = Reset::to_node(&key, &flow(state::SPLICED, TRANSPARENT), &node).unwrap();
         let packet = reset.packet();
         assert_eq!((packet.len(), reset.ifindex), (60, 9));
         assert_eq!(ip(&reset.segment.source), ip(&key.client));
@@ -266,9 +267,8 @@ mod tests {
         let pseudo = [&packet[8..40], &[0, 0, 0, 20, 0, 0, 0, 6], &packet[40..]].concat();
         assert_eq!(folded(&pseudo), 0xffff, "TCP checksum");
 
-        let masked = path(client_address::MASQUERADE);
-        let reset = Reset::to_node(&key, &flow(state::SPLICED), &masked, &node).unwrap();
+        let reset = Reset::to_node(&key, &flow(state::SPLICED, MASQUERADE), &node).unwrap();
         assert_eq!(reset.segment.source, node.local);
-        assert!(Reset::to_node(&key, &flow(state::CONNECTING), &masked, &node).is_none());
+        assert!(Reset::to_node(&key, &flow(state::CONNECTING, MASQUERADE), &node).is_none());
     }
 }

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use aya::maps::{IterableMap, MapData, Queue};
 use forwarder_common::abi::{
-    Flow, FlowKey, Hello, Node, Path, ReverseEntry, ReverseKey, client_address, hello_state, link,
-    map, mark, node_tag, state,
+    Flow, FlowKey, Hello, Node, ReverseKey, hello_state, map, mark, state,
 };
 use thiserror::Error;
 use tracing::warn;
@@ -101,7 +100,7 @@ pub struct Swept {
 type Peer = ([u32; 4], u16, u16);
 
 fn peer(key: &ReverseKey) -> Peer {
-    (key.peer, key.port_be, key.node_tag)
+    (key.client, key.port_be, key.node)
 }
 
 /// A flow that was ended by order, and what is needed to tell its ends.
@@ -109,17 +108,8 @@ fn peer(key: &ReverseKey) -> Peer {
 pub struct Ended {
     /// As it was.
     pub flow: Flow,
-    /// The interface that the client's packets came in by; 0 if that is not known.
-    pub public_link: u32,
-    /// Its path and node, as far as the maps hold them.
-    pub node: Option<(Path, Node)>,
-}
-
-/// Where a flow goes, and the entry that leads its node's packets back.
-struct Way {
-    path: Path,
-    node: Node,
-    reverse: ReverseKey,
+    /// Its node, as far as the map holds it.
+    pub node: Option<Node>,
 }
 
 /// The sweeper; keeps what it suspected the last time.
@@ -180,20 +170,11 @@ impl Sweeper {
         let Some(flow) = present else {
             return Ok(None);
         };
-        let way = self.way(key, &flow)?;
-        let public_link = match &way {
-            Some(way) => found(self.state.reverse.get(&way.reverse, 0)).reading(map::REVERSE)?,
-            None => None,
-        };
-        let public_link = public_link.map_or(0, |entry| entry.public_link & !link::NO_HEADER);
+        let node = found(self.state.nodes.get(&u32::from(flow.node), 0)).reading(map::NODES)?;
         if !self.take(key, &flow)? {
             return Ok(None);
         }
-        Ok(Some(Ended {
-            flow,
-            public_link,
-            node: way.map(|way| (way.path, way.node)),
-        }))
+        Ok(Some(Ended { flow, node }))
     }
 
     /// Removes a flow unless it moved meanwhile.
@@ -207,7 +188,6 @@ impl Sweeper {
 
     /// Who removes the entry frees what belongs to it; the data path keeps to the same rule.
     fn take(&mut self, key: &FlowKey, seen: &Flow) -> Result<bool, SweepError> {
-        let way = self.way(key, seen)?;
         let state = &mut self.state;
         if found(state.flows.remove(key))
             .writing(map::FLOWS)?
@@ -215,37 +195,24 @@ impl Sweeper {
         {
             return Ok(false);
         }
-        if let Some(Way { path, reverse, .. }) = way {
-            found(state.reverse.remove(&reverse)).writing(map::REVERSE)?;
-            if path.client_address != client_address::TRANSPARENT {
-                let port = u32::from(u16::from_be(seen.source_port_be));
-                give_back(&mut state.source_ports, port, map::SOURCE_PORTS);
+        if seen.is_transparent() {
+            let reverse = ReverseKey {
+                client: key.client,
+                port_be: key.port_be,
+                node: seen.node,
+            };
+            let present = found(state.reverse.get(&reverse, 0)).reading(map::REVERSE)?;
+            if present == Some(u32::from(key.vip)) {
+                found(state.reverse.remove(&reverse)).writing(map::REVERSE)?;
             }
+        } else {
+            let port = u32::from(u16::from_be(seen.source_port_be));
+            give_back(&mut state.source_ports, port, map::SOURCE_PORTS);
         }
         if seen.state != state::SPLICED {
             self.free_hello(key)?;
         }
         Ok(true)
-    }
-
-    /// Where a flow goes; `None` for a path or node that the maps do not hold.
-    fn way(&self, key: &FlowKey, flow: &Flow) -> Result<Option<Way>, SweepError> {
-        let state = &self.state;
-        let path = found(state.paths.get(&u32::from(flow.path), 0)).reading(map::PATHS)?;
-        let Some(path) = path else { return Ok(None) };
-        let node = found(state.nodes.get(&u32::from(path.node), 0)).reading(map::NODES)?;
-        let Some(node) = node else { return Ok(None) };
-        let transparent = path.client_address == client_address::TRANSPARENT;
-        let reverse = ReverseKey {
-            peer: if transparent { key.client } else { node.local },
-            port_be: flow.source_port_be,
-            node_tag: node_tag(&node.address, node.port_be),
-        };
-        Ok(Some(Way {
-            path,
-            node,
-            reverse,
-        }))
     }
 
     /// Frees buffers of hellos that never became whole, or whose flow is gone.
@@ -295,42 +262,21 @@ impl Sweeper {
         Ok(true)
     }
 
-    /// Whether a masked flow's node is the one that an entry is of. What cannot be read speaks for the entry.
-    fn leads(&self, key: &ReverseKey, flow: &Flow) -> bool {
-        let own = FlowKey {
-            client: key.peer,
-            port_be: key.port_be,
-            vip: 0,
-        };
-        let way = self.way(&own, flow).ok().flatten();
-        way.is_none_or(|way| peer(&way.reverse) == peer(key))
-    }
-
     /// Removes reverse entries without a flow. One that is just being made has none yet, so an entry
     /// must be found so twice.
     fn orphans(&mut self) -> Result<usize, SweepError> {
         let mut lonely = Vec::new();
         let mut failed = None;
         let reverse = self.state.reverse.map().fd().as_fd();
-        let settings = self.state.settings.get(&0, 0).reading(map::SETTINGS)?;
-        let flow_of = |key: &ReverseKey, entry: &ReverseEntry| match key.flow(entry) {
-            None => found(
-                self.state
-                    .port_flows
-                    .get(&settings.port_slot(key.port_be), 0),
-            ),
-            flow => Ok(flow),
-        };
-        batch::scan(reverse, |key: ReverseKey, entry: ReverseEntry| {
-            let flow = flow_of(&key, &entry).and_then(|flow| match flow {
-                Some(flow) => found(self.state.flows.get(&flow, 0)),
-                None => Ok(None),
-            });
-            match flow {
-                // The port of the entry may serve another node's flow by now, which has an entry of its own.
-                Ok(Some(flow)) if entry.masked != 0 && !self.leads(&key, &flow) => lonely.push(key),
-                Ok(None) => lonely.push(key),
-                Ok(Some(_)) => {}
+        batch::scan(reverse, |key: ReverseKey, vip: u32| {
+            let own = FlowKey {
+                client: key.client,
+                port_be: key.port_be,
+                vip: vip as u16,
+            };
+            match found(self.state.flows.get(&own, 0)) {
+                Ok(Some(flow)) if flow.is_seen_by(key.node) => {}
+                Ok(_) => lonely.push(key),
                 Err(error) => failed = Some(error),
             }
         })
@@ -399,8 +345,12 @@ mod tests {
             node_end: 0,
             client_acked: 0,
             node_acked: 0,
+            public_link: 0,
+            node: 0,
             path: 0,
             source_port_be: 0,
+            client_address: 0,
+            pad: 0,
             state,
             node_scale: 0,
             client_marks,

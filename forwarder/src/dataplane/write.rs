@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{IterableMap, MapError};
-use forwarder_common::abi::{self, Endpoint, NameEntry, map, vip_slot};
+use aya::maps::{Array, HashMap, IterableMap, MapData, MapError};
+use forwarder_common::abi::{self, Endpoint, NameEntry, map, slot};
 use forwarder_common::name::Pattern;
 
 use super::listed::{Step, Way, entry, rows, stretches, written};
@@ -64,8 +64,9 @@ impl Tables {
                 .writing(map::SETTINGS)?;
         }
         for (number, node) in &plan.nodes {
-            changes.nodes += usize::from(self.node(*number, node)?);
+            changes.nodes += usize::from(self.node(*number, node, registry)?);
         }
+        self.write_node_slots(|_| true)?;
         for (number, path) in &plan.paths {
             let index = u32::from(*number);
             if found(self.paths.get(&index, 0)).reading(map::PATHS)? != Some(*path) {
@@ -106,16 +107,33 @@ impl Tables {
 
     /// Takes released nodes out of the index. Their values stay until the number is given away again.
     pub fn forget(&mut self, released: &Released) -> Result<(), MapsError> {
-        for (_, address) in &released.nodes {
-            let key = Endpoint::new(super::plan::address(address.ip()), address.port().to_be());
-            found(self.node_index.remove(&key)).writing(map::NODE_INDEX)?;
+        let gone: Vec<Endpoint> = released
+            .nodes
+            .iter()
+            .map(|(_, address)| {
+                Endpoint::new(super::plan::address(address.ip()), address.port().to_be())
+            })
+            .collect();
+        self.write_node_slots(|key| !gone.contains(key))?;
+        for key in &gone {
+            found(self.node_index.remove(key)).writing(map::NODE_INDEX)?;
         }
         Ok(())
     }
 
-    fn node(&mut self, number: u16, node: &abi::Node) -> Result<bool, MapsError> {
+    fn node(
+        &mut self,
+        number: u16,
+        node: &abi::Node,
+        registry: &Registry,
+    ) -> Result<bool, MapsError> {
         let index = u32::from(number);
-        let same = found(self.nodes.get(&index, 0)).reading(map::NODES)? == Some(*node);
+        let present = found(self.nodes.get(&index, 0)).reading(map::NODES)?;
+        let node = abi::Node {
+            home: home(present, node, registry),
+            ..*node
+        };
+        let same = present == Some(node);
         if !same {
             self.nodes.set(index, node, 0).writing(map::NODES)?;
         }
@@ -266,31 +284,18 @@ impl Tables {
             }
             changed += usize::from(!same || claimed != Some(index));
         }
-        self.write_slots(|_| true)?;
+        self.write_vip_slots(|_| true)?;
         Ok(changed)
     }
 
-    /// `VIP_SLOTS` says what `VIP_INDEX` does of the `wanted` ones. Each slot changes at once, and what it names is
-    /// there already.
-    fn write_slots(&mut self, wanted: impl Fn(&Endpoint) -> bool) -> Result<(), MapsError> {
-        let mut slots = [vip_slot::NOTHING; vip_slot::COUNT as usize];
-        for entry in self.vip_index.iter() {
-            let (key, index) = entry.reading(map::VIP_INDEX)?;
-            if !wanted(&key) {
-                continue;
-            }
-            let slot = &mut slots[vip_slot::of(&key.address, key.port_be) as usize];
-            *slot = vip_slot::with(*slot, index);
-        }
-        for (number, slot) in (0..).zip(slots) {
-            let present = self.vip_slots.get(&number, 0).reading(map::VIP_SLOTS)?;
-            if present != slot {
-                self.vip_slots
-                    .set(number, slot, 0)
-                    .writing(map::VIP_SLOTS)?;
-            }
-        }
-        Ok(())
+    fn write_vip_slots(&mut self, wanted: impl Fn(&Endpoint) -> bool) -> Result<(), MapsError> {
+        let index = (&self.vip_index, map::VIP_INDEX);
+        write_slots(index, (&mut self.vip_slots, map::VIP_SLOTS), wanted)
+    }
+
+    fn write_node_slots(&mut self, wanted: impl Fn(&Endpoint) -> bool) -> Result<(), MapsError> {
+        let index = (&self.node_index, map::NODE_INDEX);
+        write_slots(index, (&mut self.node_slots, map::NODE_SLOTS), wanted)
     }
 
     fn disclaim(&mut self, plan: &Plan) -> Result<usize, MapsError> {
@@ -305,10 +310,40 @@ impl Tables {
             .collect::<Result<_, _>>()
             .reading(map::VIP_INDEX)?;
         let unwanted: Vec<_> = keys.iter().filter(|key| !wanted(key)).collect();
-        self.write_slots(wanted)?;
+        self.write_vip_slots(wanted)?;
         for key in &unwanted {
             found(self.vip_index.remove(key)).writing(map::VIP_INDEX)?;
         }
         Ok(unwanted.len())
     }
+}
+
+/// Slots say what an index does of the `wanted` ones. Each slot changes at once, and what it names is there already.
+fn write_slots(
+    (index, index_name): (&HashMap<MapData, Endpoint, u32>, &'static str),
+    (slots, slots_name): (&mut Array<MapData, u32>, &'static str),
+    wanted: impl Fn(&Endpoint) -> bool,
+) -> Result<(), MapsError> {
+    let mut all = [slot::NOTHING; slot::COUNT as usize];
+    for entry in index.iter() {
+        let (key, number) = entry.reading(index_name)?;
+        if wanted(&key) {
+            let own = &mut all[slot::of(&key.address, key.port_be) as usize];
+            *own = slot::with(*own, number);
+        }
+    }
+    for (at, own) in (0..).zip(all) {
+        if slots.get(&at, 0).reading(slots_name)? != own {
+            slots.set(at, own, 0).writing(slots_name)?;
+        }
+    }
+    Ok(())
+}
+
+/// A node's home stays as long as its number may be in use: flows that began under it have no other entry.
+fn home(present: Option<abi::Node>, planned: &abi::Node, registry: &Registry) -> u16 {
+    let same = |own: &abi::Node| own.address == planned.address && own.port_be == planned.port_be;
+    let present = present.filter(same).map(|own| own.home);
+    let numbered = |home: &u16| registry.vips.key(usize::from(*home)).is_some();
+    present.filter(numbered).unwrap_or(planned.home)
 }

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use aya::maps::{IterableMap, MapData};
 use forwarder_common::abi::{
-    Endpoint, Flow, FlowKey, ListenerStats, NodeStats, PathStats, ReverseEntry, ReverseKey,
-    client_address, map, state,
+    Endpoint, Flow, FlowKey, ListenerStats, NodeStats, PathStats, ReverseKey, map, state,
 };
 use forwarder_common::verdict::DropReason;
 use thiserror::Error;
@@ -154,28 +153,21 @@ impl Snapshot {
 }
 
 fn census(maps: &State) -> Result<Census, SnapshotError> {
-    let mut by_path: BTreeMap<u16, [u64; 3]> = BTreeMap::new();
+    let mut census = Census {
+        flows: BTreeMap::new(),
+        all: 0,
+        ports: 0,
+    };
     scan(map::FLOWS, maps.flows.map(), |_: FlowKey, flow: Flow| {
         let at = match flow.state {
             state::CONNECTING => 0,
             state::REPLAYING => 1,
             _ => 2,
         };
-        by_path.entry(flow.path).or_default()[at] += 1;
+        census.flows.entry(flow.path).or_default()[at] += 1;
+        census.all += 1;
+        census.ports += u64::from(!flow.is_transparent());
     })?;
-    let mut census = Census {
-        flows: by_path,
-        all: 0,
-        ports: 0,
-    };
-    for (number, states) in &census.flows {
-        let flows: u64 = states.iter().sum();
-        census.all += flows;
-        let path = found(maps.paths.get(&u32::from(*number), 0)).reading(map::PATHS)?;
-        if path.is_some_and(|path| path.client_address != client_address::TRANSPARENT) {
-            census.ports += flows;
-        }
-    }
     Ok(census)
 }
 
@@ -289,7 +281,7 @@ fn maps(
 ) -> Result<Vec<MapSample>, SnapshotError> {
     let vips = count::<Endpoint, u32>(map::VIP_INDEX, tables.vip_index.map())?;
     let nodes = count::<Endpoint, u32>(map::NODE_INDEX, tables.node_index.map())?;
-    let reverse = count::<ReverseKey, ReverseEntry>(map::REVERSE, state.reverse.map())?;
+    let reverse = count::<ReverseKey, u32>(map::REVERSE, state.reverse.map())?;
     let hellos = count::<FlowKey, u32>(map::HELLO_INDEX, state.hello_index.map())?;
     let used = |name| match name {
         map::FLOWS => Some(census.all),

@@ -143,6 +143,7 @@ fn what_the_maps_hold_is_on_the_page() {
             // SAFETY: integers only: zeros are a flow.
             let mut flow: Flow = unsafe { std::mem::zeroed() };
             flow.state = state::SPLICED;
+            flow.client_address = abi::client_address::PROXY_V2;
             state.flows.insert(key, flow, 0).unwrap();
         }
 
@@ -298,16 +299,11 @@ fn a_hundred_thousand_flows_do_not_make_a_scrape_slow() {
             flow.state = state::SPLICED;
             state.flows.insert(key, flow, 0).unwrap();
             let peer = abi::ReverseKey {
-                peer: client,
+                client,
                 port_be: 7,
-                node_tag: 0,
+                node: 0,
             };
-            let entry = abi::ReverseEntry {
-                public_link: 1,
-                vip: key.vip,
-                masked: 0,
-            };
-            state.reverse.insert(peer, entry, 0).unwrap();
+            state.reverse.insert(peer, u32::from(key.vip), 0).unwrap();
         }
         let begin = Instant::now();
         let snapshot = Snapshot::read(&place).unwrap();

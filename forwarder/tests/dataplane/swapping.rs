@@ -175,3 +175,41 @@ fn a_node_in_use_keeps_its_number_until_its_flows_end() {
         assert!(!known(2) && known(3));
     });
 }
+
+/// Flows that began while a claimed address was a node's home have no entry that names it: the home stays while they
+/// do, whatever the configuration says meanwhile, and over a restart.
+#[test]
+fn a_node_keeps_its_home_while_flows_use_it() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let tables = Tables::open(&pins(directory)).unwrap();
+        let home = || {
+            let node = tables.nodes.get(&0, 0).unwrap();
+            assert_eq!(node.address, address_v4([10, 0, 0, 2]));
+            let vip = tables.vips.get(&u32::from(node.home), 0).unwrap();
+            assert_eq!(vip.address, address_v4([203, 0, 113, 7]));
+            (node.home, u16::from_be(vip.port_be))
+        };
+        let (first, port) = home();
+        assert_eq!(port, 443);
+        let other = TEXT.replace("port = 443", "port = 8443");
+        follow(&mut dataplane, &other);
+        assert_eq!(home(), (first, 443));
+        let mut in_use = InUse::default();
+        in_use.vips.insert(first);
+        dataplane.release(&in_use).unwrap();
+        follow(&mut dataplane, &other);
+        assert_eq!(home(), (first, 443));
+        drop(dataplane);
+        let (mut dataplane, _) = open(directory, &other).unwrap();
+        follow(&mut dataplane, &other);
+        assert_eq!(home(), (first, 443));
+        dataplane.release(&InUse::default()).unwrap();
+        follow(&mut dataplane, &other);
+        let (second, port) = home();
+        assert_eq!(port, 8443);
+        assert_ne!(second, first);
+    });
+}

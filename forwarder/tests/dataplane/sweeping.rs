@@ -5,9 +5,7 @@ use std::time::Duration;
 use forwarder::dataplane::clock::monotonic_ms;
 use forwarder::dataplane::maps::State;
 use forwarder::dataplane::sweep::{Expiry, Sweeper};
-use forwarder_common::abi::{
-    self, Flow, FlowKey, ReverseEntry, ReverseKey, address_v4, mark, state,
-};
+use forwarder_common::abi::{Flow, FlowKey, ReverseKey, address_v4, client_address, mark, state};
 
 use crate::sandbox::{interfaces, sandboxed};
 use crate::{TEXT, follow, open, pins};
@@ -35,8 +33,12 @@ fn flow(state: u8, source_port: u16, silent: Duration) -> Flow {
         node_end: 0,
         client_acked: 1,
         node_acked: 1,
+        public_link: 2,
+        node: 1,
         path: 1,
         source_port_be: source_port.to_be(),
+        client_address: client_address::PROXY_V2,
+        pad: 0,
         state,
         node_scale: 7,
         client_marks: 0,
@@ -45,22 +47,23 @@ fn flow(state: u8, source_port: u16, silent: Duration) -> Flow {
 }
 
 /// As the programs enter a flow: by its second path, so to node 1.
-fn enter(maps: &mut State, key: FlowKey, flow: Flow) -> ReverseKey {
-    let reverse = ReverseKey {
-        peer: address_v4([10, 0, 0, 1]),
-        port_be: flow.source_port_be,
-        node_tag: abi::node_tag(&abi::address_v4([10, 0, 0, 3]), 443_u16.to_be()),
-    };
-    let settings = maps.settings.get(&0, 0).unwrap();
-    let slot = settings.port_slot(flow.source_port_be);
-    maps.port_flows.set(slot, key, 0).unwrap();
-    let entry = ReverseEntry {
-        public_link: 2,
-        vip: key.vip,
-        masked: 1,
-    };
-    maps.reverse.insert(reverse, entry, 0).unwrap();
+fn enter(maps: &mut State, key: FlowKey, flow: Flow) {
     maps.flows.insert(key, flow, 0).unwrap();
+}
+
+/// As they enter one whose client's address the node sees, and whose claimed address is not the node's home.
+fn enter_transparent(maps: &mut State, key: FlowKey, silent: Duration) -> ReverseKey {
+    let flow = Flow {
+        client_address: client_address::TRANSPARENT,
+        ..flow(state::SPLICED, u16::from_be(key.port_be), silent)
+    };
+    let reverse = ReverseKey {
+        client: key.client,
+        port_be: key.port_be,
+        node: flow.node,
+    };
+    enter(maps, key, flow);
+    maps.reverse.insert(reverse, u32::from(key.vip), 0).unwrap();
     reverse
 }
 
@@ -81,14 +84,14 @@ fn a_silent_flow_goes_with_all_it_had() {
         let mut maps = State::open(&pins(directory)).unwrap();
         let (port, slot) = taken(&mut maps);
         assert_eq!((port, slot), (2_000, 0));
-        let stale = enter(
+        enter(
             &mut maps,
             key(1),
             flow(state::CONNECTING, port, Duration::from_secs(11)),
         );
         maps.hello_index.insert(key(1), slot, 0).unwrap();
         let (port, _) = taken(&mut maps);
-        let fresh = enter(
+        enter(
             &mut maps,
             key(2),
             flow(state::SPLICED, port, Duration::from_secs(11)),
@@ -105,8 +108,7 @@ fn a_silent_flow_goes_with_all_it_had() {
         assert_eq!(why, [(1_u16.to_be(), Expiry::Unanswered)]);
         assert_eq!(swept.in_use.paths.iter().copied().collect::<Vec<_>>(), [1]);
 
-        assert!(maps.flows.get(&key(1), 0).is_err() && maps.reverse.get(&stale, 0).is_err());
-        assert!(maps.flows.get(&key(2), 0).is_ok() && maps.reverse.get(&fresh, 0).is_ok());
+        assert!(maps.flows.get(&key(1), 0).is_err() && maps.flows.get(&key(2), 0).is_ok());
         assert!(maps.hello_index.get(&key(1), 0).is_err());
         let ports: Vec<u32> = std::iter::from_fn(|| maps.source_ports.pop(0).ok()).collect();
         assert_eq!(ports.len(), 99, "one of a hundred is in use");
@@ -154,25 +156,51 @@ fn a_reverse_entry_without_flow_goes_at_the_second_look() {
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
         let mut maps = State::open(&pins(directory)).unwrap();
-        let lonely = enter(
-            &mut maps,
-            key(1),
-            flow(state::SPLICED, 2_001, Duration::ZERO),
-        );
+        let lonely = enter_transparent(&mut maps, key(1), Duration::ZERO);
         maps.flows.remove(&key(1)).unwrap();
-        let kept = enter(
-            &mut maps,
-            key(2),
-            flow(state::SPLICED, 2_002, Duration::ZERO),
-        );
+        // The flow of these ends goes to another node.
+        let moved = enter_transparent(&mut maps, key(2), Duration::ZERO);
+        let mut flow = maps.flows.get(&key(2), 0).unwrap();
+        flow.node = 0;
+        maps.flows.insert(key(2), flow, 0).unwrap();
+        let kept = enter_transparent(&mut maps, key(3), Duration::ZERO);
         let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
         assert_eq!(
             sweeper.sweep().unwrap().orphans,
             0,
             "its flow may be on the way"
         );
-        assert_eq!(sweeper.sweep().unwrap().orphans, 1);
-        assert!(maps.reverse.get(&lonely, 0).is_err() && maps.reverse.get(&kept, 0).is_ok());
+        assert_eq!(sweeper.sweep().unwrap().orphans, 2);
+        for (reverse, stays) in [(&lonely, false), (&moved, false), (&kept, true)] {
+            assert_eq!(maps.reverse.get(reverse, 0).is_ok(), stays);
+        }
+    });
+}
+
+#[test]
+fn a_transparent_flow_takes_its_own_reverse_entry_along() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let mut maps = State::open(&pins(directory)).unwrap();
+        let own = enter_transparent(&mut maps, key(1), IDLE * 2);
+        let others = enter_transparent(&mut maps, key(2), IDLE * 2);
+        maps.reverse.insert(others, 9, 0).unwrap();
+        let ports = maps.source_ports.pop(0).unwrap();
+        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        assert_eq!(sweeper.sweep().unwrap().expired.len(), 2);
+        assert!(maps.reverse.get(&own, 0).is_err());
+        assert_eq!(
+            maps.reverse.get(&others, 0).unwrap(),
+            9,
+            "of another claimed address"
+        );
+        let left: Vec<u32> = std::iter::from_fn(|| maps.source_ports.pop(0).ok()).collect();
+        assert!(
+            left.len() == 99 && !left.contains(&ports),
+            "no port was its own"
+        );
     });
 }
 

@@ -5,14 +5,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use forwarder_common::abi::{self, Flow, FlowKey, Hello, Node, link, map};
+use forwarder_common::abi::{Flow, FlowKey, Hello, NO_HOME, Node, link, map};
 use forwarder_common::verdict::{DropReason, REASONS};
 
 use super::entrance::{self, NODES, address, fill, node_address, vip_number};
 use super::kernel::{Context, Entry, Kernel, KernelError, Outcome};
 use super::maps::Maps;
 use super::seen::{Seen, Verdict, sound};
-use super::shape::{Link, Refusal, Shape};
+use super::shape::{Link, Mode, Refusal, Shape};
 use crate::command;
 use crate::link_socket::{LARGEST, Layer, LinkSocket};
 use crate::packet::{Packet, Segment};
@@ -138,7 +138,12 @@ impl Bench {
             closed: 0,
             pad: [0; 2],
             mtu: 1_420,
-            pad2: 0,
+            home: if self.shape.home {
+                vip_number(v6, Refusal::Alert)
+            } else {
+                NO_HOME
+            },
+            pad2: [0; 3],
         };
         change(&mut node);
         self.maps.nodes.set(number, node, 0).expect("NODES");
@@ -150,11 +155,10 @@ impl Bench {
         ordinal + if self.shape.v6 { NODES } else { 0 }
     }
 
-    /// Its tag in reverse keys.
+    /// How many reverse entries a connection of this mode has.
     #[must_use]
-    pub fn node_tag(&self, ordinal: u32) -> u16 {
-        let node = self.node_address(ordinal);
-        abi::node_tag(&address(node.ip()), node.port().to_be())
+    pub fn reverse_entries(&self, mode: Mode) -> usize {
+        usize::from(mode == Mode::Transparent && !self.shape.home)
     }
 
     /// Its address.

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, MapData};
 use forwarder_common::abi::{
     Address, Endpoint, MaglevTable, NameEntry, Path, Pool, Settings, Vip, address_v4, address_v6,
-    balance, events, vip_slot,
+    balance, events, slot,
 };
 use forwarder_common::name::Pattern;
 
@@ -66,10 +67,14 @@ pub(super) fn local(v6: bool) -> IpAddr {
 pub(super) fn claim(maps: &mut Maps, at: SocketAddr, number: u32) {
     let key = endpoint(at);
     maps.vip_index.insert(key, number, 0).expect("VIP_INDEX");
-    let slot = vip_slot::of(&key.address, key.port_be);
-    let present = maps.vip_slots.get(&slot, 0).expect("VIP_SLOTS");
-    let with = vip_slot::with(present, number);
-    maps.vip_slots.set(slot, with, 0).expect("VIP_SLOTS");
+    take_slot(&mut maps.vip_slots, &key, number);
+}
+
+fn take_slot(slots: &mut Array<MapData, u32>, key: &Endpoint, number: u32) {
+    let at = slot::of(&key.address, key.port_be);
+    let present = slots.get(&at, 0).expect("a slot");
+    let with = slot::with(present, number);
+    slots.set(at, with, 0).expect("a slot");
 }
 
 /// Three listeners that share names, a pool for each mode, and three nodes of each family in all of them.
@@ -106,6 +111,7 @@ pub(super) fn fill(maps: &mut Maps, hellos: u32, ports: u32) {
     for number in 0..2 * NODES {
         let key = endpoint(node_address(number));
         maps.node_index.insert(key, number, 0).expect("NODE_INDEX");
+        take_slot(&mut maps.node_slots, &key, number);
     }
     for mode in Mode::ALL {
         let number = u16::from(mode.number());

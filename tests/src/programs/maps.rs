@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use forwarder_common::abi::{
     Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
-    Node, NodeStats, Path, PathStats, Pool, ReverseEntry, ReverseKey, Settings, Vip, map,
+    Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, map,
 };
 use forwarder_common::verdict::{DropReason, REASONS};
 
@@ -30,9 +30,10 @@ pub struct Maps {
     pub maglev: Array<MapData, MaglevTable>,
     pub paths: Array<MapData, Path>,
     pub node_index: Of<Endpoint, u32>,
+    pub node_slots: Array<MapData, u32>,
     pub nodes: Array<MapData, Node>,
     pub flows: Of<FlowKey, Flow>,
-    pub reverse: Of<ReverseKey, ReverseEntry>,
+    pub reverse: Of<ReverseKey, u32>,
     pub hellos: Array<MapData, Hello>,
     pub hello_index: Of<FlowKey, u32>,
     pub hello_free: Queue<MapData, u32>,
@@ -67,6 +68,7 @@ impl Maps {
             maglev: typed(kernel, map::MAGLEV)?,
             paths: typed(kernel, map::PATHS)?,
             node_index: typed(kernel, map::NODE_INDEX)?,
+            node_slots: typed(kernel, map::NODE_SLOTS)?,
             nodes: typed(kernel, map::NODES)?,
             flows: typed(kernel, map::FLOWS)?,
             reverse: typed(kernel, map::REVERSE)?,

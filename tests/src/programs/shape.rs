@@ -22,6 +22,8 @@ pub struct Shape {
     pub public: Link,
     /// The tunnel.
     pub tunnel: Link,
+    /// Whether the nodes are at home where clients connect to.
+    pub home: bool,
 }
 
 impl Shape {
@@ -30,9 +32,10 @@ impl Shape {
         v6: false,
         public: Link::L2,
         tunnel: Link::L3,
+        home: true,
     };
 
-    /// Every shape.
+    /// Every family with every pair of interfaces; half of them are at home.
     #[must_use]
     pub fn all() -> Vec<Self> {
         let links = [Link::L2, Link::L3];
@@ -40,7 +43,12 @@ impl Shape {
         for v6 in [false, true] {
             for public in links {
                 for tunnel in links {
-                    shapes.push(Self { v6, public, tunnel });
+                    shapes.push(Self {
+                        v6,
+                        public,
+                        tunnel,
+                        home: v6 == (public == tunnel),
+                    });
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use forwarder_common::abi::vip_slot;
+use forwarder_common::abi::slot as slots;
 use forwarder_common::verdict::DropReason::{
     Absorbed, Fragment, IpOptions, MalformedSegment, NotItsFlow, UnknownFlow,
 };
@@ -70,14 +70,14 @@ fn foreign_traffic_passes() {
 fn what_shares_a_slot_with_a_claimed_port_passes() {
     each_shape(|bench| {
         let vip = bench.vip(Refusal::Alert);
-        let slot = |port: u16| vip_slot::of(&address(vip.ip()), port.to_be());
+        let slot = |port: u16| slots::of(&address(vip.ip()), port.to_be());
         let own = slot(vip.port());
         let present = bench.maps.vip_slots.get(&own, 0).expect("a slot");
         let neighbours: Vec<u16> = (1..=u16::MAX)
             .filter(|port| *port != vip.port() && slot(*port) == own)
             .collect();
-        assert!(neighbours.len() > 200 && present != vip_slot::NOTHING);
-        for said in [present, vip_slot::SEVERAL] {
+        assert!(neighbours.len() > 200 && present != slots::NOTHING);
+        for said in [present, slots::SEVERAL] {
             bench.maps.vip_slots.set(own, said, 0).expect("a slot");
             let client = Client::connect(bench, Refusal::Alert);
             for port in neighbours.iter().take(20) {

@@ -1,6 +1,6 @@
 //! Thousands of mutated packets: nothing crashes, nothing is lost, and what goes out has right checksums.
 
-use forwarder_common::abi::client_address;
+use forwarder_common::abi::FlowKey;
 use forwarder_tests::hello::Hello;
 use forwarder_tests::packet::{Checksums, Flags, Packet, packet_too_big};
 use forwarder_tests::pattern::Pattern;
@@ -220,10 +220,27 @@ fn assert_nothing_lost(bench: &mut Bench) {
         );
     }
     let flows: Vec<_> = bench.maps.flows.iter().map(Result::unwrap).collect();
-    assert_eq!(bench.maps.reverse.keys().count(), flows.len());
+    for entry in bench.maps.reverse.iter() {
+        let (reverse, vip) = entry.unwrap();
+        let key = FlowKey {
+            client: reverse.client,
+            port_be: reverse.port_be,
+            vip: vip as u16,
+        };
+        let flow = bench
+            .maps
+            .flows
+            .get(&key, 0)
+            .expect("the flow of a reverse entry");
+        assert!(flow.is_seen_by(reverse.node), "{reverse:?}: {flow:?}");
+    }
     for (_, flow) in &flows {
         let path = bench.maps.paths.get(&u32::from(flow.path), 0).unwrap();
-        if path.client_address != client_address::TRANSPARENT {
+        assert_eq!(
+            (path.node, path.client_address),
+            (flow.node, flow.client_address)
+        );
+        if !flow.is_transparent() {
             ports.push(u32::from(u16::from_be(flow.source_port_be)));
         }
     }

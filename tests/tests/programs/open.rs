@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use forwarder_common::abi::{self, ReverseKey, balance, map, state};
+use forwarder_common::abi::{self, balance, map, state};
 use forwarder_common::verdict::DropReason;
 use forwarder_tests::hello::Hello;
 use forwarder_tests::packet::{Flags, Segment};
 use forwarder_tests::programs::bench::Bench;
-use forwarder_tests::programs::client::{Client, LINUX};
-use forwarder_tests::programs::entrance::{FIRST_SOURCE_PORT, NODES, address};
+use forwarder_tests::programs::client::{Client, LINUX, Opened};
+use forwarder_tests::programs::entrance::{FIRST_SOURCE_PORT, NODES};
 use forwarder_tests::programs::shape::{Mode, Refusal, Shape};
 
 /// A client's options, and those of the SYN to a node whose tunnel has room for 1,380 bytes (IPv4).
@@ -92,33 +92,21 @@ fn entries_of_a_flow() {
             let path = mode.path_base() + bench.node_number(0);
             assert_eq!(u32::from(flow.path), path);
             assert_eq!(u16::from_be(flow.source_port_be), opened.syn.source.port());
-            let reverse = ReverseKey {
-                peer: address(opened.syn.source.ip()),
-                port_be: flow.source_port_be,
-                node_tag: bench.node_tag(0),
-            };
-            let entry = bench
-                .maps
-                .reverse
-                .get(&reverse, 0)
-                .expect("an entry for the node's side");
+            assert_eq!(u32::from(flow.node), bench.node_number(0));
             let masked = mode != Mode::Transparent;
-            assert_eq!(entry.masked != 0, masked);
-            let flow = match reverse.flow(&entry) {
-                Some(flow) => flow,
-                None => {
-                    let slot = u32::from(opened.syn.source.port()) - FIRST_SOURCE_PORT;
-                    bench.maps.port_flows.get(&slot, 0).expect("its flow")
-                }
-            };
-            assert_eq!(flow, bench.flow_key(client.address, Refusal::Alert));
+            assert_eq!(flow.is_transparent(), !masked);
+            if masked {
+                let slot = u32::from(opened.syn.source.port()) - FIRST_SOURCE_PORT;
+                let served = bench.maps.port_flows.get(&slot, 0).expect("its flow");
+                assert_eq!(served, bench.flow_key(client.address, Refusal::Alert));
+            }
             let no_header = match shape.public {
                 forwarder_tests::programs::shape::Link::L2 => 0,
                 forwarder_tests::programs::shape::Link::L3 => abi::link::NO_HEADER,
             };
-            assert_eq!(entry.public_link, bench.public | no_header);
+            assert_eq!(flow.public_link, bench.public | no_header);
             let (ports_left, buffers_left) = bench.maps.free();
-            let taken = usize::from(mode != Mode::Transparent);
+            let taken = usize::from(masked);
             assert_eq!(ports_left, ports[taken..], "the oldest port is taken");
             assert_eq!(buffers_left.len() + 1, buffers.len());
             let (_, hello) = bench
@@ -180,20 +168,64 @@ fn unusable_nodes_are_passed_over() {
     }
 }
 
-/// The same port of a client leads through two listeners to one node: the second takes another node.
+/// The same port of a client leads through several listeners to one node: each further one takes another node, and
+/// every node's answers go to the listener that its connection is of.
 #[test]
-fn one_client_port_at_two_listeners() {
-    let mut bench = Bench::new();
-    let opened = Client::open(&mut bench, Mode::Transparent);
-    assert_eq!(opened.syn.destination, bench.node_address(0));
-    for (refusal, ordinal) in [(Refusal::Reset, 1), (Refusal::Drop, 2)] {
-        let mut other = opened.client.clone();
-        (other.vip, other.refusal) = (bench.vip(refusal), refusal);
-        other.cookie = bench.from_client(&other.syn(&LINUX)).segment().seq;
-        let syn = other.send(&mut bench, 0, &opened.hello).segment();
-        assert_eq!(syn.source, opened.client.address);
-        assert_eq!(syn.destination, bench.node_address(ordinal));
+fn one_client_port_at_several_listeners() {
+    for home in [true, false] {
+        let mut bench = Bench::new();
+        bench.reshape(Shape {
+            home,
+            ..Shape::COMMON
+        });
+        let first = Client::open(&mut bench, Mode::Transparent);
+        let mut all = vec![first.clone()];
+        for refusal in [Refusal::Reset, Refusal::Drop] {
+            let mut client = first.client.clone();
+            (client.vip, client.refusal) = (bench.vip(refusal), refusal);
+            client.cookie = bench.from_client(&client.syn(&LINUX)).segment().seq;
+            // At home it is found only when its flow is there: the client's repetition then finds another node.
+            let tries = (0..4).map(|_| client.send(&mut bench, 0, &first.hello));
+            let seen = tries.skip_while(|seen| seen.reasons == [DropReason::HelloBusy]);
+            let syn = seen.take(1).next().expect("a SYN").segment();
+            assert_eq!(syn.source, first.client.address);
+            all.push(Opened {
+                client,
+                syn,
+                ..first.clone()
+            });
+        }
+        let nodes: BTreeSet<_> = all.iter().map(|own| own.syn.destination).collect();
+        assert_eq!(nodes.len(), 3, "{nodes:?}");
+        for own in &all {
+            own.splice(&mut bench);
+            let down = bench
+                .from_node(&own.from_node(Flags::PSH_ACK, 0, 0, b"hello"))
+                .segment();
+            assert_eq!(
+                (down.source, down.destination),
+                (own.client.vip, first.client.address)
+            );
+        }
+        assert_eq!(bench.maps.reverse.keys().count(), if home { 2 } else { 3 });
     }
+}
+
+/// The listener where a node is at home comes second with a client's port.
+#[test]
+fn home_comes_second() {
+    let mut bench = Bench::new();
+    let mut away = Client::new(&mut bench, Refusal::Reset);
+    away.cookie = bench.from_client(&away.syn(&LINUX)).segment().seq;
+    let hello = Hello::small(Mode::Transparent.name()).record();
+    let first = away.send(&mut bench, 0, &hello).segment();
+    assert_eq!(first.destination, bench.node_address(0));
+    let mut home = away.clone();
+    (home.vip, home.refusal) = (bench.vip(Refusal::Alert), Refusal::Alert);
+    home.cookie = bench.from_client(&home.syn(&LINUX)).segment().seq;
+    let second = home.send(&mut bench, 0, &hello).segment();
+    assert_eq!(second.destination, bench.node_address(1));
+    assert_eq!(bench.maps.reverse.keys().count(), 1, "of the first alone");
 }
 
 /// A source port that a node still knows is left alone; the next one is taken.
@@ -241,15 +273,23 @@ fn balance_of_a_pool() {
 
 #[test]
 fn a_full_flow_table_refuses() {
-    for full in [map::FLOWS, map::REVERSE] {
+    for (full, mode, home) in [
+        (map::FLOWS, Mode::Masquerade, true),
+        (map::FLOWS, Mode::Transparent, false),
+        (map::REVERSE, Mode::Transparent, false),
+    ] {
         let mut bench = Bench::sized(&[(full, 3)]);
+        bench.reshape(Shape {
+            home,
+            ..Shape::COMMON
+        });
         for _ in 0..3 {
-            Client::open(&mut bench, Mode::Masquerade);
+            Client::open(&mut bench, mode);
         }
         let (ports, buffers) = bench.maps.free();
         bench.maps.events();
         let client = Client::connect(&mut bench, Refusal::Reset);
-        let hello = Hello::small(Mode::Masquerade.name()).record();
+        let hello = Hello::small(mode.name()).record();
         let seen = client.send(&mut bench, 0, &hello);
         let reset = client.answer(Flags::RST_ACK, 0, hello.len() as u32, 0);
         seen.expect(&reset, &[DropReason::FlowTableFull]);
@@ -263,7 +303,10 @@ fn a_full_flow_table_refuses() {
         assert_eq!(ports_after, ports, "{full}");
         assert_eq!(buffers_after.len(), buffers.len());
         assert_eq!(bench.maps.flows.keys().count(), 3);
-        assert_eq!(bench.maps.reverse.keys().count(), 3);
+        assert_eq!(
+            bench.maps.reverse.keys().count(),
+            3 * bench.reverse_entries(mode)
+        );
     }
 }
 

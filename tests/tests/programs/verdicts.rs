@@ -66,7 +66,12 @@ fn assert_routed(bench: &Bench, client: &Client, seen: &Seen) {
 }
 
 fn shapes() -> [Shape; 4] {
-    let shape = |v6, public, tunnel| Shape { v6, public, tunnel };
+    let shape = |v6, public, tunnel| Shape {
+        v6,
+        public,
+        tunnel,
+        home: v6,
+    };
     [
         shape(false, Link::L2, Link::L3),
         shape(true, Link::L3, Link::L2),

@@ -104,6 +104,34 @@ fn nodes_know_their_tunnel() {
     assert_eq!(ip(&node(2).address), "fd00::2".parse::<IpAddr>().unwrap());
 }
 
+/// A node is at home where the first clients of its family come in; where none do, it has no home.
+#[test]
+fn each_node_has_a_home_of_its_family() {
+    let plan = planned(TEXT, &network(), &mut Registry::default());
+    for (_, node) in &plan.nodes {
+        let home = plan.vips.iter().find(|(number, _)| *number == node.home);
+        let lowest = plan.vips.iter().find(|(_, vip)| {
+            abi::is_v4(&vip.address) == abi::is_v4(&node.address)
+                && plan
+                    .tables
+                    .iter()
+                    .any(|table| table.listener == vip.listener)
+        });
+        match home {
+            Some((number, vip)) => {
+                assert_eq!(abi::is_v4(&vip.address), abi::is_v4(&node.address));
+                assert_eq!(Some(*number), lowest.map(|(number, _)| *number));
+            }
+            None => assert_eq!(node.home, abi::NO_HOME),
+        }
+    }
+    let homes: Vec<u16> = plan.nodes.iter().map(|(_, node)| node.home).collect();
+    assert!(
+        homes[0] != abi::NO_HOME && homes[2] != abi::NO_HOME && homes[0] != homes[2],
+        "{homes:?}"
+    );
+}
+
 #[test]
 fn a_narrow_public_interface_bounds_segments_too() {
     let mut narrow = network();
@@ -197,7 +225,18 @@ fn numbers_survive_a_changed_configuration() {
         .replace("names = [\"www.example.org\", \"*.example.org\"]\npool = \"k3s\"", "names = [\"www.example.org\"]\npool = \"nas\"")
         .replace("[[pool]]\nname = \"k3s\"\nclient_address = \"proxy-v2\"\nnodes = [\"10.0.0.2:443\", { address = \"10.1.0.3:8443\", weight = 3 }, \"[fd00::2]:443\"]\n", "");
     let second = planned(&without_k3s, &network(), &mut registry);
-    assert_eq!(second.nodes, first.nodes, "open flows still use them");
+    for ((number, node), (first_number, first)) in second.nodes.iter().zip(&first.nodes) {
+        let moved = abi::Node {
+            home: first.home,
+            ..*node
+        };
+        assert_eq!(
+            (*number, moved),
+            (*first_number, *first),
+            "open flows still use it"
+        );
+    }
+    assert_eq!(second.nodes.len(), first.nodes.len());
     assert!(second.paths.starts_with(&first.paths), "and their paths");
     assert!(registry.has_lingering());
     assert_eq!(second.tables[0].parts[0].base, 4);
@@ -205,7 +244,7 @@ fn numbers_survive_a_changed_configuration() {
     let released = registry.release(&Default::default());
     assert_eq!(released.nodes.len(), 3);
     let third = planned(&without_k3s, &network(), &mut registry);
-    assert_eq!(third.nodes, [first.nodes[3]]);
+    assert_eq!(third.nodes, [second.nodes[3]]);
     assert_eq!(third.vips.len(), second.vips.len());
 }
 
