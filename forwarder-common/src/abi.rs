@@ -66,7 +66,7 @@ pub mod map {
     /// `HASH` [`super::FlowKey`] → [`super::Flow`]: every connection that was spliced or is about to be.
     pub const FLOWS: &str = "FLOWS";
     /// `HASH` [`super::ReverseKey`] → `u32`, an index of [`VIPS`]: which claimed address the client of a transparent
-    /// connection used, where that is not [`super::Node::home`].
+    /// connection used, where that is none of [`super::Node::homes`].
     pub const REVERSE: &str = "REVERSE";
     /// `ARRAY` of [`super::Hello`]: buffers for hellos that no node has acknowledged yet.
     pub const HELLOS: &str = "HELLOS";
@@ -333,15 +333,15 @@ abi! {
         link: u8,
         /// Not 0: it takes no new flow. Its open ones go on.
         closed: u8,
+        /// Which of its `homes` is looked at first. Any will do.
+        first: u8,
         /// Zero.
-        pad: [u8; 2],
+        pad: u8,
         /// MTU of that interface.
         mtu: u32,
-        /// Index of [`map::VIPS`]: what most clients of its transparent connections connect to, or [`NO_HOME`]. It
-        /// changes only when no connection is left that this number tells apart.
-        home: u16,
-        /// Zero.
-        pad2: [u16; 3],
+        /// Indices of [`map::VIPS`], or [`NO_HOME`]: what clients of its transparent connections connect to. One goes
+        /// only when no connection is left that it tells apart.
+        homes: [u16; HOMES],
     }
 
     /// A connection as the client sees it.
@@ -704,7 +704,9 @@ pub mod events {
 /// "No name" and "no path" in an [`Event`].
 pub const NONE: u32 = u32::MAX;
 
-/// [`Node::home`] of a node that no claimed address leads to.
+/// How many [`Node::homes`] there are.
+pub const HOMES: usize = 4;
+/// A place of [`Node::homes`] that is free.
 pub const NO_HOME: u16 = u16::MAX;
 
 /// Whether two addresses are one, without a branch for each word.
@@ -714,6 +716,16 @@ pub const fn same(one: &Address, other: &Address) -> bool {
     let [a, b, c, d] = *one;
     let [e, f, g, h] = *other;
     (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+}
+
+impl Node {
+    /// Whether the claimed address is one of its homes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_home(&self, vip: u16) -> bool {
+        let [a, b, c, d] = self.homes;
+        vip == a || vip == b || vip == c || vip == d
+    }
 }
 
 impl Flow {

@@ -9,7 +9,7 @@ use crate::node::{self, Choice};
 use crate::work::Work;
 
 /// Nodes passed over because another connection already has the same ends there.
-const CLASHES: u32 = 4;
+const CLASHES: u32 = 2;
 
 /// Where the SYN goes.
 pub enum Next {
@@ -72,11 +72,13 @@ pub fn next(work: &Work, flow: &mut Flow, hello: &mut Hello, timed_out: bool) ->
             flow.node = choice.number as u16;
             flow.path = choice.path as u16;
             barrier(hello);
-            if !node::is_taken(&work.key, &choice) {
-                return Next::Node(choice);
+            if node::is_taken(&work.key, &choice) {
+                // The same client port, here already by another listener: that one was first.
+                return Next::Exhausted;
             }
-            node::leave(&work.key, choice.number, choice.node);
-        } else if !flow.is_transparent() {
+            return Next::Node(choice);
+        }
+        if !flow.is_transparent() {
             return Next::Exhausted;
         }
         hello.attempt = hello.attempt.wrapping_add(1);

@@ -3,8 +3,8 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use forwarder_common::abi::{
-    Address, Flow, FlowKey, Hello, Node, Pool, ReverseKey, balance, client_address, is_v4, link,
-    same,
+    Address, Flow, FlowKey, HOMES, Hello, Node, Pool, ReverseKey, balance, client_address, is_v4,
+    link, same,
 };
 use forwarder_common::checksum::Sum;
 use forwarder_common::cookie::{self, CookieOptions};
@@ -13,7 +13,7 @@ use forwarder_common::segment::Segment;
 use forwarder_common::tcp::{flag, syn_option_words};
 use forwarder_common::verdict::DropReason;
 
-use crate::bounds::mask;
+use crate::bounds::{mask, opaque};
 use crate::maps::{FLOWS, MAGLEV, NODES, PATHS, PORT_FLOWS, REVERSE, SETTINGS};
 use crate::packet::Packet;
 use crate::work::Work;
@@ -89,7 +89,7 @@ pub fn choose(hello: &mut Hello, pool: &Pool, v6: bool) -> Option<Choice> {
     None
 }
 
-/// A connection to a claimed address other than the node's home, as the node sees it.
+/// A connection to a claimed address that is none of the node's homes, as the node sees it.
 #[inline(always)]
 fn reverse_key(client: &Address, port_be: u16, number: u32) -> ReverseKey {
     ReverseKey {
@@ -131,7 +131,7 @@ pub fn enter(key: &FlowKey, choice: &Choice, source_port_be: u16) -> Result<(), 
         }
         return Ok(());
     }
-    if key.vip == choice.node.home {
+    if choice.node.is_home(key.vip) {
         return Ok(());
     }
     let reverse = reverse_key(&key.client, key.port_be, choice.number);
@@ -145,7 +145,7 @@ pub fn enter(key: &FlowKey, choice: &Choice, source_port_be: u16) -> Result<(), 
 /// Takes back what [`enter`] made for a connection whose node sees the client's address.
 #[inline(always)]
 pub fn leave(key: &FlowKey, number: u32, node: &Node) {
-    if key.vip == node.home {
+    if node.is_home(key.vip) {
         return;
     }
     let reverse = reverse_key(&key.client, key.port_be, number);
@@ -162,20 +162,29 @@ pub fn is_taken(key: &FlowKey, choice: &Choice) -> bool {
     if choice.client_address != client_address::TRANSPARENT {
         return false;
     }
-    let mut other = *key;
-    if key.vip == choice.node.home {
-        // SAFETY: the number is copied at once.
-        let vip = unsafe { REVERSE.get(reverse_key(&key.client, key.port_be, choice.number)) };
-        let Some(vip) = vip.copied() else {
-            return false;
-        };
-        other.vip = vip as u16;
-    } else {
-        other.vip = choice.node.home;
+    let number = choice.number;
+    let of_another = |vip: u16| {
+        let other = FlowKey { vip, ..*key };
+        // SAFETY: a map value, of which one number is read at once and the rest does not change.
+        unsafe { FLOWS.get(other) }
+            .is_some_and(|flow| vip != key.vip && flow.is_seen_by(number as u16))
+    };
+    for place in 0..HOMES as u32 {
+        if of_another(home(choice.node, opaque(place))) {
+            return true;
+        }
     }
-    // SAFETY: a map value of which what does not change is read, and the node's number, at once.
-    other.vip != key.vip
-        && unsafe { FLOWS.get(other) }.is_some_and(|flow| flow.is_seen_by(choice.number as u16))
+    // SAFETY: the number is copied at once.
+    let away = unsafe { REVERSE.get(reverse_key(&key.client, key.port_be, number)) }.copied();
+    away.is_some_and(|vip| of_another(vip as u16))
+}
+
+/// A home of a node. A loop over them has one verifier state a round.
+#[inline(always)]
+fn home(node: &Node, place: u32) -> u16 {
+    let place = mask::<{ HOMES as i32 - 1 }>(u64::from(place)) as usize;
+    // SAFETY: within the array.
+    unsafe { core::ptr::read_volatile((&raw const node.homes).cast::<u16>().add(place)) }
 }
 
 #[inline(always)]
@@ -199,23 +208,28 @@ pub fn flow_of(
         let own = u32::from(flow.node) == number && flow.is_served_by(port_be);
         return own.then_some((key, flow));
     }
-    let mut key = FlowKey {
-        client: *peer,
-        port_be,
-        vip: node.home,
-    };
-    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+    let of = |vip: u16| {
+        let key = FlowKey {
+            client: *peer,
+            port_be,
+            vip,
+        };
         // SAFETY: as above.
-        let flow = unsafe { &mut *flow };
-        if flow.is_seen_by(number as u16) {
-            return Some((key, flow));
+        let flow = unsafe { &mut *FLOWS.get_ptr_mut(key)? };
+        flow.is_seen_by(number as u16).then_some((key, flow))
+    };
+    let found = of(home(node, u32::from(node.first)));
+    if found.is_some() {
+        return found;
+    }
+    for place in 0..HOMES as u32 {
+        let found = of(home(node, opaque(place)));
+        if found.is_some() {
+            return found;
         }
     }
     // SAFETY: the number is copied at once.
-    key.vip = *unsafe { REVERSE.get(reverse_key(peer, port_be, number)) }? as u16;
-    // SAFETY: as above.
-    let flow = unsafe { &mut *FLOWS.get_ptr_mut(key)? };
-    flow.is_seen_by(number as u16).then_some((key, flow))
+    of(*unsafe { REVERSE.get(reverse_key(peer, port_be, number)) }? as u16)
 }
 
 /// The node-side initial sequence number: the PROXY header comes before the client's first byte, so that

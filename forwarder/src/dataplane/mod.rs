@@ -39,7 +39,7 @@ pub mod unload;
 pub mod weights;
 pub mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -379,6 +379,14 @@ impl Dataplane {
         self.retire(Vec::new())?;
         for (_, flow, why) in &swept.expired {
             self.expired.count(flow.path, *why)?;
+        }
+        let mut most: BTreeMap<u16, (usize, u16)> = BTreeMap::new();
+        for ((node, vip), flows) in &swept.seen_by {
+            let own = most.entry(*node).or_default();
+            *own = (*own).max((*flows, *vip));
+        }
+        for (node, (_, vip)) in most {
+            self.tables.prefer(node, vip)?;
         }
         self.settled += 1;
         if self.settled > SETTLED {

@@ -388,10 +388,10 @@ fn node_value(node: SocketAddr, config: &Config, widest: u32, network: &Network)
         ifindex: 0,
         link: abi::link::L3,
         closed: 0,
-        pad: [0; 2],
+        first: 0,
+        pad: 0,
         mtu: LEAST_MTU,
-        home: abi::NO_HOME,
-        pad2: [0; 3],
+        homes: [abi::NO_HOME; abi::HOMES],
     };
     if let Some((egress, link)) = way(ip, config, network) {
         let mtu = egress.mtu.map_or(link.mtu, |route| route.min(link.mtu));
@@ -453,7 +453,7 @@ fn vips(
     vips
 }
 
-/// The home of each node: the first claimed address of its family that leads there.
+/// The homes of each node: the claimed addresses of its family that lead there, as many as fit.
 fn homes(
     config: &Config,
     listeners: &[u16],
@@ -473,10 +473,9 @@ fn homes(
             abi::is_v4(&vip.address) == abi::is_v4(&node.address)
                 && led.contains(&(vip.listener, *number))
         };
-        node.home = vips
-            .iter()
-            .find(is_home)
-            .map_or(abi::NO_HOME, |(vip, _)| *vip);
+        for (home, (vip, _)) in node.homes.iter_mut().zip(vips.iter().filter(is_home)) {
+            *home = *vip;
+        }
     }
 }
 

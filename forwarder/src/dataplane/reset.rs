@@ -209,10 +209,10 @@ mod tests {
             ifindex: 9,
             link: 0,
             closed: 0,
-            pad: [0; 2],
+            first: 0,
+            pad: 0,
             mtu: 0,
-            home: 0,
-            pad2: [0; 3],
+            homes: [0; 4],
         }
     }
 

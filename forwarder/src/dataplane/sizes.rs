@@ -88,7 +88,6 @@ pub struct Sizes {
 /// Maps whose size the user chose, and the key.
 const CHOSEN: &[(&str, &str)] = &[
     (map::FLOWS, "max_flows"),
-    (map::REVERSE, "max_flows"),
     (map::HELLOS, "hello_buffers"),
     (map::HELLO_INDEX, "hello_buffers"),
     (map::HELLO_FREE, "hello_buffers"),
@@ -143,7 +142,7 @@ impl Sizes {
             (map::NODE_STATS, self.nodes),
             (map::LISTENER_STATS, self.listeners),
             (map::FLOWS, self.flows),
-            (map::REVERSE, self.flows),
+            (map::REVERSE, (self.flows / 8).max(1_024)),
             (map::HELLOS, self.hellos),
             (map::HELLO_INDEX, self.hellos),
             (map::HELLO_FREE, self.hellos),
@@ -248,7 +247,7 @@ mod tests {
             .config
             .unwrap();
         let sizes = Sizes::of(&config);
-        assert_eq!((sizes.flows, sizes.hellos, sizes.vips), (65_536, 512, 256));
+        assert_eq!((sizes.flows, sizes.hellos, sizes.vips), (65_536, 256, 256));
         assert_eq!(sizes.source_ports, 32_767 - 1_024 + 1);
     }
 

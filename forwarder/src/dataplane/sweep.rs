@@ -4,7 +4,7 @@
 //! went silent, frees their source ports and hello buffers, and takes reverse entries away whose flow
 //! is gone. It also sees which numbers flows still use.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -94,6 +94,8 @@ pub struct Swept {
     pub orphans: usize,
     /// Numbers that the remaining flows use.
     pub in_use: InUse,
+    /// How many of those that show the client's address there are, by node and claimed address.
+    pub seen_by: HashMap<(u16, u16), usize>,
 }
 
 /// A reverse key, as something that can be kept in a set.
@@ -144,6 +146,9 @@ impl Sweeper {
                     swept.in_use.vips.insert(key.vip);
                     swept.in_use.paths.insert(flow.path);
                     swept.in_use.names.insert(flow.name);
+                    if flow.is_transparent() {
+                        *swept.seen_by.entry((flow.node, key.vip)).or_default() += 1;
+                    }
                 }
             }
         })

@@ -129,10 +129,7 @@ impl Tables {
     ) -> Result<bool, MapsError> {
         let index = u32::from(number);
         let present = found(self.nodes.get(&index, 0)).reading(map::NODES)?;
-        let node = abi::Node {
-            home: home(present, node, registry),
-            ..*node
-        };
+        let node = homes(present, node, registry);
         let same = present == Some(node);
         if !same {
             self.nodes.set(index, node, 0).writing(map::NODES)?;
@@ -145,6 +142,23 @@ impl Tables {
                 .writing(map::NODE_INDEX)?;
         }
         Ok(!same)
+    }
+
+    /// Which of a node's homes the data path looks at first.
+    pub fn prefer(&mut self, number: u16, vip: u16) -> Result<(), MapsError> {
+        let index = u32::from(number);
+        let Some(node) = found(self.nodes.get(&index, 0)).reading(map::NODES)? else {
+            return Ok(());
+        };
+        let Some(first) = node.homes.iter().position(|home| *home == vip) else {
+            return Ok(());
+        };
+        if usize::from(node.first) == first {
+            return Ok(());
+        }
+        let first = first as u8;
+        let node = abi::Node { first, ..node };
+        self.nodes.set(index, node, 0).writing(map::NODES)
     }
 
     /// A pool has two tables and uses one; a new one is written to the other before the pool turns to it.
@@ -340,10 +354,29 @@ fn write_slots(
     Ok(())
 }
 
-/// A node's home stays as long as its number may be in use: flows that began under it have no other entry.
-fn home(present: Option<abi::Node>, planned: &abi::Node, registry: &Registry) -> u16 {
+/// A home stays where it is as long as its number may be in use: flows that began under it have no other entry.
+fn homes(present: Option<abi::Node>, planned: &abi::Node, registry: &Registry) -> abi::Node {
     let same = |own: &abi::Node| own.address == planned.address && own.port_be == planned.port_be;
-    let present = present.filter(same).map(|own| own.home);
-    let numbered = |home: &u16| registry.vips.key(usize::from(*home)).is_some();
-    present.filter(numbered).unwrap_or(planned.home)
+    let Some(present) = present.filter(same) else {
+        return *planned;
+    };
+    let mut node = abi::Node {
+        first: present.first,
+        homes: present.homes,
+        ..*planned
+    };
+    for home in &mut node.homes {
+        if registry.vips.key(usize::from(*home)).is_none() {
+            *home = abi::NO_HOME;
+        }
+    }
+    for vip in planned.homes {
+        let free = node.homes.iter().position(|own| *own == abi::NO_HOME);
+        if let Some(free) = free
+            && !node.homes.contains(&vip)
+        {
+            node.homes[free] = vip;
+        }
+    }
+    node
 }

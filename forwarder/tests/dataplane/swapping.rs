@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use aya::maps::lpm_trie::Key;
 use forwarder::dataplane::maps::Tables;
 use forwarder::dataplane::registry::InUse;
-use forwarder_common::abi::{NameEntry, Vip, address_v4};
+use forwarder::dataplane::sweep::Swept;
+use forwarder_common::abi::{NO_HOME, NameEntry, Vip, address_v4};
 use forwarder_common::name::lookup_key;
 
 use crate::sandbox::{interfaces, sandboxed};
@@ -185,31 +186,55 @@ fn a_node_keeps_its_home_while_flows_use_it() {
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
         let tables = Tables::open(&pins(directory)).unwrap();
-        let home = || {
-            let node = tables.nodes.get(&0, 0).unwrap();
+        let node = || tables.nodes.get(&0, 0).unwrap();
+        let homes = || {
+            let node = node();
             assert_eq!(node.address, address_v4([10, 0, 0, 2]));
-            let vip = tables.vips.get(&u32::from(node.home), 0).unwrap();
-            assert_eq!(vip.address, address_v4([203, 0, 113, 7]));
-            (node.home, u16::from_be(vip.port_be))
+            let ports = node.homes.iter().filter_map(|home| {
+                let vip = tables.vips.get(&u32::from(*home), 0).ok()?;
+                (vip.address == address_v4([203, 0, 113, 7])).then_some(u16::from_be(vip.port_be))
+            });
+            ports.collect::<Vec<u16>>()
         };
-        let (first, port) = home();
-        assert_eq!(port, 443);
+        assert_eq!(homes(), [443]);
+        let first = node().homes[0];
         let other = TEXT.replace("port = 443", "port = 8443");
         follow(&mut dataplane, &other);
-        assert_eq!(home(), (first, 443));
+        assert_eq!(homes(), [443, 8443]);
         let mut in_use = InUse::default();
         in_use.vips.insert(first);
         dataplane.release(&in_use).unwrap();
-        follow(&mut dataplane, &other);
-        assert_eq!(home(), (first, 443));
         drop(dataplane);
         let (mut dataplane, _) = open(directory, &other).unwrap();
         follow(&mut dataplane, &other);
-        assert_eq!(home(), (first, 443));
+        assert_eq!(homes(), [443, 8443]);
+        // Most flows use the second.
+        let second = node().homes[1];
+        let mut swept = Swept::default();
+        swept.seen_by.extend([((0, first), 3), ((0, second), 4)]);
+        dataplane.swept(&swept).unwrap();
+        assert_eq!(node().first, 1);
         dataplane.release(&InUse::default()).unwrap();
         follow(&mut dataplane, &other);
-        let (second, port) = home();
-        assert_eq!(port, 8443);
-        assert_ne!(second, first);
+        assert_eq!(homes(), [8443]);
+        assert_eq!((node().homes[0], node().homes[1]), (NO_HOME, second));
+    });
+}
+
+/// More claimed addresses than a node has homes: the rest are not forgotten, they just are none.
+#[test]
+fn a_fifth_claimed_address_is_no_home() {
+    sandboxed(|directory| {
+        interfaces();
+        let ports: String = (1..=5)
+            .map(|n| format!("[[listener]]\nname = \"l{n}\"\nprotocol = \"tls\"\nport = {n}443\n"))
+            .collect();
+        let text = format!("{TEXT}{ports}");
+        let (mut dataplane, _) = open(directory, &text).unwrap();
+        follow(&mut dataplane, &text);
+        let tables = Tables::open(&pins(directory)).unwrap();
+        let homes = tables.nodes.get(&0, 0).unwrap().homes;
+        assert!(homes.iter().all(|home| *home != NO_HOME), "{homes:?}");
+        assert!(follow(&mut dataplane, &text).is_empty());
     });
 }

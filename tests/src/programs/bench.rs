@@ -136,14 +136,14 @@ impl Bench {
                 Link::L3 => link::L3,
             },
             closed: 0,
-            pad: [0; 2],
+            first: 0,
+            pad: 0,
             mtu: 1_420,
-            home: if self.shape.home {
-                vip_number(v6, Refusal::Alert)
+            homes: if self.shape.home {
+                [NO_HOME, vip_number(v6, Refusal::Alert), NO_HOME, NO_HOME]
             } else {
-                NO_HOME
+                [NO_HOME; 4]
             },
-            pad2: [0; 3],
         };
         change(&mut node);
         self.maps.nodes.set(number, node, 0).expect("NODES");

@@ -14,7 +14,7 @@ use crate::config::raw::{List, RawEntrance, Text};
 /// Default of `bpffs`.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/forwarder";
 const DEFAULT_MAX_FLOWS: u32 = 65_536;
-const DEFAULT_HELLO_BUFFERS: u32 = 512;
+const DEFAULT_HELLO_BUFFERS: u32 = 256;
 /// Below the usual `net.ipv4.ip_local_port_range`, so that the host's own connections keep theirs.
 const DEFAULT_SOURCE_PORTS: RangeInclusive<u16> = 1_024..=32_767;
 /// RFC 5382, REQ-5: not less than 2 hours 4 minutes.
