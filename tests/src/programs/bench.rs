@@ -364,6 +364,12 @@ impl Bench {
     }
 
     /// Reasons counted since the last packet.
+    /// Passes over what was sent and counted since the last packet, for those that were handed in by [`Self::raw`].
+    pub fn forget(&mut self) {
+        self.sent();
+        self.counted();
+    }
+
     fn counted(&mut self) -> Vec<DropReason> {
         let now = self.maps.drops();
         let reasons = DropReason::ALL

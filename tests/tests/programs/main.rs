@@ -15,6 +15,7 @@ mod fuzz;
 mod hello;
 mod icmp;
 mod open;
+mod races;
 mod splice;
 mod syn;
 mod verdicts;
