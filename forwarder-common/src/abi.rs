@@ -8,8 +8,8 @@
 //! `::ffff:a.b.c.d` (RFC 4291 2.5.5.2). A field whose name ends in `_be` is in network order.
 //! Times named `_ms` are milliseconds of `CLOCK_MONOTONIC`, modulo 2^32.
 
-/// Layout of everything below. Part of the pin path: `<bpffs>/v4`.
-pub const ABI_VERSION: u32 = 4;
+/// Layout of everything below. Part of the pin path: `<bpffs>/v5`.
+pub const ABI_VERSION: u32 = 5;
 
 /// An IP address as packet words; see the module's word on IPv4.
 pub type Address = [u32; 4];
@@ -49,8 +49,10 @@ pub mod map {
     pub const VIP_SLOTS: &str = "VIP_SLOTS";
     /// `ARRAY` of [`super::Vip`].
     pub const VIPS: &str = "VIPS";
-    /// `LPM_TRIE` [`super::NAME_KEY_BYTES`] → [`super::NameEntry`]: the listed names.
+    /// `HASH` [`super::NameKey`] → [`super::NameEntry`]: the listed names that are no wildcards.
     pub const NAMES: &str = "NAMES";
+    /// `LPM_TRIE` [`super::NAME_KEY_BYTES`] → [`super::NameEntry`]: the listed wildcards.
+    pub const WILDCARDS: &str = "WILDCARDS";
     /// `ARRAY` of [`super::Pool`].
     pub const POOLS: &str = "POOLS";
     /// `ARRAY` of [`super::MaglevTable`].
@@ -247,7 +249,7 @@ abi! {
         port_be: u16,
         /// Number of the listener it belongs to.
         listener: u16,
-        /// Name table of the listener: the first 16 bits of a name key.
+        /// Name table of the listener: part of each name's key.
         table: u16,
         /// What to do with what is not forwarded: [`on_refuse`].
         on_refuse: u8,
@@ -261,6 +263,14 @@ abi! {
         ifindex: u32,
         /// Zero.
         pad3: u32,
+    }
+
+    /// A listed name in a table, by its digest: see `name_key`.
+    16 struct NameKey {
+        /// The first 64 bits of the digest.
+        digest: u64,
+        /// 48 further bits of the digest, and in the low 16 the table.
+        more_and_table: u64,
     }
 
     /// What a listed name leads to.
@@ -458,7 +468,9 @@ abi! {
     }
 
     /// Knobs of the data path.
-    40 struct Settings {
+    56 struct Settings {
+        /// SipHash key of [`NameKey`]: random, made with the maps, and the same for as long as they exist.
+        name_secret: [u64; 2],
         /// Resets for unknown flows, per CPU: ns that one of them costs (`token_bucket::Limit`).
         reset_interval_ns: u64,
         /// The same bucket's depth, ns.
@@ -588,7 +600,7 @@ pub const HELLO_PREFIX: usize = 512;
 pub const HELLO_CAP: usize = 16_448;
 /// Size of [`Hello::bytes`]: prefix, stream, and slack, because the verifier sees offset and length apart.
 pub const HELLO_BYTES: usize = HELLO_PREFIX + HELLO_CAP + 1_584;
-/// Size of a name key without its prefix length: the most an LPM trie takes.
+/// Size of a wildcard's key without its prefix length: the most an LPM trie takes.
 pub const NAME_KEY_BYTES: usize = 256;
 
 /// [`Flow::state`].

@@ -5,12 +5,11 @@ use std::fmt::{Display, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forwarder_common::name::Pattern;
 use serde::{Deserialize, Serialize};
 
 use super::model::{
-    Check, ClientAddress, Config, FlowLog, Keyword, Listener, Node, OnDown, Pool, Protocol, Route,
-    WhenEmpty,
+    Check, ClientAddress, Config, FlowLog, Keyword, Listener, Node, OnDown, Pattern, Pool,
+    Protocol, Route, WhenEmpty,
 };
 
 /// What differs between two configurations.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use forwarder_common::name::Pattern;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::{error, info, warn};
@@ -11,7 +10,7 @@ use tracing::{error, info, warn};
 use super::{Daemon, DaemonError, edits};
 use crate::config::difference::{Difference, Fixed, keep_fixed};
 use crate::config::edit::{Edit, patterns, selects};
-use crate::config::model::NodeState;
+use crate::config::model::{NodeState, Pattern};
 use crate::config::{self, Config, Sources, persist};
 use crate::control::order::{Look, Order};
 use crate::control::problem::{Problem, chain};

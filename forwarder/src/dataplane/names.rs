@@ -1,9 +1,10 @@
 //! Numbers of listed names. There may be a million of them, and a change touches a few: nothing here but making
 //! and reading the whole takes longer the more there are, and copies share what they hold.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Names and patterns as text, each with a number that is dense, stable, and given away again only after release.
@@ -13,13 +14,13 @@ pub struct Names(Arc<Inner>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Inner {
     slots: Vec<Option<Arc<str>>>,
-    index: HashMap<Arc<str>, u32>,
+    index: HashMap<Arc<str>, u32, RandomState>,
     /// On how many listeners each is listed.
     listed: Vec<u32>,
     /// Numbered, and listed nowhere.
-    lingering: BTreeSet<u32>,
+    lingering: NumberSet,
     /// Slots that are empty.
-    free: BTreeSet<u32>,
+    free: NumberSet,
     /// What the file does not say yet: numbers given, and numbers set free.
     unsaved: Vec<(u32, Option<Arc<str>>)>,
 }
@@ -31,8 +32,8 @@ impl Names {
     }
 
     /// The number of a name, a new one if it has none.
-    pub fn number(&mut self, name: &str) -> u32 {
-        if let Some(number) = self.of(name) {
+    pub fn number<T: AsRef<str> + Into<Arc<str>>>(&mut self, name: T) -> u32 {
+        if let Some(number) = self.of(name.as_ref()) {
             return number;
         }
         let own = Arc::make_mut(&mut self.0);
@@ -58,7 +59,7 @@ impl Names {
         if let Some(listed) = own.listed.get_mut(number as usize) {
             *listed += 1;
             if *listed == 1 {
-                own.lingering.remove(&number);
+                own.lingering.remove(number);
             }
         }
     }
@@ -103,7 +104,7 @@ impl Names {
 
     /// Frees what is neither listed nor `used`.
     pub(super) fn release(&mut self, used: impl Fn(u32) -> bool) {
-        let lingering = self.0.lingering.iter().copied();
+        let lingering = self.0.lingering.iter();
         let gone: Vec<u32> = lingering.filter(|number| !used(*number)).collect();
         if gone.is_empty() {
             return;
@@ -139,15 +140,11 @@ impl Inner {
     fn enter(&mut self, number: u32, name: Arc<str>) {
         let at = number as usize;
         while self.slots.len() <= at {
-            self.free.extend(
-                u32::try_from(self.slots.len())
-                    .ok()
-                    .filter(|own| *own != number),
-            );
+            self.free.insert(self.slots.len() as u32);
             self.slots.push(None);
             self.listed.push(0);
         }
-        self.free.remove(&number);
+        self.free.remove(number);
         self.unsaved.push((number, Some(Arc::clone(&name))));
         self.slots[at] = Some(Arc::clone(&name));
         self.lingering.insert(number);
@@ -159,13 +156,84 @@ impl Inner {
             return;
         };
         self.index.remove(&name);
-        self.lingering.remove(&number);
+        self.lingering.remove(number);
         self.free.insert(number);
         self.unsaved.push((number, None));
         while self.slots.pop_if(|last| last.is_none()).is_some() {
             self.listed.pop();
-            self.free.remove(&(self.slots.len() as u32));
+            self.free.remove(self.slots.len() as u32);
         }
+    }
+}
+
+/// Numbers as bits: a million of them are 125 KB, and to look for the first passes over 64 at once.
+#[derive(Clone, Debug, Default)]
+struct NumberSet {
+    words: Vec<u64>,
+    count: usize,
+    /// No word before this one has any.
+    first: usize,
+}
+
+impl NumberSet {
+    fn insert(&mut self, number: u32) {
+        let (at, bit) = (number as usize / 64, 1 << (number % 64));
+        if self.words.len() <= at {
+            self.words.resize(at + 1, 0);
+        }
+        self.count += usize::from(self.words[at] & bit == 0);
+        self.words[at] |= bit;
+        self.first = self.first.min(at);
+    }
+
+    fn remove(&mut self, number: u32) {
+        let (at, bit) = (number as usize / 64, 1 << (number % 64));
+        if let Some(word) = self.words.get_mut(at) {
+            self.count -= usize::from(*word & bit != 0);
+            *word &= !bit;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Takes the lowest out.
+    fn pop_first(&mut self) -> Option<u32> {
+        if self.is_empty() {
+            return None;
+        }
+        while *self.words.get(self.first)? == 0 {
+            self.first += 1;
+        }
+        let number = self.first as u32 * 64 + self.words[self.first].trailing_zeros();
+        self.remove(number);
+        Some(number)
+    }
+
+    /// All, from the lowest on.
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        let words = (0_u32..).zip(&self.words).filter(|(_, word)| **word != 0);
+        words.flat_map(|(at, word)| {
+            let bits = (0..64).filter(move |bit| word >> bit & 1 != 0);
+            bits.map(move |bit| at * 64 + bit)
+        })
+    }
+}
+
+impl PartialEq for NumberSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.count == other.count && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for NumberSet {}
+
+impl FromIterator<u32> for NumberSet {
+    fn from_iter<T: IntoIterator<Item = u32>>(numbers: T) -> Self {
+        let mut own = Self::default();
+        numbers.into_iter().for_each(|number| own.insert(number));
+        own
     }
 }
 
@@ -219,6 +287,21 @@ mod tests {
         assert_eq!(names.key(0), None);
         assert_eq!(names.number("d"), 0);
         assert!(names.is_live(1) && !names.is_live(0));
+    }
+
+    #[test]
+    fn sets_of_numbers_are_in_order() {
+        let mut set: NumberSet = [300, 5, 64, 63].into_iter().collect();
+        set.insert(5);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [5, 63, 64, 300]);
+        assert_eq!((set.pop_first(), set.pop_first()), (Some(5), Some(63)));
+        set.insert(2);
+        set.remove(64);
+        set.remove(64);
+        assert_eq!(set.pop_first(), Some(2));
+        assert_eq!(set, [300].into_iter().collect());
+        assert_eq!((set.pop_first(), set.pop_first()), (Some(300), None));
+        assert!(set.is_empty());
     }
 
     #[test]

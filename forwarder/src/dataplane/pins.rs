@@ -37,6 +37,7 @@ pub const MAPS: &[&str] = &[
     map::VIP_SLOTS,
     map::VIPS,
     map::NAMES,
+    map::WILDCARDS,
     map::POOLS,
     map::MAGLEV,
     map::PATHS,

@@ -79,6 +79,7 @@ impl Bench {
             (map::HELLO_FREE, 256),
             (map::SOURCE_PORTS, 1_024),
             (map::NAMES, 64),
+            (map::WILDCARDS, 64),
             (map::PATHS, 64),
             (map::PATH_STATS, 64),
         ];

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use forwarder_common::name::{NameError, Pattern};
+use forwarder_common::name::NameError;
 use serde_spanned::Spanned;
 
 use super::listener::protocol_word;
 use super::{Context, Gaps};
 use crate::config::diagnostic::{Diagnostic, Span};
-use crate::config::model::{Listener, Pool, Protocol, Route};
+use crate::config::model::{Listener, Pattern, Pool, Protocol, Route};
 use crate::config::raw::{List, RawRoute, Text};
 use crate::config::suggest;
 
