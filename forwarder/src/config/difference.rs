@@ -1,16 +1,20 @@
 //! What a new configuration changes, and what it cannot change while the forwarder runs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::{Display, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use super::model::{
     Check, ClientAddress, Config, FlowLog, Keyword, Listener, Node, OnDown, Pattern, Pool,
     Protocol, Route, WhenEmpty,
 };
+
+/// Names that an answer tells one by one, of those that are added, removed or changed.
+const NAMES_MAX: usize = 1_000;
 
 /// What differs between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +40,9 @@ pub struct Changes {
     pub removed: BTreeMap<String, String>,
     /// Those that are no longer what they were, with both.
     pub changed: BTreeMap<String, [String; 2]>,
+    /// How many more there are, of all three.
+    #[serde(default)]
+    pub more: usize,
 }
 
 /// A key that keeps its value until the maps are made anew.
@@ -55,9 +62,9 @@ impl Difference {
         Self {
             entrance: Changes::between(entrance(old), entrance(new)),
             listeners: Changes::between(listeners(old), listeners(new)),
-            names: Changes::between(
-                names(old, |_| true, |_| true),
-                names(new, |_| true, |_| true),
+            names: names(
+                &Ways::of(old, |_| true, |_| true),
+                &Ways::of(new, |_| true, |_| true),
             ),
             pools: Changes::between(pools(old), pools(new)),
             nodes: Changes::between(nodes(old), nodes(new)),
@@ -67,13 +74,15 @@ impl Difference {
     /// From `old` to `new`, which an edit of these names has made of it. Routes that the two share are passed over,
     /// unless they list one of these `elsewhere`, on another listener.
     pub fn of_names(old: &Config, new: &Config, only: &[Pattern], elsewhere: bool) -> Self {
-        let names = |config: &Config, other: &Config| {
+        let looks_beyond = |other: &Config| {
             let shared: HashSet<_> = other.routes.iter().map(Arc::as_ptr).collect();
-            let looks_at = |route: &Arc<Route>| elsewhere || !shared.contains(&Arc::as_ptr(route));
-            names(config, looks_at, |name| only.contains(name))
+            move |route: &Arc<Route>| elsewhere || !shared.contains(&Arc::as_ptr(route))
         };
         Self {
-            names: Changes::between(names(old, new), names(new, old)),
+            names: names(
+                &Ways::of(old, looks_beyond(new), |name| only.contains(name)),
+                &Ways::of(new, looks_beyond(old), |name| only.contains(name)),
+            ),
             ..Self::default()
         }
     }
@@ -113,7 +122,8 @@ impl Difference {
             let changed = changes.changed.iter();
             let changed =
                 changed.map(move |(key, [old, new])| format!("~ {sort:<9} {key}  {old} → {new}"));
-            added.chain(removed).chain(changed)
+            let more = (changes.more > 0).then(|| format!("… {sort:<9} and {} more", changes.more));
+            added.chain(removed).chain(changed).chain(more)
         })
     }
 }
@@ -137,7 +147,7 @@ impl Changes {
     }
 
     fn count(&self) -> usize {
-        self.added.len() + self.removed.len() + self.changed.len()
+        self.added.len() + self.removed.len() + self.changed.len() + self.more
     }
 }
 
@@ -268,35 +278,96 @@ fn listeners(config: &Config) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Each listed name, and where it leads on which listeners.
-fn names(
-    config: &Config,
-    looks_at: impl Fn(&Arc<Route>) -> bool,
-    wanted: impl Fn(&Pattern) -> bool,
-) -> BTreeMap<String, String> {
-    let mut ways: BTreeMap<String, BTreeMap<&str, Vec<usize>>> = BTreeMap::new();
-    for route in config.routes.iter().filter(|route| looks_at(route)) {
-        let pool = config.pools[route.pool].name.get_ref().as_str();
-        for name in route.names.iter().filter(|name| wanted(name)) {
-            let own = ways.entry(name.to_string()).or_default();
-            own.entry(pool).or_default().extend(&route.listeners);
+/// Where the listed names of a configuration lead. There may be a million of them, but hardly as many ways: each
+/// set of routes that list the same names is described once.
+struct Ways<'a> {
+    /// Names with the number of their set.
+    sets: HashMap<&'a str, usize, RandomState>,
+    /// The sets in words.
+    described: Vec<String>,
+}
+
+impl<'a> Ways<'a> {
+    fn of(
+        config: &'a Config,
+        looks_at: impl Fn(&Arc<Route>) -> bool,
+        wanted: impl Fn(&Pattern) -> bool,
+    ) -> Self {
+        let mut sets: HashMap<&str, usize, RandomState> = HashMap::default();
+        // Routes of each set; the first is the empty one.
+        let mut routes: Vec<Vec<&Route>> = vec![Vec::new()];
+        for route in config.routes.iter().filter(|route| looks_at(route)) {
+            // What becomes of a set when this route is added.
+            let mut with: HashMap<usize, usize, RandomState> = HashMap::default();
+            for name in route.names.iter().filter(|name| wanted(name)) {
+                let set = sets.entry(name.as_str()).or_default();
+                *set = *with.entry(*set).or_insert_with(|| {
+                    let mut more = routes[*set].clone();
+                    more.push(route);
+                    routes.push(more);
+                    routes.len() - 1
+                });
+            }
+        }
+        let described = routes.iter().map(|routes| describe_way(config, routes));
+        Self {
+            sets,
+            described: described.collect(),
         }
     }
-    let describe = |ways: BTreeMap<&str, Vec<usize>>| {
-        joined(ways.into_iter().map(|(pool, mut listeners)| {
-            listeners.sort_unstable();
-            if listeners.len() == config.listeners.len() {
-                return pool.to_owned();
+
+    fn way(&self, name: &str) -> Option<&str> {
+        Some(&self.described[*self.sets.get(name)?])
+    }
+}
+
+/// Where a name leads that these routes list.
+fn describe_way(config: &Config, routes: &[&Route]) -> String {
+    let mut ways: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for route in routes {
+        let pool = config.pools[route.pool].name.get_ref().as_str();
+        ways.entry(pool).or_default().extend(&route.listeners);
+    }
+    joined(ways.into_iter().map(|(pool, mut listeners)| {
+        listeners.sort_unstable();
+        if listeners.len() == config.listeners.len() {
+            return pool.to_owned();
+        }
+        let on = listeners
+            .iter()
+            .map(|at| config.listeners[*at].name.get_ref());
+        format!("{pool} (on {})", joined(on))
+    }))
+}
+
+/// What differs among names; of each sort of change no more than [`NAMES_MAX`] are named.
+fn names(old: &Ways<'_>, new: &Ways<'_>) -> Changes {
+    let mut changes = Changes::default();
+    for (name, set) in &old.sets {
+        let before = &old.described[*set];
+        match new.way(name) {
+            None if changes.removed.len() < NAMES_MAX => {
+                changes.removed.insert((*name).to_owned(), before.clone());
             }
-            let on = listeners
-                .iter()
-                .map(|at| config.listeners[*at].name.get_ref());
-            format!("{pool} (on {})", joined(on))
-        }))
-    };
-    ways.into_iter()
-        .map(|(name, ways)| (name, describe(ways)))
-        .collect()
+            Some(after) if after == before => {}
+            Some(after) if changes.changed.len() < NAMES_MAX => {
+                let both = [before.clone(), after.to_owned()];
+                changes.changed.insert((*name).to_owned(), both);
+            }
+            _ => changes.more += 1,
+        }
+    }
+    for (name, set) in &new.sets {
+        match old.way(name) {
+            None if changes.added.len() < NAMES_MAX => {
+                let after = new.described[*set].clone();
+                changes.added.insert((*name).to_owned(), after);
+            }
+            None => changes.more += 1,
+            Some(_) => {}
+        }
+    }
+    changes
 }
 
 fn pools(config: &Config) -> BTreeMap<String, String> {
@@ -470,6 +541,26 @@ mod tests {
             let difference = Difference::between(&config(BASE), &new);
             assert_eq!(difference.count(), 1, "{changed}");
         }
+    }
+
+    #[test]
+    fn of_very_many_names_only_some_are_told() {
+        let with = |generation: &str| {
+            let names = (0..NAMES_MAX + 7).map(|at| format!("'{generation}{at}.example.org'"));
+            let names: Vec<_> = names.collect();
+            BASE.replace("'c.example.org'", &names.join(","))
+        };
+        let difference = Difference::between(&config(&with("a")), &config(&with("b")));
+        let names = &difference.names;
+        assert_eq!(
+            (names.added.len(), names.removed.len()),
+            (NAMES_MAX, NAMES_MAX)
+        );
+        assert_eq!((names.more, difference.count()), (14, 2 * NAMES_MAX + 14));
+        assert_eq!(
+            difference.lines().last().unwrap(),
+            "… name      and 14 more"
+        );
     }
 
     #[test]

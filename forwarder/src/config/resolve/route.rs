@@ -1,8 +1,10 @@
 //! `[[route]]`: which name goes to which pool on which listener, and each name once.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use foldhash::fast::RandomState;
 use forwarder_common::name::NameError;
 use serde_spanned::Spanned;
 
@@ -36,11 +38,8 @@ pub(super) fn resolve(
     routes
 }
 
-/// Which route has a name on a listener, and where it was written.
-#[derive(Default)]
-struct Taken {
-    places: HashMap<(usize, String), Span>,
-}
+/// The names of each listener, and where they were written.
+type Taken = HashMap<usize, HashMap<Pattern, Span, RandomState>>;
 
 fn one(
     context: &mut Context<'_>,
@@ -255,19 +254,25 @@ fn each_name_once(
     listeners: &[usize],
     taken: &mut Taken,
 ) {
-    for (pattern, span) in names {
-        let Some(pattern) = pattern else { continue };
-        let text = pattern.to_string();
-        let mut earlier = None;
-        for listener in listeners {
-            let place = (*listener, text.clone());
-            let first = taken.places.entry(place).or_insert_with(|| span.clone());
-            if first != span {
-                earlier = Some(first.clone());
+    // Where each name that is listed again was listed first.
+    let mut earlier = BTreeMap::new();
+    for listener in listeners {
+        let places = taken.entry(*listener).or_default();
+        places.reserve(names.len());
+        for (at, (pattern, span)) in names.iter().enumerate() {
+            let Some(pattern) = pattern else { continue };
+            match places.entry(pattern.clone()) {
+                Entry::Vacant(place) => {
+                    place.insert(span.clone());
+                }
+                Entry::Occupied(first) => {
+                    earlier.insert(at, (pattern, span, first.get().clone()));
+                }
             }
         }
-        if let Some(first) = earlier {
-            context.push(
+    }
+    for (text, span, first) in earlier.into_values() {
+        context.push(
                 Diagnostic::error(
                     "duplicate-server-name",
                     span.clone(),
@@ -277,7 +282,6 @@ fn each_name_once(
                 .related(first, "first here")
                 .help("a name leads to one pool: remove one of them; upper and lower case count as the same"),
             );
-        }
     }
 }
 
