@@ -59,12 +59,14 @@ pub struct Fixed {
 impl Difference {
     /// From `old` to `new`.
     pub fn between(old: &Config, new: &Config) -> Self {
+        let most = |config: &Config| config.routes.iter().map(|own| own.names.len()).max();
+        let most = |config: &Config| most(config).unwrap_or_default();
         Self {
             entrance: Changes::between(entrance(old), entrance(new)),
             listeners: Changes::between(listeners(old), listeners(new)),
             names: names(
-                &Ways::of(old, |_| true, |_| true),
-                &Ways::of(new, |_| true, |_| true),
+                &Ways::of(old, most(old), |_| true, |_| true),
+                &Ways::of(new, most(new), |_| true, |_| true),
             ),
             pools: Changes::between(pools(old), pools(new)),
             nodes: Changes::between(nodes(old), nodes(new)),
@@ -80,8 +82,8 @@ impl Difference {
         };
         Self {
             names: names(
-                &Ways::of(old, looks_beyond(new), |name| only.contains(name)),
-                &Ways::of(new, looks_beyond(old), |name| only.contains(name)),
+                &Ways::of(old, 0, looks_beyond(new), |name| only.contains(name)),
+                &Ways::of(new, 0, looks_beyond(old), |name| only.contains(name)),
             ),
             ..Self::default()
         }
@@ -288,12 +290,15 @@ struct Ways<'a> {
 }
 
 impl<'a> Ways<'a> {
+    /// Those of the names `wanted`, `room` or more of them, in the routes it `looks_at`.
     fn of(
         config: &'a Config,
+        room: usize,
         looks_at: impl Fn(&Arc<Route>) -> bool,
         wanted: impl Fn(&Pattern) -> bool,
     ) -> Self {
         let mut sets: HashMap<&str, usize, RandomState> = HashMap::default();
+        sets.reserve(room);
         // Routes of each set; the first is the empty one.
         let mut routes: Vec<Vec<&Route>> = vec![Vec::new()];
         for route in config.routes.iter().filter(|route| looks_at(route)) {

@@ -11,6 +11,7 @@
 pub mod diagnostic;
 pub mod difference;
 pub mod edit;
+mod long_lists;
 pub mod model;
 pub mod own_sockets;
 pub mod persist;

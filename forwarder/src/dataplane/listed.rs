@@ -5,7 +5,7 @@
 //! looked at name by name.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use forwarder_common::abi::NameEntry;
@@ -13,7 +13,7 @@ use forwarder_common::abi::NameEntry;
 use super::names::Names;
 use super::plan::{NameTable, Part};
 use super::registry::Registry;
-use crate::config::model::Pattern;
+use crate::config::model::{Pattern, Route};
 
 /// A table is written anew, rather than changed where it is, if one in so many of its names is another…
 const SHARE: usize = 8;
@@ -96,10 +96,12 @@ impl Listed {
     /// [`Self::is_written`].
     pub fn steps(&mut self, tables: &[NameTable], registry: &mut Registry) -> Vec<Step> {
         let mut steps = Vec::new();
+        let mut numbered = Numbered::default();
         for table in tables {
             let known = self.tables.entry(table.listener).or_default();
             let state = registry.tables.get(&table.listener);
-            let step = known.turn_to(table, state.map(|state| state.digest), &mut registry.names);
+            let digest = state.map(|state| state.digest);
+            let step = known.turn_to(table, digest, &mut registry.names, &mut numbered);
             steps.extend(step.map(|way| Step {
                 listener: table.listener,
                 digest: known.digest,
@@ -148,11 +150,12 @@ impl Known {
         table: &NameTable,
         in_map: Option<u64>,
         names: &mut Names,
+        numbered: &mut Numbered,
     ) -> Option<Way> {
         let former = std::mem::take(&mut self.listings);
         let was_written = std::mem::take(&mut self.is_written);
         let between = Between::of(&former, &table.parts);
-        self.listings = between.numbered(&former, &table.parts, names);
+        self.listings = between.numbered(&former, &table.parts, names, numbered);
         let mut was = between.rows(&former, between.was);
         let mut now = between.rows(&self.listings, between.now);
         for row in &now {
@@ -333,7 +336,13 @@ impl Between {
     }
 
     /// The parts with the numbers of their names; what is alike has them already.
-    fn numbered(&self, was: &[Listing], now: &[Part], names: &mut Names) -> Vec<Listing> {
+    fn numbered(
+        &self,
+        was: &[Listing],
+        now: &[Part],
+        names: &mut Names,
+        numbered: &mut Numbered,
+    ) -> Vec<Listing> {
         let mut listings = Vec::with_capacity(now.len());
         for (at, part) in now.iter().enumerate() {
             let alike = if at < self.front {
@@ -344,9 +353,8 @@ impl Between {
             };
             let numbers = match alike {
                 Some(alike) => Arc::clone(&alike.numbers),
-                None => {
-                    let known = was.get(self.front).map_or(&[][..], |own| &own.numbers);
-                    let new = &part.route.names;
+                None if self.names_front + self.names_back > 0 => {
+                    let (known, new) = (&was[self.front].numbers, &part.route.names);
                     let new = &new[self.names_front..new.len() - self.names_back];
                     let mut numbers = Vec::with_capacity(part.route.names.len());
                     numbers.extend(&known[..self.names_front]);
@@ -354,6 +362,7 @@ impl Between {
                     numbers.extend(&known[known.len() - self.names_back..]);
                     numbers.into()
                 }
+                None => numbered.of(&part.route, names),
             };
             listings.push(Listing {
                 part: part.clone(),
@@ -377,6 +386,35 @@ impl Between {
             }));
         }
         rows
+    }
+}
+
+/// Numbers that were asked for already: listeners often have the same names.
+#[derive(Default)]
+struct Numbered {
+    /// By the first name of a route and how many there are.
+    lists: HashMap<(Pattern, usize), (Arc<Route>, Arc<[u32]>)>,
+}
+
+impl Numbered {
+    fn of(&mut self, route: &Arc<Route>, names: &mut Names) -> Arc<[u32]> {
+        let Some(first) = route.names.first() else {
+            return Arc::default();
+        };
+        let known = self.lists.get(&(first.clone(), route.names.len()));
+        if let Some((other, numbers)) = known
+            && (Arc::ptr_eq(other, route) || other.names == route.names)
+        {
+            return Arc::clone(numbers);
+        }
+        names.reserve(route.names.len());
+        let numbers = route.names.iter();
+        let numbers = numbers.map(|own| names.number(Arc::clone(own.text())));
+        let numbers: Arc<[u32]> = numbers.collect();
+        let key = (first.clone(), route.names.len());
+        let list = (Arc::clone(route), Arc::clone(&numbers));
+        self.lists.insert(key, list);
+        numbers
     }
 }
 

@@ -1,20 +1,21 @@
 //! Numbers of listed names. There may be a million of them, and a change touches a few: nothing here but making
 //! and reading the whole takes longer the more there are, and copies share what they hold.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Names and patterns as text, each with a number that is dense, stable, and given away again only after release.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(Arc<Inner>);
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 struct Inner {
     slots: Vec<Option<Arc<str>>>,
-    index: HashMap<Arc<str>, u32, RandomState>,
+    index: Index,
     /// On how many listeners each is listed.
     listed: Vec<u32>,
     /// Numbered, and listed nowhere.
@@ -28,7 +29,16 @@ struct Inner {
 impl Names {
     /// The number of a name, if it has one.
     pub fn of(&self, name: &str) -> Option<u32> {
-        self.0.index.get(name).copied()
+        self.0.index.find(name, &self.0.slots)
+    }
+
+    /// Makes room for so many more at once.
+    pub(super) fn reserve(&mut self, more: usize) {
+        let own = Arc::make_mut(&mut self.0);
+        own.index.reserve(more);
+        own.slots.reserve(more);
+        own.listed.reserve(more);
+        own.unsaved.reserve(more);
     }
 
     /// The number of a name, a new one if it has none.
@@ -94,7 +104,7 @@ impl Names {
 
     /// How many names have one.
     pub fn count(&self) -> usize {
-        self.0.index.len()
+        self.0.index.numbers.len()
     }
 
     /// Whether anything is numbered that is listed nowhere.
@@ -146,16 +156,16 @@ impl Inner {
         }
         self.free.remove(number);
         self.unsaved.push((number, Some(Arc::clone(&name))));
-        self.slots[at] = Some(Arc::clone(&name));
+        self.index.insert(&name, number);
+        self.slots[at] = Some(name);
         self.lingering.insert(number);
-        self.index.insert(name, number);
     }
 
     fn leave(&mut self, number: u32) {
         let Some(name) = self.slots.get_mut(number as usize).and_then(Option::take) else {
             return;
         };
-        self.index.remove(&name);
+        self.index.remove(&name, number);
         self.lingering.remove(number);
         self.free.insert(number);
         self.unsaved.push((number, None));
@@ -163,6 +173,52 @@ impl Inner {
             self.listed.pop();
             self.free.remove(self.slots.len() as u32);
         }
+    }
+}
+
+impl PartialEq for Inner {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.slots, &self.listed, &self.unsaved) == (&other.slots, &other.listed, &other.unsaved)
+    }
+}
+
+impl Eq for Inner {}
+
+/// Finds numbers by name. It holds hashes in place of the names, which stand in the slots: to grow it need not look
+/// at them.
+#[derive(Clone, Debug, Default)]
+struct Index {
+    numbers: HashTable<(u64, u32)>,
+    state: RandomState,
+}
+
+impl Index {
+    fn find(&self, name: &str, slots: &[Option<Arc<str>>]) -> Option<u32> {
+        let hash = self.state.hash_one(name);
+        let is_it = |(own, number): &(u64, u32)| {
+            let text = || slots.get(*number as usize)?.as_deref();
+            *own == hash && text() == Some(name)
+        };
+        self.numbers.find(hash, is_it).map(|(_, number)| *number)
+    }
+
+    /// Enters a name that is not there.
+    fn insert(&mut self, name: &str, number: u32) {
+        let hash = self.state.hash_one(name);
+        self.numbers
+            .insert_unique(hash, (hash, number), |(hash, _)| *hash);
+    }
+
+    fn remove(&mut self, name: &str, number: u32) {
+        let hash = self.state.hash_one(name);
+        let is_it = |(_, own): &(u64, u32)| *own == number;
+        if let Ok(found) = self.numbers.find_entry(hash, is_it) {
+            found.remove();
+        }
+    }
+
+    fn reserve(&mut self, more: usize) {
+        self.numbers.reserve(more, |(hash, _)| *hash);
     }
 }
 
@@ -249,14 +305,19 @@ impl<'de> Deserialize<'de> for Names {
         let slots: Vec<Option<Arc<str>>> =
             slots.into_iter().map(|own| own.map(Arc::from)).collect();
         let numbered = || (0_u32..).zip(&slots);
-        let given =
-            numbered().filter_map(|(number, name)| Some((Arc::clone(name.as_ref()?), number)));
+        let mut index = Index::default();
+        index.reserve(slots.len());
+        for (number, name) in numbered() {
+            if let Some(name) = name {
+                index.insert(name, number);
+            }
+        }
         let taken = |wanted: bool| {
             let slots = numbered().filter(move |(_, name)| name.is_some() == wanted);
             slots.map(|(number, _)| number)
         };
         Ok(Self(Arc::new(Inner {
-            index: given.collect(),
+            index,
             lingering: taken(true).collect(),
             free: taken(false).collect(),
             listed: vec![0; slots.len()],

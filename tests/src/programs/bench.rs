@@ -5,14 +5,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use forwarder_common::abi::{self, Flow, FlowKey, Hello, Node, link, map};
+use forwarder_common::abi::{self, Flow, FlowKey, Hello, NameEntry, Node, link, map};
 use forwarder_common::verdict::{DropReason, REASONS};
 
 use super::entrance::{self, NODES, address, fill, node_address, vip_number};
 use super::kernel::{Context, Entry, Kernel, KernelError, Outcome};
 use super::maps::Maps;
 use super::seen::{Seen, Verdict, sound};
-use super::shape::{Link, Refusal, Shape};
+use super::shape::{Link, Mode, Refusal, Shape};
 use crate::command;
 use crate::link_socket::{LARGEST, Layer, LinkSocket};
 use crate::packet::{Packet, Segment};
@@ -143,6 +143,19 @@ impl Bench {
         };
         change(&mut node);
         self.maps.nodes.set(number, node, 0).expect("NODES");
+    }
+
+    /// Lists a name or a wildcard in a table, under a number; it leads to the pool that shows clients' addresses.
+    ///
+    /// # Panics
+    /// When the maps cannot be written.
+    pub fn list(&mut self, table: u16, text: &str, number: u32) {
+        let entry = NameEntry {
+            name: number,
+            path_base: 0,
+            pool: u16::from(Mode::Transparent.number()),
+        };
+        entrance::name_in(&mut self.maps, table, text, entry);
     }
 
     /// The number of the first, second or third node of the shape's family.

@@ -13,7 +13,8 @@ use forwarder_common::name_key;
 use super::maps::Maps;
 use super::shape::{Mode, Refusal};
 
-const NAME_TABLE: u16 = 7;
+/// The names of all listeners.
+pub const NAME_TABLE: u16 = 7;
 /// SipHash key of the names.
 const NAME_SECRET: [u64; 2] = [0x6e61_6d65, 0x7365_6372_6574];
 /// Paths of each route: as many as there are nodes, rounded up.
@@ -168,16 +169,16 @@ pub(super) fn pool(maps: &mut Maps, number: u16, nodes: u16, mode: Mode) {
 }
 
 pub(super) fn name(maps: &mut Maps, text: &str, pool: u16, route: u16) {
-    name_in(maps, NAME_TABLE, text, pool, route);
-}
-
-/// Lists a name or a wildcard in a table.
-pub(super) fn name_in(maps: &mut Maps, table: u16, text: &str, pool: u16, route: u16) {
     let entry = NameEntry {
         name: 100 + u32::from(route),
         path_base: route * PATHS_PER_ROUTE as u16,
         pool,
     };
+    name_in(maps, NAME_TABLE, text, entry);
+}
+
+/// Lists a name or a wildcard in a table.
+pub(super) fn name_in(maps: &mut Maps, table: u16, text: &str, entry: NameEntry) {
     let pattern = Pattern::<String>::parse(text).expect("a pattern");
     if pattern.kind() == PatternKind::Exact {
         let key = name_key::of(NAME_SECRET, table, pattern.name());

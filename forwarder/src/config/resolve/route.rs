@@ -22,11 +22,19 @@ pub(super) fn resolve(
 ) -> Gaps<Route> {
     let shape = context.shape;
     let all = &shape.raw.route;
+    let names: Vec<_> = all
+        .iter()
+        .enumerate()
+        .map(|(index, raw)| names(context, index, raw))
+        .collect();
     let mut taken = Taken::default();
     let routes: Gaps<Route> = all
         .iter()
         .enumerate()
-        .map(|(index, raw)| one(context, index, raw, listeners, &mut taken))
+        .map(|(index, raw)| {
+            let names = names[index].as_deref();
+            one(context, index, raw, listeners, names, &mut taken)
+        })
         .collect();
     // What a broken route would have used is unknown: no word about things that nobody uses.
     if routes.iter().all(Option::is_some) && !shape.lost("route", 0, "") {
@@ -39,28 +47,31 @@ pub(super) fn resolve(
 }
 
 /// The names of each listener, and where they were written.
-type Taken = HashMap<usize, HashMap<Pattern, Span, RandomState>>;
+type Taken<'a> = HashMap<usize, HashMap<&'a str, &'a Span, RandomState>>;
 
-fn one(
+/// A name of a route, a gap if it is wrong, and its place.
+type Placed = (Option<Pattern>, Span);
+
+fn one<'a>(
     context: &mut Context<'_>,
     index: usize,
     raw: &Spanned<RawRoute>,
     listeners: &Gaps<Listener>,
-    taken: &mut Taken,
+    names: Option<&'a [Placed]>,
+    taken: &mut Taken<'a>,
 ) -> Option<Route> {
     let span = raw.span();
     let raw = raw.get_ref();
     let pool = pool_index(context, index, raw, &span);
     let listeners = listener_indices(context, index, &raw.listeners, listeners);
-    let names = names(context, index, &raw.names, &span);
-    if let (Some(names), Some(listeners)) = (&names, &listeners) {
+    if let (Some(names), Some(listeners)) = (names, &listeners) {
         each_name_once(context, names, listeners, taken);
     }
     let names = names?;
     Some(Route {
         names: names
-            .into_iter()
-            .map(|(pattern, _)| pattern)
+            .iter()
+            .map(|(pattern, _)| pattern.clone())
             .collect::<Option<_>>()?,
         pool: pool?,
         listeners: listeners?,
@@ -188,12 +199,16 @@ fn unknown_reference<'a>(
 fn names(
     context: &mut Context<'_>,
     index: usize,
-    list: &List<Text>,
-    route: &Span,
-) -> Option<Vec<(Option<Pattern>, Span)>> {
-    let Some(list) = list else {
+    route: &Spanned<RawRoute>,
+) -> Option<Vec<Placed>> {
+    let raw = route.get_ref();
+    if !raw.long_names.is_empty() {
+        let names = raw.long_names.iter().cloned();
+        return Some(names.map(|(name, span)| (Some(name), span)).collect());
+    }
+    let Some(list) = &raw.names else {
         let fix = "names = [\"www.example.org\"]";
-        context.missing("route", index, "names", route.clone(), fix);
+        context.missing("route", index, "names", route.span(), fix);
         return None;
     };
     if list.get_ref().is_empty() {
@@ -248,11 +263,11 @@ fn bad_name(text: &Text, why: &NameError) -> Diagnostic {
     }
 }
 
-fn each_name_once(
+fn each_name_once<'a>(
     context: &mut Context<'_>,
-    names: &[(Option<Pattern>, Span)],
+    names: &'a [Placed],
     listeners: &[usize],
-    taken: &mut Taken,
+    taken: &mut Taken<'a>,
 ) {
     // Where each name that is listed again was listed first.
     let mut earlier = BTreeMap::new();
@@ -261,12 +276,12 @@ fn each_name_once(
         places.reserve(names.len());
         for (at, (pattern, span)) in names.iter().enumerate() {
             let Some(pattern) = pattern else { continue };
-            match places.entry(pattern.clone()) {
+            match places.entry(pattern.as_str()) {
                 Entry::Vacant(place) => {
-                    place.insert(span.clone());
+                    place.insert(span);
                 }
                 Entry::Occupied(first) => {
-                    earlier.insert(at, (pattern, span, first.get().clone()));
+                    earlier.insert(at, (pattern, span, (*first.get()).clone()));
                 }
             }
         }
