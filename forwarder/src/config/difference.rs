@@ -59,15 +59,10 @@ pub struct Fixed {
 impl Difference {
     /// From `old` to `new`.
     pub fn between(old: &Config, new: &Config) -> Self {
-        let most = |config: &Config| config.routes.iter().map(|own| own.names.len()).max();
-        let most = |config: &Config| most(config).unwrap_or_default();
         Self {
             entrance: Changes::between(entrance(old), entrance(new)),
             listeners: Changes::between(listeners(old), listeners(new)),
-            names: names(
-                &Ways::of(old, most(old), |_| true, |_| true),
-                &Ways::of(new, most(new), |_| true, |_| true),
-            ),
+            names: Ways::between([old, new], [&|_| true, &|_| true], |_| true).changes(),
             pools: Changes::between(pools(old), pools(new)),
             nodes: Changes::between(nodes(old), nodes(new)),
         }
@@ -81,10 +76,12 @@ impl Difference {
             move |route: &Arc<Route>| elsewhere || !shared.contains(&Arc::as_ptr(route))
         };
         Self {
-            names: names(
-                &Ways::of(old, 0, looks_beyond(new), |name| only.contains(name)),
-                &Ways::of(new, 0, looks_beyond(old), |name| only.contains(name)),
-            ),
+            names: Ways::between(
+                [old, new],
+                [&looks_beyond(new), &looks_beyond(old)],
+                |name| only.contains(name),
+            )
+            .changes(),
             ..Self::default()
         }
     }
@@ -280,50 +277,86 @@ fn listeners(config: &Config) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Where the listed names of a configuration lead. There may be a million of them, but hardly as many ways: each
-/// set of routes that list the same names is described once.
+/// Where listed names lead before and after. There may be a million of them, but hardly as many ways: each set of
+/// routes that list the same names is described once.
 struct Ways<'a> {
-    /// Names with the number of their set.
-    sets: HashMap<&'a str, usize, RandomState>,
-    /// The sets in words.
-    described: Vec<String>,
+    /// Names with the numbers of their sets, before and after.
+    sets: HashMap<&'a str, [usize; 2], RandomState>,
+    /// The sets in words, before and after; the first is the empty one.
+    described: [Vec<String>; 2],
 }
 
 impl<'a> Ways<'a> {
-    /// Those of the names `wanted`, `room` or more of them, in the routes it `looks_at`.
-    fn of(
-        config: &'a Config,
-        room: usize,
-        looks_at: impl Fn(&Arc<Route>) -> bool,
+    /// Those of the names `wanted` in the routes that are looked at.
+    fn between(
+        configs: [&'a Config; 2],
+        looks_at: [&dyn Fn(&Arc<Route>) -> bool; 2],
         wanted: impl Fn(&Pattern) -> bool,
     ) -> Self {
-        let mut sets: HashMap<&str, usize, RandomState> = HashMap::default();
-        sets.reserve(room);
-        // Routes of each set; the first is the empty one.
-        let mut routes: Vec<Vec<&Route>> = vec![Vec::new()];
-        for route in config.routes.iter().filter(|route| looks_at(route)) {
-            // What becomes of a set when this route is added.
-            let mut with: HashMap<usize, usize, RandomState> = HashMap::default();
-            for name in route.names.iter().filter(|name| wanted(name)) {
-                let set = sets.entry(name.as_str()).or_default();
-                *set = *with.entry(*set).or_insert_with(|| {
-                    let mut more = routes[*set].clone();
-                    more.push(route);
-                    routes.push(more);
-                    routes.len() - 1
-                });
+        let mut sets: HashMap<&str, [usize; 2], RandomState> = HashMap::default();
+        let mut described = [Vec::new(), Vec::new()];
+        for (side, config) in configs.into_iter().enumerate() {
+            let routes = config.routes.iter().filter(|route| looks_at[side](route));
+            let mut known: Vec<Vec<&Route>> = vec![Vec::new()];
+            for same in with_the_same_names(routes) {
+                // What becomes of a set when these routes are added.
+                let mut with: HashMap<usize, usize, RandomState> = HashMap::default();
+                for name in same[0].names.iter().filter(|name| wanted(name)) {
+                    let set = &mut sets.entry(name.as_str()).or_default()[side];
+                    *set = *with.entry(*set).or_insert_with(|| {
+                        let more = known[*set].iter().chain(&same).copied();
+                        known.push(more.collect());
+                        known.len() - 1
+                    });
+                }
             }
+            let words = known.iter().map(|routes| describe_way(config, routes));
+            described[side] = words.collect();
         }
-        let described = routes.iter().map(|routes| describe_way(config, routes));
-        Self {
-            sets,
-            described: described.collect(),
-        }
+        Self { sets, described }
     }
 
-    fn way(&self, name: &str) -> Option<&str> {
-        Some(&self.described[*self.sets.get(name)?])
+    /// What differs; of each sort of change no more than [`NAMES_MAX`] are named.
+    fn changes(&self) -> Changes {
+        let mut changes = Changes::default();
+        for (name, [before, after]) in &self.sets {
+            let [was, now] = [&self.described[0][*before], &self.described[1][*after]];
+            match (before, after) {
+                (0, _) if changes.added.len() < NAMES_MAX => {
+                    changes.added.insert((*name).to_owned(), now.clone());
+                }
+                (_, 0) if changes.removed.len() < NAMES_MAX => {
+                    changes.removed.insert((*name).to_owned(), was.clone());
+                }
+                (1.., 1..) if was == now => {}
+                (1.., 1..) if changes.changed.len() < NAMES_MAX => {
+                    let both = [was.clone(), now.clone()];
+                    changes.changed.insert((*name).to_owned(), both);
+                }
+                _ => changes.more += 1,
+            }
+        }
+        changes
     }
+}
+
+/// Routes, those together that list the same names: often the same ones are listed for several listeners.
+fn with_the_same_names<'a>(routes: impl Iterator<Item = &'a Arc<Route>>) -> Vec<Vec<&'a Route>> {
+    let mut lists: Vec<Vec<&Route>> = Vec::new();
+    let mut index: HashMap<(&Pattern, usize), usize, RandomState> = HashMap::default();
+    for route in routes {
+        let Some(first) = route.names.first() else {
+            continue;
+        };
+        let at = *index
+            .entry((first, route.names.len()))
+            .or_insert(lists.len());
+        match lists.get_mut(at) {
+            Some(same) if same[0].names == route.names => same.push(route),
+            _ => lists.push(vec![route]),
+        }
+    }
+    lists
 }
 
 /// Where a name leads that these routes list.
@@ -343,36 +376,6 @@ fn describe_way(config: &Config, routes: &[&Route]) -> String {
             .map(|at| config.listeners[*at].name.get_ref());
         format!("{pool} (on {})", joined(on))
     }))
-}
-
-/// What differs among names; of each sort of change no more than [`NAMES_MAX`] are named.
-fn names(old: &Ways<'_>, new: &Ways<'_>) -> Changes {
-    let mut changes = Changes::default();
-    for (name, set) in &old.sets {
-        let before = &old.described[*set];
-        match new.way(name) {
-            None if changes.removed.len() < NAMES_MAX => {
-                changes.removed.insert((*name).to_owned(), before.clone());
-            }
-            Some(after) if after == before => {}
-            Some(after) if changes.changed.len() < NAMES_MAX => {
-                let both = [before.clone(), after.to_owned()];
-                changes.changed.insert((*name).to_owned(), both);
-            }
-            _ => changes.more += 1,
-        }
-    }
-    for (name, set) in &new.sets {
-        match old.way(name) {
-            None if changes.added.len() < NAMES_MAX => {
-                let after = new.described[*set].clone();
-                changes.added.insert((*name).to_owned(), after);
-            }
-            None => changes.more += 1,
-            Some(_) => {}
-        }
-    }
-    changes
 }
 
 fn pools(config: &Config) -> BTreeMap<String, String> {

@@ -8,9 +8,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::diagnostic::Span;
 use super::model::Pattern;
-use super::raw::RawConfig;
+use super::raw::{Placed, RawConfig};
 use super::sources::Sources;
 
 /// Shorter lists are left to the parser.
@@ -18,15 +17,12 @@ const LEAST: usize = 1_000;
 /// The key whose lists are read.
 const KEY: &str = "names";
 
-/// The names of a list, and where they stand.
-type Names = Vec<(Pattern, Span)>;
-
 /// What was read of all files.
 pub struct LongLists<'a> {
     /// The texts, blanks in place of the lists.
     pub texts: Vec<Cow<'a, str>>,
     /// The lists by their places, brackets included.
-    lists: HashMap<(usize, usize), Names>,
+    lists: HashMap<(usize, usize), Vec<Placed>>,
 }
 
 impl<'a> LongLists<'a> {
@@ -102,9 +98,9 @@ fn list_after(text: &str, at: usize) -> Option<usize> {
 }
 
 /// The names of the list that opens at `open`, and where it closes; `None` if it is not written plainly.
-fn list(text: &str, open: usize, base: usize) -> Option<(Names, usize)> {
+fn list(text: &str, open: usize, base: usize) -> Option<(Vec<Placed>, usize)> {
     let bytes = text.as_bytes();
-    let mut names = Names::new();
+    let mut names = Vec::new();
     let mut at = past_blanks(bytes, open + 1)?;
     loop {
         let quote = *bytes.get(at)?;
@@ -119,7 +115,7 @@ fn list(text: &str, open: usize, base: usize) -> Option<(Names, usize)> {
         let len = rest.iter().take(256).position(|byte| *byte == quote)?;
         let end = at + 1 + len;
         let pattern = Pattern::parse(&text[at + 1..end]).ok()?;
-        names.push((pattern, base + at..base + end + 1));
+        names.push((Some(pattern), base + at..base + end + 1));
         at = past_blanks(bytes, end + 1)?;
         match *bytes.get(at)? {
             b',' => at = past_blanks(bytes, at + 1)?,
@@ -172,7 +168,8 @@ mod tests {
         let route = route.get_ref();
         for (name, span) in &route.long_names {
             let said = text[span.clone()].trim_matches(['"', '\'']);
-            assert_eq!(said.to_lowercase(), name.as_str());
+            let name = name.as_ref().map(Pattern::as_str);
+            assert_eq!(Some(said.to_lowercase().as_str()), name);
         }
         let listed = route.names.as_ref().map_or(0, |own| own.get_ref().len());
         (route.long_names.len(), listed)

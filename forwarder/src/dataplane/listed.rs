@@ -353,7 +353,8 @@ impl Between {
             };
             let numbers = match alike {
                 Some(alike) => Arc::clone(&alike.numbers),
-                None if self.names_front + self.names_back > 0 => {
+                // Where few are alike, they may be those of another listener.
+                None if 2 * (self.names_front + self.names_back) > part.route.names.len() => {
                     let (known, new) = (&was[self.front].numbers, &part.route.names);
                     let new = &new[self.names_front..new.len() - self.names_back];
                     let mut numbers = Vec::with_capacity(part.route.names.len());

@@ -1,5 +1,6 @@
 //! `[[route]]`: which name goes to which pool on which listener, and each name once.
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use super::listener::protocol_word;
 use super::{Context, Gaps};
 use crate::config::diagnostic::{Diagnostic, Span};
 use crate::config::model::{Listener, Pattern, Pool, Protocol, Route};
-use crate::config::raw::{List, RawRoute, Text};
+use crate::config::raw::{List, Placed, RawRoute, Text};
 use crate::config::suggest;
 
 pub(super) fn resolve(
@@ -48,9 +49,6 @@ pub(super) fn resolve(
 
 /// The names of each listener, and where they were written.
 type Taken<'a> = HashMap<usize, HashMap<&'a str, &'a Span, RandomState>>;
-
-/// A name of a route, a gap if it is wrong, and its place.
-type Placed = (Option<Pattern>, Span);
 
 fn one<'a>(
     context: &mut Context<'_>,
@@ -196,15 +194,14 @@ fn unknown_reference<'a>(
 }
 
 /// The names of one route, each with its place; a name that is wrong leaves a gap.
-fn names(
+fn names<'a>(
     context: &mut Context<'_>,
     index: usize,
-    route: &Spanned<RawRoute>,
-) -> Option<Vec<Placed>> {
+    route: &'a Spanned<RawRoute>,
+) -> Option<Cow<'a, [Placed]>> {
     let raw = route.get_ref();
     if !raw.long_names.is_empty() {
-        let names = raw.long_names.iter().cloned();
-        return Some(names.map(|(name, span)| (Some(name), span)).collect());
+        return Some(Cow::Borrowed(&raw.long_names));
     }
     let Some(list) = &raw.names else {
         let fix = "names = [\"www.example.org\"]";
