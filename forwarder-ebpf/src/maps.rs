@@ -6,8 +6,8 @@ use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use forwarder_common::abi::{
     Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
-    NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseEntry, ReverseKey, Settings, Vip, stage, tally,
-    vip_slot,
+    NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseEntry, ReverseKey, Settings, Vip,
+    stage, tally, vip_slot,
 };
 use forwarder_common::verdict::REASONS;
 

@@ -17,9 +17,7 @@ use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{forget, mask};
 use crate::buffer;
-use crate::maps::{
-    FLOWS, NAME_KEY, NAMES, POOLS, REVERSE, SETTINGS, SOURCE_PORTS, WILDCARDS,
-};
+use crate::maps::{FLOWS, NAME_KEY, NAMES, POOLS, REVERSE, SETTINGS, SOURCE_PORTS, WILDCARDS};
 use crate::node::{self, Choice, NotEntered};
 use crate::packet::Packet;
 use crate::public::hello::next_held;

@@ -286,11 +286,14 @@ struct Ways<'a> {
     described: [Vec<String>; 2],
 }
 
+/// Whether a route is looked at.
+type Choice<'a> = dyn Fn(&Arc<Route>) -> bool + 'a;
+
 impl<'a> Ways<'a> {
     /// Those of the names `wanted` in the routes that are looked at.
     fn between(
         configs: [&'a Config; 2],
-        looks_at: [&dyn Fn(&Arc<Route>) -> bool; 2],
+        looks_at: [&Choice<'_>; 2],
         wanted: impl Fn(&Pattern) -> bool,
     ) -> Self {
         let mut sets: HashMap<&str, [usize; 2], RandomState> = HashMap::default();

@@ -85,8 +85,8 @@ impl<'a> LongLists<'a> {
 /// Where the bracket of a list opens, if a key that ends at `at` begins its line and has one.
 fn list_after(text: &str, at: usize) -> Option<usize> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let before = text.as_bytes()[..at - KEY.len()].iter().rev();
-    let begins = before.skip_while(|byte| is_blank(byte)).next();
+    let mut before = text.as_bytes()[..at - KEY.len()].iter().rev();
+    let begins = before.find(|byte| !is_blank(byte));
     if begins.is_some_and(|byte| *byte != b'\n') {
         return None;
     }

@@ -390,11 +390,14 @@ impl Between {
     }
 }
 
+/// A route and the numbers of its names.
+type List = (Arc<Route>, Arc<[u32]>);
+
 /// Numbers that were asked for already: listeners often have the same names.
 #[derive(Default)]
 struct Numbered {
     /// By the first name of a route and how many there are.
-    lists: HashMap<(Pattern, usize), (Arc<Route>, Arc<[u32]>)>,
+    lists: HashMap<(Pattern, usize), List>,
 }
 
 impl Numbered {
