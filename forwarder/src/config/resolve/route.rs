@@ -23,19 +23,15 @@ pub(super) fn resolve(
 ) -> Gaps<Route> {
     let shape = context.shape;
     let all = &shape.raw.route;
-    let names: Vec<_> = all
+    let read: Vec<_> = all
         .iter()
         .enumerate()
-        .map(|(index, raw)| names(context, index, raw))
+        .map(|(index, raw)| read(context, index, raw, listeners))
         .collect();
     let mut taken = Taken::default();
-    let routes: Gaps<Route> = all
+    let routes: Gaps<Route> = read
         .iter()
-        .enumerate()
-        .map(|(index, raw)| {
-            let names = names[index].as_deref();
-            one(context, index, raw, listeners, names, &mut taken)
-        })
+        .map(|own| own.route(context, &mut taken))
         .collect();
     // What a broken route would have used is unknown: no word about things that nobody uses.
     if routes.iter().all(Option::is_some) && !shape.lost("route", 0, "") {
@@ -50,30 +46,41 @@ pub(super) fn resolve(
 /// The names of each listener, and where they were written.
 type Taken<'a> = HashMap<usize, HashMap<&'a str, &'a Span, RandomState>>;
 
-fn one<'a>(
+/// What a route says, gaps where that is wrong.
+struct Read<'a> {
+    pool: Option<usize>,
+    listeners: Option<Vec<usize>>,
+    names: Option<Cow<'a, [Placed]>>,
+}
+
+fn read<'a>(
     context: &mut Context<'_>,
     index: usize,
-    raw: &Spanned<RawRoute>,
+    raw: &'a Spanned<RawRoute>,
     listeners: &Gaps<Listener>,
-    names: Option<&'a [Placed]>,
-    taken: &mut Taken<'a>,
-) -> Option<Route> {
-    let span = raw.span();
-    let raw = raw.get_ref();
-    let pool = pool_index(context, index, raw, &span);
-    let listeners = listener_indices(context, index, &raw.listeners, listeners);
-    if let (Some(names), Some(listeners)) = (names, &listeners) {
-        each_name_once(context, names, listeners, taken);
+) -> Read<'a> {
+    let own = raw.get_ref();
+    Read {
+        pool: pool_index(context, index, own, &raw.span()),
+        listeners: listener_indices(context, index, &own.listeners, listeners),
+        names: names(context, index, raw),
     }
-    let names = names?;
-    Some(Route {
-        names: names
-            .iter()
-            .map(|(pattern, _)| pattern.clone())
-            .collect::<Option<_>>()?,
-        pool: pool?,
-        listeners: listeners?,
-    })
+}
+
+impl Read<'_> {
+    fn route<'a>(&'a self, context: &mut Context<'_>, taken: &mut Taken<'a>) -> Option<Route> {
+        if let (Some(names), Some(listeners)) = (&self.names, &self.listeners) {
+            each_name_once(context, names, listeners, taken);
+        }
+        let names = self.names.as_ref()?.iter();
+        Some(Route {
+            names: names
+                .map(|(pattern, _)| pattern.clone())
+                .collect::<Option<_>>()?,
+            pool: self.pool?,
+            listeners: self.listeners.clone()?,
+        })
+    }
 }
 
 fn pool_index(
