@@ -59,10 +59,12 @@ pub struct Fixed {
 impl Difference {
     /// From `old` to `new`.
     pub fn between(old: &Config, new: &Config) -> Self {
+        let longest = |config: &Config| config.routes.iter().map(|own| own.names.len()).max();
+        let room = longest(old).max(longest(new)).unwrap_or_default() * 2;
         Self {
             entrance: Changes::between(entrance(old), entrance(new)),
             listeners: Changes::between(listeners(old), listeners(new)),
-            names: Ways::between([old, new], [&|_| true, &|_| true], |_| true).changes(),
+            names: Ways::between([old, new], [&|_| true, &|_| true], |_| true, room).changes(),
             pools: Changes::between(pools(old), pools(new)),
             nodes: Changes::between(nodes(old), nodes(new)),
         }
@@ -80,6 +82,7 @@ impl Difference {
                 [old, new],
                 [&looks_beyond(new), &looks_beyond(old)],
                 |name| only.contains(name),
+                only.len(),
             )
             .changes(),
             ..Self::default()
@@ -290,13 +293,16 @@ struct Ways<'a> {
 type Choice<'a> = dyn Fn(&Arc<Route>) -> bool + 'a;
 
 impl<'a> Ways<'a> {
-    /// Those of the names `wanted` in the routes that are looked at.
+    /// Those of the names `wanted` in the routes that are looked at. To grow beyond the `room` for so many means to
+    /// hash all again.
     fn between(
         configs: [&'a Config; 2],
         looks_at: [&Choice<'_>; 2],
         wanted: impl Fn(&Pattern) -> bool,
+        room: usize,
     ) -> Self {
         let mut sets: HashMap<&str, [usize; 2], RandomState> = HashMap::default();
+        sets.reserve(room);
         let mut described = [Vec::new(), Vec::new()];
         for (side, config) in configs.into_iter().enumerate() {
             let routes = config.routes.iter().filter(|route| looks_at[side](route));
