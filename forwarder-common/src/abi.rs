@@ -49,8 +49,10 @@ pub mod map {
     pub const VIP_SLOTS: &str = "VIP_SLOTS";
     /// `ARRAY` of [`super::Vip`].
     pub const VIPS: &str = "VIPS";
-    /// `LPM_TRIE` [`super::NAME_KEY_BYTES`] → [`super::NameEntry`]: the listed names.
+    /// `HASH` [`super::NameKey`] → [`super::NameEntry`]: the listed names that are no wildcards.
     pub const NAMES: &str = "NAMES";
+    /// `LPM_TRIE` [`super::NAME_KEY_BYTES`] → [`super::NameEntry`]: the listed wildcards.
+    pub const WILDCARDS: &str = "WILDCARDS";
     /// `ARRAY` of [`super::Pool`].
     pub const POOLS: &str = "POOLS";
     /// `ARRAY` of [`super::MaglevTable`].
@@ -251,7 +253,7 @@ abi! {
         port_be: u16,
         /// Number of the listener it belongs to.
         listener: u16,
-        /// Name table of the listener: the first 16 bits of a name key.
+        /// Name table of the listener: part of each name's key.
         table: u16,
         /// What to do with what is not forwarded: [`on_refuse`].
         on_refuse: u8,
@@ -265,6 +267,14 @@ abi! {
         ifindex: u32,
         /// Zero.
         pad3: u32,
+    }
+
+    /// A listed name in a table, by its digest: see `name_key`.
+    16 struct NameKey {
+        /// The first 64 bits of the digest.
+        digest: u64,
+        /// 48 further bits of the digest, and in the low 16 the table.
+        more_and_table: u64,
     }
 
     /// What a listed name leads to.
@@ -462,7 +472,9 @@ abi! {
     }
 
     /// Knobs of the data path.
-    40 struct Settings {
+    56 struct Settings {
+        /// SipHash key of [`NameKey`]: random, made with the maps, and the same for as long as they exist.
+        name_secret: [u64; 2],
         /// Resets for unknown flows, per CPU: ns that one of them costs (`token_bucket::Limit`).
         reset_interval_ns: u64,
         /// The same bucket's depth, ns.
@@ -592,7 +604,7 @@ pub const HELLO_PREFIX: usize = 512;
 pub const HELLO_CAP: usize = 16_448;
 /// Size of [`Hello::bytes`]: prefix, stream, and slack, because the verifier sees offset and length apart.
 pub const HELLO_BYTES: usize = HELLO_PREFIX + HELLO_CAP + 1_584;
-/// Size of a name key without its prefix length: the most an LPM trie takes.
+/// Size of a wildcard's key without its prefix length: the most an LPM trie takes.
 pub const NAME_KEY_BYTES: usize = 256;
 
 /// [`Flow::state`].

@@ -22,6 +22,7 @@ pub mod flow;
 pub mod hello;
 pub mod maglev;
 pub mod name;
+pub mod name_key;
 pub mod proxy;
 pub mod segment;
 pub mod seq;

@@ -1,4 +1,4 @@
-//! Host names in a configuration, and their keys in the kernel's trie.
+//! Host names in a configuration, and their keys in the kernel's maps.
 //!
 //! A route lists patterns: `www.example.org` matches that name,
 //! `*.example.org` every name below `example.org` at any depth but never
@@ -6,13 +6,13 @@
 //! wildcard and the longest wildcard beats the shorter ones, as in the
 //! Kubernetes Gateway API.
 //!
-//! One longest-prefix look-up (`BPF_MAP_TYPE_LPM_TRIE`) decides all of that,
-//! because the name is reversed and an exact pattern ends in a NUL, which no
-//! name contains:
+//! Exact patterns stand in a hash table, by the digest that [`name_key`](crate::name_key)
+//! describes. What is not there is looked up among the wildcards by its
+//! longest prefix (`BPF_MAP_TYPE_LPM_TRIE`), for which names are reversed; the
+//! NUL, which no name contains, keeps a name from being below itself:
 //!
-//! | what | key, after the two bytes of the table id |
+//! | what | key in the trie, after the two bytes of the table id |
 //! |---|---|
-//! | pattern `www.example.org` | `gro.elpmaxe.www\0` |
 //! | pattern `*.example.org` | `gro.elpmaxe.` |
 //! | pattern `*` | nothing |
 //! | look-up of `www.example.org` | `gro.elpmaxe.www\0` |
@@ -170,68 +170,81 @@ pub enum PatternKind {
     Exact,
 }
 
-/// A name pattern in lower case.
+/// A name pattern in lower case, as text of the type that suits its owner.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Pattern {
-    kind: PatternKind,
-    len: u8,
-    /// The name without the `*.` of a wildcard, zero beyond `len`.
-    name: [u8; MAX_NAME],
-}
+pub struct Pattern<T>(T);
 
-impl Pattern {
-    /// The lone `*`.
-    pub const ANY: Self = Self {
-        kind: PatternKind::Any,
-        len: 0,
-        name: [0; MAX_NAME],
-    };
-
+impl<T: for<'a> From<&'a str>> Pattern<T> {
     /// Reads a pattern as a configuration writes it.
     ///
     /// # Errors
     ///
     /// Says what no client could ever send, or what reads like a mistake.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        if text == "*" {
-            return Ok(Self::ANY);
+        check_pattern(text)?;
+        if !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Ok(Self(T::from(text)));
         }
-        // Counted with the `*.`: the shortest name below it has as many bytes.
-        if text.len() > MAX_NAME {
-            return Err(NameError::TooLong { len: text.len() });
-        }
-        let (kind, base) = match text.strip_prefix("*.") {
-            Some(base) => (PatternKind::Wildcard, base),
-            None => (PatternKind::Exact, text),
-        };
-        check_name(base, text.len().saturating_sub(base.len()))?;
-        let mut name = [0; MAX_NAME];
-        for (to, from) in name.iter_mut().zip(base.bytes()) {
+        let mut lowered = [0; MAX_NAME];
+        for (to, from) in lowered.iter_mut().zip(text.bytes()) {
             *to = lower(from);
         }
-        Ok(Self {
-            kind,
-            len: base.len() as u8,
-            name,
-        })
+        let lowered = lowered.get(..text.len()).unwrap_or_default();
+        Ok(Self(T::from(
+            core::str::from_utf8(lowered).unwrap_or_default(),
+        )))
+    }
+}
+
+/// Whether a text is a pattern.
+fn check_pattern(text: &str) -> Result<(), NameError> {
+    if text == "*" {
+        return Ok(());
+    }
+    // Counted with the `*.`: the shortest name below it has as many bytes.
+    if text.len() > MAX_NAME {
+        return Err(NameError::TooLong { len: text.len() });
+    }
+    let base = text.strip_prefix("*.").unwrap_or(text);
+    check_name(base, text.len().saturating_sub(base.len()))
+}
+
+impl<T: AsRef<str>> Pattern<T> {
+    /// The pattern as text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_ref()
+    }
+
+    /// The same text, of the type that it is held in.
+    pub const fn text(&self) -> &T {
+        &self.0
     }
 
     /// What kind of pattern this is.
-    pub const fn kind(&self) -> PatternKind {
-        self.kind
+    pub fn kind(&self) -> PatternKind {
+        match self.as_str().as_bytes() {
+            [b'*'] => PatternKind::Any,
+            [b'*', ..] => PatternKind::Wildcard,
+            _ => PatternKind::Exact,
+        }
     }
 
     /// The name in lower case, for a wildcard the part below which it matches.
     pub fn name(&self) -> &str {
-        let bytes = self.name.get(..usize::from(self.len)).unwrap_or_default();
-        core::str::from_utf8(bytes).unwrap_or_default()
+        let text = self.as_str();
+        match self.kind() {
+            PatternKind::Any => "",
+            PatternKind::Wildcard => text.get(2..).unwrap_or_default(),
+            PatternKind::Exact => text,
+        }
     }
 
-    /// The key under which a trie holds this pattern in the given table: prefix
-    /// length in bits, and the bytes, zero beyond the prefix.
+    /// The key that the pattern has in a trie: prefix length in bits, and the
+    /// bytes, zero beyond the prefix. Of two patterns that match one name the
+    /// longer key decides.
     pub fn key(&self, table: u16) -> (u32, [u8; KEY_BYTES]) {
         let (bits, bytes) = reversed(table, self.name());
-        match self.kind {
+        match self.kind() {
             PatternKind::Any => (bits, bytes),
             // The NUL is there already.
             PatternKind::Exact => (bits.saturating_add(8), bytes),
@@ -249,7 +262,7 @@ impl Pattern {
     /// to case and is taken to be well-formed.
     pub fn matches(&self, name: &str) -> bool {
         let own = self.name();
-        match self.kind {
+        match self.kind() {
             PatternKind::Any => true,
             PatternKind::Exact => name.eq_ignore_ascii_case(own),
             PatternKind::Wildcard => {
@@ -266,44 +279,40 @@ impl Pattern {
     }
 }
 
-impl fmt::Display for Pattern {
+impl<T: AsRef<str>> fmt::Display for Pattern<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            PatternKind::Any => out.write_str("*"),
-            PatternKind::Wildcard => write!(out, "*.{}", self.name()),
-            PatternKind::Exact => out.write_str(self.name()),
-        }
+        out.pad(self.as_str())
     }
 }
 
-impl fmt::Debug for Pattern {
+impl<T: AsRef<str>> fmt::Debug for Pattern<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Pattern({self})")
     }
 }
 
-/// The key that looks a name up in the given table: prefix length in bits, and
-/// the bytes. A name longer than [`MAX_NAME`] is cut and matches nothing exact.
+/// The key that looks a name up among the wildcards of the given table: prefix
+/// length in bits, and the bytes. A name longer than [`MAX_NAME`] is cut.
 pub fn lookup_key(table: u16, name: &str) -> (u32, [u8; KEY_BYTES]) {
     let (bits, bytes) = reversed(table, name);
     (bits.saturating_add(8), bytes)
 }
 
 /// The pattern that decides about a name, by comparing it with each: the most
-/// specific kind, then the longest. The reference for the trie; the daemon uses
+/// specific kind, then the longest. The reference for the maps; the daemon uses
 /// it to explain a configuration.
-pub fn most_specific<'a>(
-    patterns: impl IntoIterator<Item = &'a Pattern>,
+pub fn most_specific<'a, T: AsRef<str>>(
+    patterns: impl IntoIterator<Item = &'a Pattern<T>>,
     name: &str,
-) -> Option<&'a Pattern> {
+) -> Option<&'a Pattern<T>> {
     patterns
         .into_iter()
         .filter(|pattern| pattern.matches(name))
-        .max_by_key(|pattern| (pattern.kind, pattern.len))
+        .max_by_key(|pattern| (pattern.kind(), pattern.name().len()))
 }
 
 /// Table id, then the name reversed and in lower case; the length is in bits.
-fn reversed(table: u16, name: &str) -> (u32, [u8; KEY_BYTES]) {
+pub(crate) fn reversed(table: u16, name: &str) -> (u32, [u8; KEY_BYTES]) {
     let mut key = [0; KEY_BYTES];
     let bytes = table
         .to_be_bytes()
@@ -326,16 +335,8 @@ fn check_name(name: &str, start: usize) -> Result<(), NameError> {
             NameError::EmptyLabel { at: start }
         });
     }
-    if name.parse::<core::net::IpAddr>().is_ok() || is_bracketed_address(name) {
-        return Err(NameError::IpLiteral);
-    }
-    for (at, character) in name.char_indices() {
-        let at = at.saturating_add(start);
-        match u8::try_from(character) {
-            Ok(b'*') => return Err(NameError::MisplacedWildcard { at }),
-            Ok(byte) if is_name_byte(byte) => {}
-            _ => return Err(NameError::BadCharacter { character, at }),
-        }
+    if !name.bytes().all(is_name_byte) {
+        return Err(bad_character(name, start));
     }
     let labels = match name.strip_suffix('.') {
         Some(labels) if !labels.is_empty() && !labels.ends_with('.') => {
@@ -353,6 +354,21 @@ fn check_name(name: &str, start: usize) -> Result<(), NameError> {
         return Err(NameError::IpLiteral);
     }
     Ok(())
+}
+
+/// What is wrong with a name that has bytes which no name has.
+fn bad_character(name: &str, start: usize) -> NameError {
+    if name.parse::<core::net::Ipv6Addr>().is_ok() || is_bracketed_address(name) {
+        return NameError::IpLiteral;
+    }
+    let is_bad = |character: &char| !u8::try_from(*character).is_ok_and(is_name_byte);
+    let mut bad = name.char_indices().filter(|(_, own)| is_bad(own));
+    let (at, character) = bad.next().unwrap_or_default();
+    let at = at.saturating_add(start);
+    match character {
+        '*' => NameError::MisplacedWildcard { at },
+        _ => NameError::BadCharacter { character, at },
+    }
 }
 
 fn check_label(label: &str, at: usize) -> Result<(), NameError> {
@@ -376,7 +392,11 @@ fn is_bracketed_address(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::string::String;
+
     use super::*;
+
+    type Pattern = super::Pattern<String>;
 
     fn error(text: &str) -> NameError {
         Pattern::parse(text).unwrap_err()
@@ -545,7 +565,7 @@ mod tests {
             ("org", Some("*")),
             ("example.com", Some("*")),
         ] {
-            let found = most_specific(&patterns, name).map(Pattern::to_string);
+            let found = most_specific(&patterns, name).map(ToString::to_string);
             assert_eq!(found.as_deref(), expected, "{name}");
         }
         assert_eq!(most_specific(&patterns[1..], "org"), None);

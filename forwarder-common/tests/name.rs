@@ -1,26 +1,52 @@
-//! Properties of name patterns: the trie decides as the reference matcher does.
+//! Properties of name patterns: the maps decide as the reference matcher does.
 
 use std::collections::HashMap;
 
-use forwarder_common::name::{Pattern, PatternKind, lookup_key, most_specific};
+use forwarder_common::abi::NameKey;
+use forwarder_common::name::{PatternKind, lookup_key, most_specific};
+use forwarder_common::name_key;
 use proptest::prelude::*;
 
-/// A longest-prefix-match trie as the kernel defines it, by trying every length.
-#[derive(Default)]
-struct Trie(HashMap<Vec<u8>, Pattern>);
+type Pattern = forwarder_common::name::Pattern<String>;
 
-impl Trie {
+const SECRET: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+
+/// A hash table of names, and a longest-prefix-match trie of wildcards as the kernel defines it, by trying every
+/// length.
+#[derive(Default)]
+struct Maps {
+    names: HashMap<(u64, u64), Pattern>,
+    wildcards: HashMap<Vec<u8>, Pattern>,
+}
+
+fn exact(table: u16, name: &str) -> (u64, u64) {
+    let NameKey {
+        digest,
+        more_and_table,
+    } = name_key::of(SECRET, table, name);
+    (digest, more_and_table)
+}
+
+impl Maps {
     fn insert(&mut self, table: u16, pattern: Pattern) {
+        if pattern.kind() == PatternKind::Exact {
+            self.names.insert(exact(table, pattern.name()), pattern);
+            return;
+        }
         let (bits, bytes) = pattern.key(table);
         assert_eq!(bits % 8, 0, "patterns end at a byte");
-        self.0.insert(bytes[..bits as usize / 8].to_vec(), pattern);
+        let prefix = bytes[..bits as usize / 8].to_vec();
+        self.wildcards.insert(prefix, pattern);
     }
 
     fn find(&self, table: u16, name: &str) -> Option<&Pattern> {
+        if let Some(pattern) = self.names.get(&exact(table, name)) {
+            return Some(pattern);
+        }
         let (bits, bytes) = lookup_key(table, name);
         (0..=bits as usize / 8)
             .rev()
-            .find_map(|len| self.0.get(&bytes[..len]))
+            .find_map(|len| self.wildcards.get(&bytes[..len]))
     }
 }
 
@@ -41,20 +67,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn trie_agrees_with_the_reference(
+    fn maps_agree_with_the_reference(
         patterns in prop::collection::vec((small_pattern(), 0u16..3), 1..30),
         names in prop::collection::vec((small_name(), 0u16..3), 1..30),
     ) {
-        let mut trie = Trie::default();
+        let mut maps = Maps::default();
         let mut tables: HashMap<u16, Vec<Pattern>> = HashMap::new();
         for (text, table) in patterns {
             let pattern = Pattern::parse(&text).unwrap();
-            trie.insert(table, pattern);
+            maps.insert(table, pattern.clone());
             tables.entry(table).or_default().push(pattern);
         }
         for (name, table) in names {
             let expected = tables.get(&table).and_then(|patterns| most_specific(patterns, &name));
-            prop_assert_eq!(trie.find(table, &name), expected, "{} in table {}", name, table);
+            prop_assert_eq!(maps.find(table, &name), expected, "{} in table {}", name, table);
         }
     }
 
@@ -83,7 +109,7 @@ proptest! {
         match Pattern::parse(&text) {
             Ok(pattern) => {
                 prop_assert_eq!(pattern.to_string(), text.to_ascii_lowercase());
-                prop_assert_eq!(Pattern::parse(&pattern.to_string()), Ok(pattern));
+                prop_assert_eq!(Pattern::parse(&pattern.to_string()), Ok(pattern.clone()));
                 let bare = text.strip_prefix("*.").unwrap_or(&text);
                 let well_formed = |label: &str| {
                     (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
@@ -110,5 +136,31 @@ proptest! {
         prop_assert_eq!(pattern.kind(), PatternKind::Exact);
         prop_assert_eq!(pattern.key(table), lookup_key(table, &name));
         prop_assert_eq!(pattern.key(table).0 as usize, 8 * (2 + len + 1));
+    }
+
+    /// The data path reads the name by words from a buffer that holds older bytes behind it.
+    #[test]
+    fn both_sides_make_the_same_key(
+        name in "[a-zA-Z0-9._-]{1,253}",
+        table: u16,
+        secret: [u64; 2],
+        older: u8,
+    ) {
+        let mut bytes = [older; 256];
+        let reversed = name.bytes().rev().map(|byte| byte.to_ascii_lowercase());
+        let reversed = table.to_be_bytes().into_iter().chain(reversed);
+        let mut len = 0;
+        for byte in reversed {
+            bytes[len] = byte;
+            len += 1;
+        }
+        let (words, _) = bytes.as_chunks::<8>();
+        let key = name_key::of_words(secret, table, len as u32, |at| {
+            u64::from_le_bytes(words[at as usize])
+        });
+        prop_assert_eq!(key, name_key::of(secret, table, &name));
+        prop_assert_eq!(key.table(), table);
+        prop_assert_ne!(key, name_key::of(secret, table.wrapping_add(1), &name));
+        prop_assert_ne!(key, name_key::of([secret[0], secret[1] ^ 1], table, &name));
     }
 }

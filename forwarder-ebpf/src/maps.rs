@@ -6,12 +6,12 @@ use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use forwarder_common::abi::{
     Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
-    Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, slot, stage, tally,
+    NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, slot, stage, tally,
 };
 use forwarder_common::verdict::REASONS;
 
 use crate::hops::{self, Hop};
-use crate::work::{Chunk, NameKey, Work};
+use crate::work::{Chunk, TrieKey, Work};
 
 #[map]
 pub static VIP_INDEX: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0);
@@ -19,9 +19,13 @@ pub static VIP_INDEX: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0)
 pub static VIP_SLOTS: Array<u32> = Array::with_max_entries(slot::COUNT, 0);
 #[map]
 pub static VIPS: Array<Vip> = Array::with_max_entries(256, 0);
+// Room for a million names would be 90 MB, were it taken before there are any.
 #[map]
-pub static NAMES: LpmTrie<[u8; NAME_KEY_BYTES], NameEntry> =
-    LpmTrie::with_max_entries(2_097_152, 0);
+pub static NAMES: HashMap<NameKey, NameEntry> =
+    HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
+#[map]
+pub static WILDCARDS: LpmTrie<[u8; NAME_KEY_BYTES], NameEntry> =
+    LpmTrie::with_max_entries(1 << 18, 0);
 #[map]
 pub static POOLS: Array<Pool> = Array::with_max_entries(256, 0);
 #[map]
@@ -76,7 +80,7 @@ pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 pub static CHUNK: PerCpuArray<Chunk> = PerCpuArray::with_max_entries(1, 0);
 /// The key of a name look-up.
 #[map]
-pub static NAME_KEY: PerCpuArray<NameKey> = PerCpuArray::with_max_entries(1, 0);
+pub static NAME_KEY: PerCpuArray<TrieKey> = PerCpuArray::with_max_entries(1, 0);
 /// The event being filled.
 #[map]
 pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);

@@ -100,9 +100,11 @@ impl Reply {
 #[repr(C)]
 pub struct Chunk(pub [u8; CHUNK + 16]);
 
-/// Key of a name look-up: prefix length in bits, table and reversed name.
+/// Key of a look-up in the trie: prefix length in bits, table and reversed name, which begin at a multiple of
+/// eight because they are also read by words.
 #[repr(C)]
-pub struct NameKey {
+pub struct TrieKey {
+    pub pad: u32,
     pub bits: u32,
     pub bytes: [u8; NAME_KEY_BYTES],
 }

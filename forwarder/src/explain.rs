@@ -9,12 +9,12 @@ use std::time::SystemTime;
 
 use forwarder_common::abi::{MaglevTable, map};
 use forwarder_common::maglev::{TABLE_SIZE, client_hash};
-use forwarder_common::name::{Pattern, PatternKind, most_specific};
+use forwarder_common::name::{PatternKind, most_specific};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::config::difference::word;
-use crate::config::model::{Balance, NodeState, Pool};
+use crate::config::model::{Balance, NodeState, Pattern, Pool};
 use crate::dataplane::clock::monotonic;
 use crate::dataplane::maps::{MapsError, OfMap, Tables, found};
 use crate::dataplane::pins::Pins;

@@ -5,8 +5,10 @@
 
 use forwarder_common::abi::Flow;
 use forwarder_common::flow::{Outcome as FlowOutcome, Passing};
-use forwarder_common::name::{Pattern, PatternKind, lookup_key, most_specific};
+use forwarder_common::name::{PatternKind, lookup_key, most_specific};
 use forwarder_common::tcp::{NO_SCALE, OptionBytes, SynOptions, flag};
+
+type Pattern = forwarder_common::name::Pattern<String>;
 
 #[path = "../../forwarder-common/tests/hello/oracle.rs"]
 mod oracle;
@@ -50,7 +52,7 @@ pub fn name(text: &[u8]) {
         }
     };
     assert_eq!(pattern.to_string(), text.to_ascii_lowercase());
-    assert_eq!(Pattern::parse(&pattern.to_string()), Ok(pattern));
+    assert_eq!(Pattern::parse(&pattern.to_string()), Ok(pattern.clone()));
     let (bits, key) = pattern.key(7);
     let sample = match pattern.kind() {
         PatternKind::Exact => pattern.name().to_owned(),

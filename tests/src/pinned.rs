@@ -10,8 +10,8 @@ use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use forwarder_common::abi::{
-    ABI_VERSION, Endpoint, MaglevTable, NAME_KEY_BYTES, NameEntry, Node, Path as Way, Pool,
-    Settings, Vip, map,
+    ABI_VERSION, Endpoint, MaglevTable, NAME_KEY_BYTES, NameEntry, NameKey, Node, Path as Way,
+    Pool, Settings, Vip, map,
 };
 
 /// The bytes of each map that is written from the configuration: every key followed by its value.
@@ -53,10 +53,13 @@ pub fn configuration(bpffs: &Path) -> Result<BTreeMap<&'static str, Vec<u8>>, Ma
             Map::HashMap(open(name)?).try_into()?;
         array(name, pairs(index.iter())?);
     }
-    let names: LpmTrie<_, [u8; NAME_KEY_BYTES], [u8; size_of::<NameEntry>()]> =
-        Map::LpmTrie(open(map::NAMES)?).try_into()?;
+    let names: HashMap<_, [u8; size_of::<NameKey>()], [u8; size_of::<NameEntry>()]> =
+        Map::HashMap(open(map::NAMES)?).try_into()?;
+    array(map::NAMES, pairs(names.iter())?);
+    let wildcards: LpmTrie<_, [u8; NAME_KEY_BYTES], [u8; size_of::<NameEntry>()]> =
+        Map::LpmTrie(open(map::WILDCARDS)?).try_into()?;
     let mut listed = BTreeMap::new();
-    for entry in names.iter() {
+    for entry in wildcards.iter() {
         let (key, value) = entry?;
         listed.insert((key.prefix_len(), key.data()), value);
     }
@@ -68,7 +71,7 @@ pub fn configuration(bpffs: &Path) -> Result<BTreeMap<&'static str, Vec<u8>>, Ma
             .chain(value)
             .collect::<Vec<u8>>()
     });
-    array(map::NAMES, listed.collect());
+    array(map::WILDCARDS, listed.collect());
     Ok(all)
 }
 

@@ -11,12 +11,13 @@ use forwarder_common::abi::{
     state,
 };
 use forwarder_common::hello::NAME_MAX;
+use forwarder_common::name_key;
 use forwarder_common::proxy::{self, Header, HeaderBytes};
 use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{barrier, forget, mask};
 use crate::buffer;
-use crate::maps::{FLOWS, NAME_KEY, NAMES, POOLS, SOURCE_PORTS};
+use crate::maps::{FLOWS, NAME_KEY, NAMES, POOLS, SETTINGS, SOURCE_PORTS, WILDCARDS};
 use crate::node::{self, Choice, NotEntered};
 use crate::packet::Packet;
 use crate::public::hello::next_held;
@@ -195,7 +196,7 @@ fn give_back_port(choice: &Choice, port_be: u16) {
     }
 }
 
-/// Longest match of the reversed name: exact before wildcard, the longest wildcard first.
+/// The name itself, then the longest match of the reversed name among wildcards.
 #[inline(always)]
 fn look_up(work: &Work, hello: &Hello) -> Option<NameEntry> {
     let key = NAME_KEY.get_ptr_mut(0)?;
@@ -218,8 +219,17 @@ fn look_up(work: &Work, hello: &Hello) -> Option<NameEntry> {
         }
         core::ptr::write_volatile(bytes.add(mask::<0xff>(u64::from(length + 2)) as usize), 0);
         (*key).bits = 8 * (length + 3);
-        let key = &*key.cast::<lpm_trie::Key<[u8; NAME_KEY_BYTES]>>();
-        NAMES.get(key).copied()
+        let secret = SETTINGS.get(0)?.name_secret;
+        let exact = name_key::of_words(secret, work.table, length + 2, |at| {
+            forget(key);
+            let at = mask::<0x1f>(u64::from(at)) as usize;
+            u64::from_le(core::ptr::read_volatile(bytes.cast::<u64>().add(at)))
+        });
+        if let Some(entry) = NAMES.get(&exact) {
+            return Some(*entry);
+        }
+        let key = &*(&raw const (*key).bits).cast::<lpm_trie::Key<[u8; NAME_KEY_BYTES]>>();
+        WILDCARDS.get(key).copied()
     }
 }
 

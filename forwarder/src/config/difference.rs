@@ -1,17 +1,20 @@
 //! What a new configuration changes, and what it cannot change while the forwarder runs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::{Display, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forwarder_common::name::Pattern;
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use super::model::{
-    Check, ClientAddress, Config, FlowLog, Keyword, Listener, Node, OnDown, Pool, Protocol, Route,
-    WhenEmpty,
+    Check, ClientAddress, Config, FlowLog, Keyword, Listener, Node, OnDown, Pattern, Pool,
+    Protocol, Route, WhenEmpty,
 };
+
+/// Names that an answer tells one by one, of those that are added, removed or changed.
+const NAMES_MAX: usize = 1_000;
 
 /// What differs between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +40,9 @@ pub struct Changes {
     pub removed: BTreeMap<String, String>,
     /// Those that are no longer what they were, with both.
     pub changed: BTreeMap<String, [String; 2]>,
+    /// How many more there are, of all three.
+    #[serde(default)]
+    pub more: usize,
 }
 
 /// A key that keeps its value until the maps are made anew.
@@ -53,13 +59,12 @@ pub struct Fixed {
 impl Difference {
     /// From `old` to `new`.
     pub fn between(old: &Config, new: &Config) -> Self {
+        let longest = |config: &Config| config.routes.iter().map(|own| own.names.len()).max();
+        let room = longest(old).max(longest(new)).unwrap_or_default() * 2;
         Self {
             entrance: Changes::between(entrance(old), entrance(new)),
             listeners: Changes::between(listeners(old), listeners(new)),
-            names: Changes::between(
-                names(old, |_| true, |_| true),
-                names(new, |_| true, |_| true),
-            ),
+            names: Ways::between([old, new], [&|_| true, &|_| true], |_| true, room).changes(),
             pools: Changes::between(pools(old), pools(new)),
             nodes: Changes::between(nodes(old), nodes(new)),
         }
@@ -68,13 +73,18 @@ impl Difference {
     /// From `old` to `new`, which an edit of these names has made of it. Routes that the two share are passed over,
     /// unless they list one of these `elsewhere`, on another listener.
     pub fn of_names(old: &Config, new: &Config, only: &[Pattern], elsewhere: bool) -> Self {
-        let names = |config: &Config, other: &Config| {
+        let looks_beyond = |other: &Config| {
             let shared: HashSet<_> = other.routes.iter().map(Arc::as_ptr).collect();
-            let looks_at = |route: &Arc<Route>| elsewhere || !shared.contains(&Arc::as_ptr(route));
-            names(config, looks_at, |name| only.contains(name))
+            move |route: &Arc<Route>| elsewhere || !shared.contains(&Arc::as_ptr(route))
         };
         Self {
-            names: Changes::between(names(old, new), names(new, old)),
+            names: Ways::between(
+                [old, new],
+                [&looks_beyond(new), &looks_beyond(old)],
+                |name| only.contains(name),
+                only.len(),
+            )
+            .changes(),
             ..Self::default()
         }
     }
@@ -114,7 +124,8 @@ impl Difference {
             let changed = changes.changed.iter();
             let changed =
                 changed.map(move |(key, [old, new])| format!("~ {sort:<9} {key}  {old} → {new}"));
-            added.chain(removed).chain(changed)
+            let more = (changes.more > 0).then(|| format!("… {sort:<9} and {} more", changes.more));
+            added.chain(removed).chain(changed).chain(more)
         })
     }
 }
@@ -138,7 +149,7 @@ impl Changes {
     }
 
     fn count(&self) -> usize {
-        self.added.len() + self.removed.len() + self.changed.len()
+        self.added.len() + self.removed.len() + self.changed.len() + self.more
     }
 }
 
@@ -269,35 +280,111 @@ fn listeners(config: &Config) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Each listed name, and where it leads on which listeners.
-fn names(
-    config: &Config,
-    looks_at: impl Fn(&Arc<Route>) -> bool,
-    wanted: impl Fn(&Pattern) -> bool,
-) -> BTreeMap<String, String> {
-    let mut ways: BTreeMap<String, BTreeMap<&str, Vec<usize>>> = BTreeMap::new();
-    for route in config.routes.iter().filter(|route| looks_at(route)) {
-        let pool = config.pools[route.pool].name.get_ref().as_str();
-        for name in route.names.iter().filter(|name| wanted(name)) {
-            let own = ways.entry(name.to_string()).or_default();
-            own.entry(pool).or_default().extend(&route.listeners);
+/// Where listed names lead before and after. There may be a million of them, but hardly as many ways: each set of
+/// routes that list the same names is described once.
+struct Ways<'a> {
+    /// Names with the numbers of their sets, before and after.
+    sets: HashMap<&'a str, [usize; 2], RandomState>,
+    /// The sets in words, before and after; the first is the empty one.
+    described: [Vec<String>; 2],
+}
+
+/// Whether a route is looked at.
+type Choice<'a> = dyn Fn(&Arc<Route>) -> bool + 'a;
+
+impl<'a> Ways<'a> {
+    /// Those of the names `wanted` in the routes that are looked at. To grow beyond the `room` for so many means to
+    /// hash all again.
+    fn between(
+        configs: [&'a Config; 2],
+        looks_at: [&Choice<'_>; 2],
+        wanted: impl Fn(&Pattern) -> bool,
+        room: usize,
+    ) -> Self {
+        let mut sets: HashMap<&str, [usize; 2], RandomState> = HashMap::default();
+        sets.reserve(room);
+        let mut described = [Vec::new(), Vec::new()];
+        for (side, config) in configs.into_iter().enumerate() {
+            let routes = config.routes.iter().filter(|route| looks_at[side](route));
+            let mut known: Vec<Vec<&Route>> = vec![Vec::new()];
+            for same in with_the_same_names(routes) {
+                // What becomes of a set when these routes are added.
+                let mut with: HashMap<usize, usize, RandomState> = HashMap::default();
+                for name in same[0].names.iter().filter(|name| wanted(name)) {
+                    let set = &mut sets.entry(name.as_str()).or_default()[side];
+                    *set = *with.entry(*set).or_insert_with(|| {
+                        let more = known[*set].iter().chain(&same).copied();
+                        known.push(more.collect());
+                        known.len() - 1
+                    });
+                }
+            }
+            let words = known.iter().map(|routes| describe_way(config, routes));
+            described[side] = words.collect();
+        }
+        Self { sets, described }
+    }
+
+    /// What differs; of each sort of change no more than [`NAMES_MAX`] are named.
+    fn changes(&self) -> Changes {
+        let mut changes = Changes::default();
+        for (name, [before, after]) in &self.sets {
+            let [was, now] = [&self.described[0][*before], &self.described[1][*after]];
+            match (before, after) {
+                (0, _) if changes.added.len() < NAMES_MAX => {
+                    changes.added.insert((*name).to_owned(), now.clone());
+                }
+                (_, 0) if changes.removed.len() < NAMES_MAX => {
+                    changes.removed.insert((*name).to_owned(), was.clone());
+                }
+                (1.., 1..) if was == now => {}
+                (1.., 1..) if changes.changed.len() < NAMES_MAX => {
+                    let both = [was.clone(), now.clone()];
+                    changes.changed.insert((*name).to_owned(), both);
+                }
+                _ => changes.more += 1,
+            }
+        }
+        changes
+    }
+}
+
+/// Routes, those together that list the same names: often the same ones are listed for several listeners.
+fn with_the_same_names<'a>(routes: impl Iterator<Item = &'a Arc<Route>>) -> Vec<Vec<&'a Route>> {
+    let mut lists: Vec<Vec<&Route>> = Vec::new();
+    let mut index: HashMap<(&Pattern, usize), usize, RandomState> = HashMap::default();
+    for route in routes {
+        let Some(first) = route.names.first() else {
+            continue;
+        };
+        let at = *index
+            .entry((first, route.names.len()))
+            .or_insert(lists.len());
+        match lists.get_mut(at) {
+            Some(same) if same[0].names == route.names => same.push(route),
+            _ => lists.push(vec![route]),
         }
     }
-    let describe = |ways: BTreeMap<&str, Vec<usize>>| {
-        joined(ways.into_iter().map(|(pool, mut listeners)| {
-            listeners.sort_unstable();
-            if listeners.len() == config.listeners.len() {
-                return pool.to_owned();
-            }
-            let on = listeners
-                .iter()
-                .map(|at| config.listeners[*at].name.get_ref());
-            format!("{pool} (on {})", joined(on))
-        }))
-    };
-    ways.into_iter()
-        .map(|(name, ways)| (name, describe(ways)))
-        .collect()
+    lists
+}
+
+/// Where a name leads that these routes list.
+fn describe_way(config: &Config, routes: &[&Route]) -> String {
+    let mut ways: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for route in routes {
+        let pool = config.pools[route.pool].name.get_ref().as_str();
+        ways.entry(pool).or_default().extend(&route.listeners);
+    }
+    joined(ways.into_iter().map(|(pool, mut listeners)| {
+        listeners.sort_unstable();
+        if listeners.len() == config.listeners.len() {
+            return pool.to_owned();
+        }
+        let on = listeners
+            .iter()
+            .map(|at| config.listeners[*at].name.get_ref());
+        format!("{pool} (on {})", joined(on))
+    }))
 }
 
 fn pools(config: &Config) -> BTreeMap<String, String> {
@@ -471,6 +558,26 @@ mod tests {
             let difference = Difference::between(&config(BASE), &new);
             assert_eq!(difference.count(), 1, "{changed}");
         }
+    }
+
+    #[test]
+    fn of_very_many_names_only_some_are_told() {
+        let with = |generation: &str| {
+            let names = (0..NAMES_MAX + 7).map(|at| format!("'{generation}{at}.example.org'"));
+            let names: Vec<_> = names.collect();
+            BASE.replace("'c.example.org'", &names.join(","))
+        };
+        let difference = Difference::between(&config(&with("a")), &config(&with("b")));
+        let names = &difference.names;
+        assert_eq!(
+            (names.added.len(), names.removed.len()),
+            (NAMES_MAX, NAMES_MAX)
+        );
+        assert_eq!((names.more, difference.count()), (14, 2 * NAMES_MAX + 14));
+        assert_eq!(
+            difference.lines().last().unwrap(),
+            "… name      and 14 more"
+        );
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use forwarder_common::name::{NameError, Pattern};
+use forwarder_common::name::NameError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::difference::word;
-use super::model::{Config, Node, NodeState, Route};
+use super::model::{Config, Node, NodeState, Pattern, Route};
 use super::suggest;
 
 /// Largest weight of a node.
@@ -277,7 +277,7 @@ fn remove_names(config: &mut Config, names: &[String]) -> Result<(), EditError> 
                 .names
                 .iter()
                 .filter(|own| **own != name)
-                .copied()
+                .cloned()
                 .collect();
             if names.is_empty() {
                 config.routes.remove(at);

@@ -11,6 +11,7 @@
 pub mod diagnostic;
 pub mod difference;
 pub mod edit;
+mod long_lists;
 pub mod model;
 pub mod own_sockets;
 pub mod persist;
@@ -25,6 +26,7 @@ mod syntax;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use thiserror::Error;
 
@@ -96,17 +98,20 @@ pub fn validate(sources: Sources) -> Outcome {
             report,
         };
     }
-    let shape = shape::read(&report.sources);
-    let config = if shape.is_toml {
-        let (mut config, findings) = resolve::resolve(&shape);
+    // A third of the time, where there are very many names.
+    let (shape, resolved, digest) = thread::scope(|scope| {
+        let sources = &report.sources;
+        let digest = scope.spawn(|| sources.digest());
+        let shape = shape::read(sources);
+        let resolved = shape.is_toml.then(|| resolve::resolve(&shape));
+        let panicked = |panic| std::panic::resume_unwind(panic);
+        let digest = digest.join().unwrap_or_else(panicked);
+        (shape, resolved, digest)
+    });
+    let config = resolved.and_then(|(config, findings)| {
         report.extend(findings);
-        if let Some(config) = &mut config {
-            config.digest = report.sources.digest();
-        }
-        config
-    } else {
-        None
-    };
+        config.map(|config| Config { digest, ..config })
+    });
     report.extend(shape.diagnostics);
     Outcome { config, report }
 }

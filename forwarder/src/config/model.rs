@@ -10,9 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forwarder_common::name::Pattern;
 use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
+
+/// A name pattern; copies share its text.
+pub type Pattern = forwarder_common::name::Pattern<Arc<str>>;
 
 /// A validated configuration.
 #[derive(Clone, Debug)]

@@ -9,7 +9,6 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use forwarder_common::name::Pattern;
 use thiserror::Error;
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
@@ -17,6 +16,7 @@ use super::diagnostic::Report;
 use super::difference::Difference;
 use super::edit::{Edit, EditError, selects};
 use super::sources::{Source, Sources};
+use crate::config::model::Pattern;
 
 /// Why the files were not changed.
 #[derive(Debug, Error)]

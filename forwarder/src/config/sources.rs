@@ -9,8 +9,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::ReadError;
 use super::diagnostic::{Diagnostic, Span};
@@ -150,12 +150,13 @@ impl Sources {
     /// The first 48 bits of the SHA-256 of all texts: `cat MAIN conf.d/*.toml | sha256sum | cut -c 1-12`. A
     /// metric can hold so many without rounding.
     pub fn digest(&self) -> u64 {
-        let mut hash = Sha256::new();
+        let mut hash = Context::new(&SHA256);
         for own in self.files() {
             hash.update(own.text.as_bytes());
         }
-        let hash = hash.finalize();
-        hash.iter()
+        let hash = hash.finish();
+        hash.as_ref()
+            .iter()
             .take(6)
             .fold(0, |all, byte| all << 8 | u64::from(*byte))
     }

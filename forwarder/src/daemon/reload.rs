@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use forwarder_common::name::Pattern;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::{Daemon, DaemonError, edits};
 use crate::config::difference::{Difference, Fixed, keep_fixed};
 use crate::config::edit::{Edit, patterns, selects};
-use crate::config::model::NodeState;
+use crate::config::model::{NodeState, Pattern};
 use crate::config::{self, Config, Sources, persist};
 use crate::control::order::{Look, Order};
 use crate::control::problem::{Problem, chain};
@@ -129,8 +129,14 @@ impl Daemon {
                 .fix("the running configuration stays in use; mend the file and reload again"));
         };
         let fixed = keep_fixed(&self.config, &mut new);
-        let difference = Difference::between(&self.config, &new);
+        let new = Arc::new(new);
+        // Meanwhile, as there may be a million names in both.
+        let (was, now) = (Arc::clone(&self.config), Arc::clone(&new));
+        let difference = spawn_blocking(move || Difference::between(&was, &now));
         self.turn_to(new).await?;
+        let difference = difference
+            .await
+            .map_err(|error| Problem::internal(&error))?;
         self.tally.configured(self.config.digest);
         self.sources = report.sources.clone();
         self.refused = None;
@@ -186,7 +192,7 @@ impl Daemon {
         };
         match &names {
             Some(_) => self.turn_names_to(new).await?,
-            None => self.turn_to(new).await?,
+            None => self.turn_to(Arc::new(new)).await?,
         }
         let mut files = Vec::new();
         match pending.map(|(in_use, pending)| (in_use, pending.write())) {
@@ -235,10 +241,10 @@ impl Daemon {
     }
 
     /// Puts a configuration to use; if that fails, the former one again.
-    async fn turn_to(&mut self, new: Config) -> Result<(), Problem> {
+    async fn turn_to(&mut self, new: Arc<Config>) -> Result<(), Problem> {
         match self.adopt(&new).await {
             Ok(changes) => {
-                self.config = Arc::new(new);
+                self.config = new;
                 self.health_adopts();
                 self.armour_adopts();
                 self.pulse.in_step(&self.missing);

@@ -98,7 +98,7 @@ impl Dataplane {
                 self.registry.dirty.insert(id);
                 retired.push(Retired {
                     id,
-                    parts: names.clone(),
+                    listings: names.clone(),
                 });
             }
         }
@@ -130,7 +130,7 @@ impl Dataplane {
         Ok(ids
             .map(|id| Retired {
                 id: *id,
-                parts: None,
+                listings: None,
             })
             .collect())
     }

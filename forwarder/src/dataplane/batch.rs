@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use aya::Pod;
 
 /// `enum bpf_cmd` of `include/uapi/linux/bpf.h`.
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_int = 27;
@@ -40,6 +42,41 @@ impl BatchAttr {
         // SAFETY: this is the batch member of `bpf_attr`; the rest is the caller's promise.
         let answer = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *self, size) };
         (answer != 0).then(io::Error::last_os_error)
+    }
+}
+
+/// The member of `union bpf_attr` that is about one entry.
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Writes or removes one entry.
+fn element<K: Pod>(
+    map: BorrowedFd<'_>,
+    command: libc::c_int,
+    key: &K,
+    value: u64,
+) -> io::Result<()> {
+    let mut attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        pad: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value,
+        flags: 0,
+    };
+    let size = size_of::<ElementAttr>();
+    // SAFETY: the pointers lead to a key and, unless it is 0, a value of this map (the caller opened it with these
+    // types), which the kernel only reads.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size) };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
@@ -91,24 +128,29 @@ pub fn scan<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> 
     }
 }
 
-/// Writes entries, as many as there are of both. Returns how many were written at once; the rest, if any, is for
-/// the caller: this kernel does not know how.
-pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<usize> {
+/// Writes entries, as many as there are of both.
+pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
     let count = keys.len().min(values.len());
-    let (done, error) = batch(
-        map,
-        BPF_MAP_UPDATE_BATCH,
-        &keys[..count],
-        values.as_ptr() as u64,
-    );
+    let (keys, values) = (&keys[..count], &values[..count]);
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let (done, error) = batch(map, BPF_MAP_UPDATE_BATCH, keys, values.as_ptr() as u64);
     match error {
-        Some(error) if !is_unknown(&error) => Err(error),
-        _ => Ok(done),
+        None => Ok(()),
+        Some(error) if is_unknown(&error) => {
+            let mut rest = keys[done..].iter().zip(&values[done..]);
+            rest.try_for_each(|(key, value)| {
+                let value = std::ptr::from_ref(value) as u64;
+                element(map, BPF_MAP_UPDATE_ELEM, key, value)
+            })
+        }
+        Some(error) => Err(error),
     }
 }
 
-/// Removes entries; those that are not there are passed over. Returns how many it has dealt with, as [`update`].
-pub fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<usize> {
+/// Removes entries; those that are not there are passed over.
+pub fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
     let mut done = 0;
     while done < keys.len() {
         let (gone, error) = batch(map, BPF_MAP_DELETE_BATCH, &keys[done..], 0);
@@ -120,7 +162,13 @@ pub fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<usize> {
             Some(error) => return Err(error),
         }
     }
-    Ok(done.min(keys.len()))
+    for key in keys.iter().skip(done) {
+        match element(map, BPF_MAP_DELETE_ELEM, key, 0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn is_unknown(error: &io::Error) -> bool {
@@ -192,10 +240,10 @@ mod tests {
         };
         let keys: Vec<u32> = (0..50).collect();
         let values: Vec<u64> = (100..150).collect();
-        assert_eq!(update(map.map().fd().as_fd(), &keys, &values).unwrap(), 50);
+        update(map.map().fd().as_fd(), &keys, &values).unwrap();
         assert_eq!(map.get(&7, 0).unwrap(), 107);
         let some: Vec<u32> = (40..60).collect();
-        assert_eq!(delete(map.map().fd().as_fd(), &some).unwrap(), 20);
+        delete(map.map().fd().as_fd(), &some).unwrap();
         assert_eq!(map.keys().count(), 40);
         let many: Vec<u32> = (0..200).collect();
         let values = vec![0; 200];
@@ -203,5 +251,13 @@ mod tests {
             update(map.map().fd().as_fd(), &many, &values).is_err(),
             "no room"
         );
+        let fd = map.map().fd().as_fd();
+        let value = 7_u64;
+        let at = std::ptr::from_ref(&value) as u64;
+        element(fd, BPF_MAP_UPDATE_ELEM, &1_u32, at).unwrap();
+        assert_eq!(map.get(&1, 0).unwrap(), 7);
+        element(fd, BPF_MAP_DELETE_ELEM, &1_u32, 0).unwrap();
+        let error = element(fd, BPF_MAP_DELETE_ELEM, &1_u32, 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

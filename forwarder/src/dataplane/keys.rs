@@ -1,18 +1,20 @@
-//! The ring of SYN cookie keys.
+//! Secret keys: the ring of those of SYN cookies, and the one of name digests.
 //!
-//! A key serves `EPOCHS_PER_KEY` epochs (68 minutes) and there are four slots. The present key and the
+//! A cookie's key serves `EPOCHS_PER_KEY` epochs (68 minutes) and there are four slots. The present key and the
 //! one before it verify cookies, the next one must be ready when its time comes, and the fourth is nobody's:
 //! that one is made anew, once per turn. Should the daemon be away for hours, keys repeat, still secret.
 
 use std::fs::File;
 use std::io::{self, Read};
 
-use forwarder_common::abi::map;
+use aya::maps::Array;
+use forwarder_common::abi::{Settings, map};
 use forwarder_common::cookie::{EPOCH_NS, KEY_SLOTS, key_slot};
 use thiserror::Error;
 
 use super::clock;
-use super::maps::{MapsError, OfMap, Tables};
+use super::maps::{MapsError, OfMap, Tables, open};
+use super::pins::Pins;
 
 /// Why keys could not be made.
 #[derive(Debug, Error)]
@@ -67,6 +69,15 @@ fn renew(tables: &mut Tables, slot: u32) -> Result<(), KeysError> {
         .cookie_keys
         .set(slot, key, 0)
         .writing(map::COOKIE_KEYS)?;
+    Ok(())
+}
+
+/// Makes the SipHash key of name digests. The other settings, which say that the maps are complete, follow later.
+pub fn make_name_secret(pins: &Pins) -> Result<(), KeysError> {
+    let mut settings: Array<_, Settings> = open(pins, map::SETTINGS)?;
+    let mut own = settings.get(&0, 0).reading(map::SETTINGS)?;
+    own.name_secret = [random()?, random()?];
+    settings.set(0, own, 0).writing(map::SETTINGS)?;
     Ok(())
 }
 

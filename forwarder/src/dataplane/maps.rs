@@ -4,15 +4,15 @@
 use std::io;
 use std::path::PathBuf;
 
-use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use aya::pin::PinError;
 use forwarder_common::abi::{
-    Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry, Node,
-    NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, map,
+    Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, Node, NodeStats, Path, PathStats,
+    Pool, ReverseKey, Settings, Vip, map,
 };
 use thiserror::Error;
 
+use super::name_maps::NameMaps;
 use super::pins::Pins;
 
 /// Why a map cannot be used.
@@ -91,7 +91,7 @@ pub struct Tables {
     /// What is claimed.
     pub vips: Array<MapData, Vip>,
     /// Listed names.
-    pub names: LpmTrie<MapData, [u8; NAME_KEY_BYTES], NameEntry>,
+    pub names: NameMaps,
     /// Pools.
     pub pools: Array<MapData, Pool>,
     /// Their tables.
@@ -149,7 +149,7 @@ impl Tables {
             vip_index: open(pins, map::VIP_INDEX)?,
             vip_slots: open(pins, map::VIP_SLOTS)?,
             vips: open(pins, map::VIPS)?,
-            names: open(pins, map::NAMES)?,
+            names: NameMaps::open(pins)?,
             pools: open(pins, map::POOLS)?,
             maglev: open(pins, map::MAGLEV)?,
             paths: open(pins, map::PATHS)?,
@@ -190,19 +190,15 @@ impl CounterMaps {
     }
 }
 
-/// Opens the names alone.
-pub fn open_names(
-    pins: &Pins,
-) -> Result<LpmTrie<MapData, [u8; NAME_KEY_BYTES], NameEntry>, MapsError> {
-    open(pins, map::NAMES)
-}
-
 /// Opens the ring of events.
 pub fn open_events(pins: &Pins) -> Result<RingBuf<MapData>, MapsError> {
     open(pins, map::EVENTS)
 }
 
-fn open<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &str) -> Result<T, MapsError> {
+pub(super) fn open<T: TryFrom<Map, Error = MapError>>(
+    pins: &Pins,
+    name: &str,
+) -> Result<T, MapsError> {
     let path = pins.map(name);
     let data = MapData::from_pin(&path);
     let typed = data.and_then(Map::from_map_data).and_then(T::try_from);

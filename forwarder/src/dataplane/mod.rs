@@ -24,6 +24,7 @@ pub mod keys;
 pub mod listed;
 pub mod load;
 pub mod maps;
+pub mod name_maps;
 pub mod names;
 pub mod numbers;
 pub mod pins;
@@ -166,6 +167,9 @@ impl Dataplane {
             same_ports(&pinned.reading(map::SETTINGS)?, config)?;
         }
         let programs = Programs::load(object, &pins, &sizes)?;
+        if origin == Origin::Fresh {
+            keys::make_name_secret(&pins)?;
+        }
         let mut tables = Tables::open(&pins)?;
         let registry = match origin {
             Origin::Fresh => {

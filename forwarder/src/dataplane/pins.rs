@@ -38,6 +38,7 @@ pub const MAPS: &[&str] = &[
     map::NODE_SLOTS,
     map::VIPS,
     map::NAMES,
+    map::WILDCARDS,
     map::POOLS,
     map::MAGLEV,
     map::PATHS,

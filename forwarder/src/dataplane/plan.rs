@@ -45,7 +45,7 @@ pub struct PlanError {
 /// What the maps should hold, by number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// `SETTINGS`.
+    /// `SETTINGS`; the secret stays what it is in the map.
     pub settings: abi::Settings,
     /// `NODES` and `NODE_INDEX`.
     pub nodes: Vec<(u16, abi::Node)>,
@@ -53,7 +53,7 @@ pub struct Plan {
     pub paths: Vec<(u16, abi::Path)>,
     /// `POOLS` and `MAGLEV`.
     pub pools: Vec<(u16, PoolPlan)>,
-    /// `NAMES`, a table for each listener.
+    /// `NAMES` and `WILDCARDS`, a table for each listener.
     pub tables: Vec<NameTable>,
     /// `VIPS` and `VIP_INDEX`; the table is entered when it is written.
     pub vips: Vec<(u16, abi::Vip)>,
@@ -165,6 +165,7 @@ fn settings(config: &Config) -> abi::Settings {
     let rate = config.entrance.rst_rate;
     let resets = Limit::per_second(rate, rate);
     abi::Settings {
+        name_secret: [0; 2],
         reset_interval_ns: resets.interval_ns,
         reset_fill_ns: resets.fill_ns,
         syn_interval_us: SYN_INTERVAL_US,

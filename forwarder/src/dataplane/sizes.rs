@@ -116,7 +116,8 @@ impl Sizes {
         let vips: usize = explicit.map(Vec::len).sum::<usize>() + config.listeners.len() * 8;
         Self {
             vips: roomy(vips, 256),
-            names: roomy(names, 1 << 20),
+            // A bucket of 16 bytes for each is taken at once: 1 MB for the least.
+            names: roomy(names, 1 << 16),
             pools: roomy(config.pools.len(), 64).min(1 << 15),
             paths: roomy(paths, 1_024).min(u32::from(u16::MAX)),
             nodes: roomy(nodes, 256).min(u32::from(u16::MAX)),
@@ -128,11 +129,12 @@ impl Sizes {
     }
 
     /// Size of each map that has one of these.
-    pub fn by_map(&self) -> [(&'static str, u32); 18] {
+    pub fn by_map(&self) -> [(&'static str, u32); 19] {
         [
             (map::VIP_INDEX, self.vips),
             (map::VIPS, self.vips),
             (map::NAMES, self.names),
+            (map::WILDCARDS, self.names),
             (map::POOLS, self.pools),
             (map::MAGLEV, self.pools * 2),
             (map::PATHS, self.paths),

@@ -6,23 +6,23 @@
 //! address then changes over to it with one store. Where few do, each changes over with one store of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
 
-use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, IterableMap, MapData, MapError};
-use forwarder_common::abi::{self, Endpoint, NameEntry, map, slot};
-use forwarder_common::name::Pattern;
+use aya::maps::{Array, HashMap, MapData};
+use forwarder_common::abi::{self, Endpoint, map, slot};
+use forwarder_common::name::PatternKind;
 
-use super::listed::{Step, Way, entry, rows, stretches, written};
+use super::listed::{Step, Way};
 use super::maps::{MapsError, OfMap, Tables, found};
-use super::names::Names;
-use super::plan::{Part, Plan, PoolPlan};
+use super::plan::{Plan, PoolPlan};
 use super::registry::{Registry, Released};
-use super::retire::{NameKey, Retired};
-use super::{batch, retire};
+use super::retire::{self, Retired};
+use crate::config::model::Pattern;
 
-/// Names written with one call.
-const CHUNK: usize = 1_024;
+/// A packet that did not find its name among the exact ones is still about to look among the wildcards. It is done
+/// within microseconds.
+const LOOK_UP: Duration = Duration::from_millis(1);
 
 /// How many entries were written or removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,10 +58,12 @@ impl Tables {
     ) -> Result<Changes, MapsError> {
         let mut changes = Changes::default();
         let settings = found(self.settings.get(&0, 0)).reading(map::SETTINGS)?;
-        if settings != Some(plan.settings) {
-            self.settings
-                .set(0, plan.settings, 0)
-                .writing(map::SETTINGS)?;
+        let planned = abi::Settings {
+            name_secret: self.names.secret(),
+            ..plan.settings
+        };
+        if settings != Some(planned) {
+            self.settings.set(0, planned, 0).writing(map::SETTINGS)?;
         }
         for (number, node) in &plan.nodes {
             changes.nodes += usize::from(self.node(*number, node, registry)?);
@@ -77,28 +79,18 @@ impl Tables {
         for (number, pool) in &plan.pools {
             changes.pools += usize::from(self.pool(*number, pool)?);
         }
-        for step in steps {
-            changes.names += match &step.way {
-                Way::Anew { parts, .. } => {
-                    let id = ids.get(&step.listener).copied().unwrap_or_default();
-                    self.write_table(id, parts, &registry.names)?
-                }
-                Way::InPlace { put, gone } => {
-                    let id = registry.tables.get(&step.listener).map_or(0, |own| own.id);
-                    self.put_names(id, put)?;
-                    put.len() + gone.len()
-                }
-                Way::Gone { .. } => 0,
-            };
-        }
+        changes.names = self.write_names(steps, ids, registry)?;
         changes.vips += self.claim(plan, registry, ids)?;
         changes.vips += self.disclaim(plan)?;
         for step in steps {
-            if let Way::InPlace { gone, .. } = &step.way {
-                let id = registry.tables.get(&step.listener).map_or(0, |own| own.id);
+            if let Way::InPlace { put, gone } = &step.way {
+                let is_wildcard = |pattern: &Pattern| pattern.kind() != PatternKind::Exact;
+                if !put.is_empty() && gone.iter().any(is_wildcard) {
+                    thread::sleep(LOOK_UP);
+                }
+                let id = table_of(step, registry);
                 for pattern in gone {
-                    let (bits, bytes) = pattern.key(id);
-                    found(self.names.remove(&Key::new(bits, bytes))).writing(map::NAMES)?;
+                    self.names.remove(id, pattern)?;
                 }
             }
         }
@@ -119,6 +111,35 @@ impl Tables {
             found(self.node_index.remove(key)).writing(map::NODE_INDEX)?;
         }
         Ok(())
+    }
+
+    /// Writes new tables, and what is new or changed in those that stay. Returns how many names were touched, those
+    /// that are still to be removed included.
+    fn write_names(
+        &mut self,
+        steps: &[Step],
+        ids: &BTreeMap<u16, u16>,
+        registry: &Registry,
+    ) -> Result<usize, MapsError> {
+        let mut anew = Vec::new();
+        let mut count = 0;
+        for step in steps {
+            match &step.way {
+                Way::Anew { listings, .. } => {
+                    let id = ids.get(&step.listener).copied().unwrap_or_default();
+                    anew.push((id, listings.as_slice()));
+                }
+                Way::InPlace { put, gone } => {
+                    let id = table_of(step, registry);
+                    for (pattern, entry) in put {
+                        self.names.put(id, pattern, *entry)?;
+                    }
+                    count += put.len() + gone.len();
+                }
+                Way::Gone { .. } => {}
+            }
+        }
+        Ok(count + self.names.put_tables(&anew)?)
     }
 
     fn node(
@@ -210,45 +231,6 @@ impl Tables {
         self.pools.set(index, pool, 0).writing(map::POOLS)
     }
 
-    fn put_names(&mut self, id: u16, rows: &[(Pattern, NameEntry)]) -> Result<(), MapsError> {
-        for (pattern, entry) in rows {
-            let (bits, bytes) = pattern.key(id);
-            self.names
-                .insert(&Key::new(bits, bytes), entry, 0)
-                .writing(map::NAMES)?;
-        }
-        Ok(())
-    }
-
-    fn write_table(&mut self, id: u16, parts: &[Part], names: &Names) -> Result<usize, MapsError> {
-        let mut text = String::new();
-        let (mut keys, mut values) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
-        let mut count = 0;
-        for (pattern, base, pool) in rows(&stretches(parts)) {
-            let number = names.of(written(pattern, &mut text)).unwrap_or(abi::NONE);
-            let (bits, bytes) = pattern.key(id);
-            keys.push(Key::new(bits, bytes));
-            values.push(entry(number, base, pool));
-            count += 1;
-            if keys.len() == CHUNK {
-                self.put_many(&keys, &values)?;
-                keys.clear();
-                values.clear();
-            }
-        }
-        self.put_many(&keys, &values)?;
-        Ok(count)
-    }
-
-    fn put_many(&mut self, keys: &[NameKey], values: &[NameEntry]) -> Result<(), MapsError> {
-        let put = batch::update(self.names.map().fd().as_fd(), keys, values);
-        let put = put.map_err(MapError::IoError).writing(map::NAMES)?;
-        for (key, value) in keys.iter().zip(values).skip(put) {
-            self.names.insert(key, value, 0).writing(map::NAMES)?;
-        }
-        Ok(())
-    }
-
     /// Tables that packets may be led by.
     pub fn tables_in_use(&self) -> Result<BTreeSet<u16>, MapsError> {
         let mut ids = BTreeSet::new();
@@ -262,14 +244,12 @@ impl Tables {
 
     /// Tables that hold names.
     pub fn tables_there(&self) -> Result<BTreeSet<u16>, MapsError> {
-        let keys = self.names.keys();
-        let ids = keys.map(|key| key.map(|key| retire::table_of(&key.data())));
-        ids.collect::<Result<_, _>>().reading(map::NAMES)
+        self.names.tables()
     }
 
     /// Removes what tables hold that nobody uses.
-    pub fn remove_names(&mut self, tables: &[Retired]) -> Result<BTreeSet<u16>, MapsError> {
-        retire::remove(&mut self.names, tables)
+    pub fn remove_names(&self, tables: &[Retired]) -> Result<BTreeSet<u16>, MapsError> {
+        retire::remove(&self.names, tables)
     }
 
     fn claim(
@@ -379,4 +359,10 @@ fn homes(present: Option<abi::Node>, planned: &abi::Node, registry: &Registry) -
         }
     }
     node
+}
+
+/// The table that a listener uses.
+fn table_of(step: &Step, registry: &Registry) -> u16 {
+    let state = registry.tables.get(&step.listener);
+    state.map_or(0, |own| own.id)
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use forwarder_common::name::{Pattern, PatternKind};
+use forwarder_common::name::PatternKind;
 use futures_util::future::join_all;
 use rustls::ClientConfig;
 
@@ -18,7 +18,7 @@ use super::finding::{Finding, Fix};
 use super::probe::{Preface, Way, with_large_hello};
 use super::routes::WireGuards;
 use super::wireguard::{Peer, SESSION};
-use crate::config::model::{ClientAddress, Node, Pool};
+use crate::config::model::{ClientAddress, Node, Pattern, Pool};
 use crate::health::check::CheckError;
 use crate::health::tls::Trust;
 

@@ -16,13 +16,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use forwarder_common::name::{NameError, Pattern};
+use forwarder_common::name::NameError;
 use thiserror::Error;
 
 pub use self::ask::Terminal;
 use self::detect::Detected;
 use crate::config::difference::word;
-use crate::config::model::{ClientAddress, Keyword};
+use crate::config::model::{ClientAddress, Keyword, Pattern};
 use crate::config::{self, Outcome};
 
 /// The port of listener and nodes unless told otherwise.

@@ -113,11 +113,10 @@ fn what_the_packets_meet_is_what_was_configured() {
         let vip = tables.vip_index.get(&vip, 0).unwrap();
         let vip = tables.vips.get(&vip, 0).unwrap();
         assert_eq!(vip.mss, 1_380);
-        let (bits, key) = forwarder_common::name::lookup_key(vip.table, "a.b.apps.example.org");
-        let entry = tables
-            .names
-            .get(&aya::maps::lpm_trie::Key::new(bits, key), 0)
-            .unwrap();
+        let look_up = |name| tables.names.look_up(vip.table, name).unwrap();
+        assert!(look_up("www.example.org").is_some());
+        assert_eq!(look_up("apps.example.org"), None);
+        let entry = look_up("a.b.apps.example.org").unwrap();
         let path = tables.paths.get(&u32::from(entry.path_base), 0).unwrap();
         let node = tables.nodes.get(&u32::from(path.node), 0).unwrap();
         assert_eq!(node.address, address_v4([10, 0, 0, 2]));

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aya::maps::lpm_trie::Key;
 use forwarder::dataplane::maps::Tables;
 use forwarder::dataplane::registry::InUse;
 use forwarder::dataplane::sweep::Swept;
 use forwarder_common::abi::{NO_HOME, NameEntry, Vip, address_v4};
-use forwarder_common::name::lookup_key;
 
 use crate::sandbox::{interfaces, sandboxed};
 use crate::{TEXT, follow, open, pins};
@@ -23,8 +21,7 @@ fn vip(tables: &Tables) -> Vip {
 }
 
 fn look_up(tables: &Tables, table: u16, name: &str) -> Option<NameEntry> {
-    let (bits, key) = lookup_key(table, name);
-    tables.names.get(&Key::new(bits, key), 0).ok()
+    tables.names.look_up(table, name).unwrap()
 }
 
 /// Listed names of the given number, generation by generation under different pools.
@@ -59,7 +56,7 @@ fn names_change_over_at_once() {
             assert!(look_up(&tables, table, &own).is_some());
             assert!(look_up(&tables, table, &old).is_none());
             let begin = Instant::now();
-            while tables.names.keys().count() > 2_004 {
+            while tables.names.count() > 2_004 {
                 assert!(begin.elapsed() < PATIENCE, "the old table is still there");
                 std::thread::sleep(Duration::from_millis(10));
             }

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use forwarder_common::abi::{Flow, FlowKey, Hello, NO_HOME, Node, link, map};
+use forwarder_common::abi::{Flow, FlowKey, Hello, NO_HOME, NameEntry, Node, link, map};
 use forwarder_common::verdict::{DropReason, REASONS};
 
 use super::entrance::{self, NODES, address, fill, node_address, vip_number};
@@ -79,6 +79,7 @@ impl Bench {
             (map::HELLO_FREE, 256),
             (map::SOURCE_PORTS, 1_024),
             (map::NAMES, 64),
+            (map::WILDCARDS, 64),
             (map::PATHS, 64),
             (map::PATH_STATS, 64),
         ];
@@ -147,6 +148,19 @@ impl Bench {
         };
         change(&mut node);
         self.maps.nodes.set(number, node, 0).expect("NODES");
+    }
+
+    /// Lists a name or a wildcard in a table, under a number; it leads to the pool that shows clients' addresses.
+    ///
+    /// # Panics
+    /// When the maps cannot be written.
+    pub fn list(&mut self, table: u16, text: &str, number: u32) {
+        let entry = NameEntry {
+            name: number,
+            path_base: 0,
+            pool: u16::from(Mode::Transparent.number()),
+        };
+        entrance::name_in(&mut self.maps, table, text, entry);
     }
 
     /// The number of the first, second or third node of the shape's family.

@@ -8,12 +8,16 @@ use forwarder_common::abi::{
     Address, Endpoint, MaglevTable, NameEntry, Path, Pool, Settings, Vip, address_v4, address_v6,
     balance, events, slot,
 };
-use forwarder_common::name::Pattern;
+use forwarder_common::name::{Pattern, PatternKind};
+use forwarder_common::name_key;
 
 use super::maps::Maps;
 use super::shape::{Mode, Refusal};
 
-const NAME_TABLE: u16 = 7;
+/// The names of all listeners.
+pub const NAME_TABLE: u16 = 7;
+/// SipHash key of the names.
+const NAME_SECRET: [u64; 2] = [0x6e61_6d65, 0x7365_6372_6574];
 /// Paths of each route: as many as there are nodes, rounded up.
 pub const PATHS_PER_ROUTE: u32 = 8;
 /// Nodes of each address family.
@@ -134,6 +138,7 @@ pub(super) fn fill(maps: &mut Maps, hellos: u32, ports: u32) {
             .expect("SOURCE_PORTS");
     }
     let settings = Settings {
+        name_secret: NAME_SECRET,
         reset_interval_ns: 0,
         reset_fill_ns: 0,
         syn_interval_us: 60_000_000,
@@ -175,8 +180,19 @@ pub(super) fn name(maps: &mut Maps, text: &str, pool: u16, route: u16) {
         path_base: route * PATHS_PER_ROUTE as u16,
         pool,
     };
-    let (bits, key) = Pattern::parse(text).expect("a pattern").key(NAME_TABLE);
-    maps.names
+    name_in(maps, NAME_TABLE, text, entry);
+}
+
+/// Lists a name or a wildcard in a table.
+pub(super) fn name_in(maps: &mut Maps, table: u16, text: &str, entry: NameEntry) {
+    let pattern = Pattern::<String>::parse(text).expect("a pattern");
+    if pattern.kind() == PatternKind::Exact {
+        let key = name_key::of(NAME_SECRET, table, pattern.name());
+        maps.names.insert(key, entry, 0).expect("NAMES");
+        return;
+    }
+    let (bits, key) = pattern.key(table);
+    maps.wildcards
         .insert(&Key::new(bits, key), entry, 0)
-        .expect("NAMES");
+        .expect("WILDCARDS");
 }

@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use forwarder_common::abi::{
     Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
-    Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, map,
+    NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, map,
 };
 use forwarder_common::verdict::{DropReason, REASONS};
 
@@ -25,7 +25,8 @@ pub struct Maps {
     pub vip_index: Of<Endpoint, u32>,
     pub vip_slots: Array<MapData, u32>,
     pub vips: Array<MapData, Vip>,
-    pub names: LpmTrie<MapData, [u8; NAME_KEY_BYTES], NameEntry>,
+    pub names: Of<NameKey, NameEntry>,
+    pub wildcards: LpmTrie<MapData, [u8; NAME_KEY_BYTES], NameEntry>,
     pub pools: Array<MapData, Pool>,
     pub maglev: Array<MapData, MaglevTable>,
     pub paths: Array<MapData, Path>,
@@ -64,6 +65,7 @@ impl Maps {
             vip_slots: typed(kernel, map::VIP_SLOTS)?,
             vips: typed(kernel, map::VIPS)?,
             names: typed(kernel, map::NAMES)?,
+            wildcards: typed(kernel, map::WILDCARDS)?,
             pools: typed(kernel, map::POOLS)?,
             maglev: typed(kernel, map::MAGLEV)?,
             paths: typed(kernel, map::PATHS)?,

@@ -14,6 +14,7 @@ mod foreign;
 mod fuzz;
 mod hello;
 mod icmp;
+mod names;
 mod open;
 mod races;
 mod splice;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use forwarder_common::name::{Pattern, PatternKind};
+use forwarder_common::name::PatternKind;
 
 use super::Context;
 use crate::config::diagnostic::{Diagnostic, Span};
-use crate::config::model::{Check, Checks, ClientAddress};
+use crate::config::model::{Check, Checks, ClientAddress, Pattern};
 use crate::config::raw::{List, Number, RawHealth, RawPool, Text};
 
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -1,16 +1,19 @@
 //! `[[route]]`: which name goes to which pool on which listener, and each name once.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use forwarder_common::name::{NameError, Pattern};
+use foldhash::fast::RandomState;
+use forwarder_common::name::NameError;
 use serde_spanned::Spanned;
 
 use super::listener::protocol_word;
 use super::{Context, Gaps};
 use crate::config::diagnostic::{Diagnostic, Span};
-use crate::config::model::{Listener, Pool, Protocol, Route};
-use crate::config::raw::{List, RawRoute, Text};
+use crate::config::model::{Listener, Pattern, Pool, Protocol, Route};
+use crate::config::raw::{List, Placed, RawRoute, Text};
 use crate::config::suggest;
 
 pub(super) fn resolve(
@@ -20,11 +23,15 @@ pub(super) fn resolve(
 ) -> Gaps<Route> {
     let shape = context.shape;
     let all = &shape.raw.route;
-    let mut taken = Taken::default();
-    let routes: Gaps<Route> = all
+    let read: Vec<_> = all
         .iter()
         .enumerate()
-        .map(|(index, raw)| one(context, index, raw, listeners, &mut taken))
+        .map(|(index, raw)| read(context, index, raw, listeners))
+        .collect();
+    let mut taken = Taken::default();
+    let routes: Gaps<Route> = read
+        .iter()
+        .map(|own| own.route(context, &mut taken))
         .collect();
     // What a broken route would have used is unknown: no word about things that nobody uses.
     if routes.iter().all(Option::is_some) && !shape.lost("route", 0, "") {
@@ -36,36 +43,44 @@ pub(super) fn resolve(
     routes
 }
 
-/// Which route has a name on a listener, and where it was written.
-#[derive(Default)]
-struct Taken {
-    places: HashMap<(usize, String), Span>,
+/// The names of each listener, and where they were written.
+type Taken<'a> = HashMap<usize, HashMap<&'a str, &'a Span, RandomState>>;
+
+/// What a route says, gaps where that is wrong.
+struct Read<'a> {
+    pool: Option<usize>,
+    listeners: Option<Vec<usize>>,
+    names: Option<Cow<'a, [Placed]>>,
 }
 
-fn one(
+fn read<'a>(
     context: &mut Context<'_>,
     index: usize,
-    raw: &Spanned<RawRoute>,
+    raw: &'a Spanned<RawRoute>,
     listeners: &Gaps<Listener>,
-    taken: &mut Taken,
-) -> Option<Route> {
-    let span = raw.span();
-    let raw = raw.get_ref();
-    let pool = pool_index(context, index, raw, &span);
-    let listeners = listener_indices(context, index, &raw.listeners, listeners);
-    let names = names(context, index, &raw.names, &span);
-    if let (Some(names), Some(listeners)) = (&names, &listeners) {
-        each_name_once(context, names, listeners, taken);
+) -> Read<'a> {
+    let own = raw.get_ref();
+    Read {
+        pool: pool_index(context, index, own, &raw.span()),
+        listeners: listener_indices(context, index, &own.listeners, listeners),
+        names: names(context, index, raw),
     }
-    let names = names?;
-    Some(Route {
-        names: names
-            .into_iter()
-            .map(|(pattern, _)| pattern)
-            .collect::<Option<_>>()?,
-        pool: pool?,
-        listeners: listeners?,
-    })
+}
+
+impl Read<'_> {
+    fn route<'a>(&'a self, context: &mut Context<'_>, taken: &mut Taken<'a>) -> Option<Route> {
+        if let (Some(names), Some(listeners)) = (&self.names, &self.listeners) {
+            each_name_once(context, names, listeners, taken);
+        }
+        let names = self.names.as_ref()?.iter();
+        Some(Route {
+            names: names
+                .map(|(pattern, _)| pattern.clone())
+                .collect::<Option<_>>()?,
+            pool: self.pool?,
+            listeners: self.listeners.clone()?,
+        })
+    }
 }
 
 fn pool_index(
@@ -186,15 +201,18 @@ fn unknown_reference<'a>(
 }
 
 /// The names of one route, each with its place; a name that is wrong leaves a gap.
-fn names(
+fn names<'a>(
     context: &mut Context<'_>,
     index: usize,
-    list: &List<Text>,
-    route: &Span,
-) -> Option<Vec<(Option<Pattern>, Span)>> {
-    let Some(list) = list else {
+    route: &'a Spanned<RawRoute>,
+) -> Option<Cow<'a, [Placed]>> {
+    let raw = route.get_ref();
+    if !raw.long_names.is_empty() {
+        return Some(Cow::Borrowed(&raw.long_names));
+    }
+    let Some(list) = &raw.names else {
         let fix = "names = [\"www.example.org\"]";
-        context.missing("route", index, "names", route.clone(), fix);
+        context.missing("route", index, "names", route.span(), fix);
         return None;
     };
     if list.get_ref().is_empty() {
@@ -249,25 +267,31 @@ fn bad_name(text: &Text, why: &NameError) -> Diagnostic {
     }
 }
 
-fn each_name_once(
+fn each_name_once<'a>(
     context: &mut Context<'_>,
-    names: &[(Option<Pattern>, Span)],
+    names: &'a [Placed],
     listeners: &[usize],
-    taken: &mut Taken,
+    taken: &mut Taken<'a>,
 ) {
-    for (pattern, span) in names {
-        let Some(pattern) = pattern else { continue };
-        let text = pattern.to_string();
-        let mut earlier = None;
-        for listener in listeners {
-            let place = (*listener, text.clone());
-            let first = taken.places.entry(place).or_insert_with(|| span.clone());
-            if first != span {
-                earlier = Some(first.clone());
+    // Where each name that is listed again was listed first.
+    let mut earlier = BTreeMap::new();
+    for listener in listeners {
+        let places = taken.entry(*listener).or_default();
+        places.reserve(names.len());
+        for (at, (pattern, span)) in names.iter().enumerate() {
+            let Some(pattern) = pattern else { continue };
+            match places.entry(pattern.as_str()) {
+                Entry::Vacant(place) => {
+                    place.insert(span);
+                }
+                Entry::Occupied(first) => {
+                    earlier.insert(at, (pattern, span, (*first.get()).clone()));
+                }
             }
         }
-        if let Some(first) = earlier {
-            context.push(
+    }
+    for (text, span, first) in earlier.into_values() {
+        context.push(
                 Diagnostic::error(
                     "duplicate-server-name",
                     span.clone(),
@@ -277,7 +301,6 @@ fn each_name_once(
                 .related(first, "first here")
                 .help("a name leads to one pool: remove one of them; upper and lower case count as the same"),
             );
-        }
     }
 }
 
