@@ -11,7 +11,6 @@
 pub mod diagnostic;
 pub mod difference;
 pub mod edit;
-mod long_lists;
 pub mod model;
 pub mod own_sockets;
 pub mod persist;

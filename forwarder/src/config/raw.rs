@@ -8,11 +8,6 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_spanned::Spanned;
 
-use super::diagnostic::Span;
-use super::model::Pattern;
-
-/// A name, a gap if it is wrong, and its place.
-pub type Placed = (Option<Pattern>, Span);
 /// A text value and its place.
 pub type Text = Spanned<String>;
 /// A whole number and its place; its range is judged later, with a better message.
@@ -180,10 +175,6 @@ pub struct RawHealth {
 pub struct RawRoute {
     /// Names, exact or with a leading `*.`.
     pub names: List<Text>,
-    /// The same where there are very many and nothing is wrong with any, which [`super::long_lists`] has read; then
-    /// `names` is empty.
-    #[serde(skip)]
-    pub long_names: Vec<Placed>,
     /// The pool that serves them.
     pub pool: Option<Text>,
     /// The listeners it holds on; all of the protocol when absent.

@@ -14,7 +14,6 @@ use serde_spanned::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Span};
-use super::long_lists::LongLists;
 use super::raw::RawConfig;
 use super::schema::{self, Table};
 use super::sources::Sources;
@@ -45,30 +44,7 @@ impl Shape {
 
 /// Reads all files of a configuration.
 pub fn read(sources: &Sources) -> Shape {
-    if let Some(lists) = LongLists::read(sources)
-        && let Some(shape) = read_beside(lists, sources)
-    {
-        return shape;
-    }
-    read_plainly(sources)
-}
-
-/// Reads what there is beside long lists of names; `None` unless all is well.
-fn read_beside(lists: LongLists<'_>, sources: &Sources) -> Option<Shape> {
-    let texts = lists.texts.iter().map(|text| &**text);
-    let (reader, whole) = parse(sources, texts).ok()?;
-    let mut raw = RawConfig::deserialize(toml::de::Deserializer::from(whole)).ok()?;
-    let is_well = reader.diagnostics.is_empty() && lists.enter(&mut raw);
-    is_well.then(|| Shape {
-        raw,
-        is_toml: true,
-        ..Shape::default()
-    })
-}
-
-fn read_plainly(sources: &Sources) -> Shape {
-    let texts = || sources.files().map(|own| own.text.as_str());
-    let (mut reader, whole) = match parse(sources, texts()) {
+    let (mut reader, whole) = match parse(sources) {
         Ok(parsed) => parsed,
         Err(diagnostics) => {
             return Shape {
@@ -84,7 +60,7 @@ fn read_plainly(sources: &Sources) -> Shape {
         // there may be a million names in it.
         Err(_) => {
             let mut raw = RawConfig::default();
-            if let Ok((again, mut whole)) = parse(sources, texts()) {
+            if let Ok((again, mut whole)) = parse(sources) {
                 reader = again;
                 raw = reader.deserialize(&mut whole, sources);
             }
@@ -99,16 +75,13 @@ fn read_plainly(sources: &Sources) -> Shape {
     }
 }
 
-/// The document that all files make, of the given texts, without unknown keys; or where they are no TOML.
-fn parse<'a>(
-    sources: &Sources,
-    texts: impl Iterator<Item = &'a str>,
-) -> Result<(Reader, Spanned<DeTable<'a>>), Vec<Diagnostic>> {
+/// The document that all files make, without unknown keys; or where they are no TOML.
+fn parse(sources: &Sources) -> Result<(Reader, Spanned<DeTable<'_>>), Vec<Diagnostic>> {
     let mut reader = Reader::default();
     let mut syntax = Vec::new();
     let mut whole = DeTable::new();
-    for (source, text) in sources.files().zip(texts) {
-        let (table, errors) = DeTable::parse_recoverable(text);
+    for source in sources.files() {
+        let (table, errors) = DeTable::parse_recoverable(&source.text);
         syntax.extend(syntax::findings(source, &errors));
         if syntax.is_empty() {
             let table = match source.base() {

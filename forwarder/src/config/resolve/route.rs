@@ -1,6 +1,5 @@
 //! `[[route]]`: which name goes to which pool on which listener, and each name once.
 
-use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -13,7 +12,7 @@ use super::listener::protocol_word;
 use super::{Context, Gaps};
 use crate::config::diagnostic::{Diagnostic, Span};
 use crate::config::model::{Listener, Pattern, Pool, Protocol, Route};
-use crate::config::raw::{List, Placed, RawRoute, Text};
+use crate::config::raw::{List, RawRoute, Text};
 use crate::config::suggest;
 
 pub(super) fn resolve(
@@ -43,22 +42,24 @@ pub(super) fn resolve(
     routes
 }
 
+/// A name, a gap if it is wrong, and its place.
+type Placed = (Option<Pattern>, Span);
 /// The names of each listener, and where they were written.
 type Taken<'a> = HashMap<usize, HashMap<&'a str, &'a Span, RandomState>>;
 
 /// What a route says, gaps where that is wrong.
-struct Read<'a> {
+struct Read {
     pool: Option<usize>,
     listeners: Option<Vec<usize>>,
-    names: Option<Cow<'a, [Placed]>>,
+    names: Option<Vec<Placed>>,
 }
 
-fn read<'a>(
+fn read(
     context: &mut Context<'_>,
     index: usize,
-    raw: &'a Spanned<RawRoute>,
+    raw: &Spanned<RawRoute>,
     listeners: &Gaps<Listener>,
-) -> Read<'a> {
+) -> Read {
     let own = raw.get_ref();
     Read {
         pool: pool_index(context, index, own, &raw.span()),
@@ -67,7 +68,7 @@ fn read<'a>(
     }
 }
 
-impl Read<'_> {
+impl Read {
     fn route<'a>(&'a self, context: &mut Context<'_>, taken: &mut Taken<'a>) -> Option<Route> {
         if let (Some(names), Some(listeners)) = (&self.names, &self.listeners) {
             each_name_once(context, names, listeners, taken);
@@ -201,15 +202,12 @@ fn unknown_reference<'a>(
 }
 
 /// The names of one route, each with its place; a name that is wrong leaves a gap.
-fn names<'a>(
+fn names(
     context: &mut Context<'_>,
     index: usize,
-    route: &'a Spanned<RawRoute>,
-) -> Option<Cow<'a, [Placed]>> {
+    route: &Spanned<RawRoute>,
+) -> Option<Vec<Placed>> {
     let raw = route.get_ref();
-    if !raw.long_names.is_empty() {
-        return Some(Cow::Borrowed(&raw.long_names));
-    }
     let Some(list) = &raw.names else {
         let fix = "names = [\"www.example.org\"]";
         context.missing("route", index, "names", route.span(), fix);
