@@ -19,14 +19,14 @@ use crate::maps::{FLOWS, HELLO_INDEX, SETTINGS, STRAYS};
 use crate::packet::{Access, ETHERNET};
 use crate::public::{ingress, syn};
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, clock, cookies, count, owner};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, cookies, count, owner};
 
 const L3: usize = ETHERNET as usize;
 
-/// A frame on a public Ethernet interface. Returns the action.
+/// A frame on a public Ethernet interface. Returns the action. `NEW` on Linux 5.18 or newer.
 #[inline(always)]
-pub fn ingress(context: &XdpContext) -> u32 {
-    let frame = Frame::new(context.ctx);
+pub fn ingress<const NEW: bool>(context: &XdpContext) -> u32 {
+    let frame = Frame::new(context.ctx, NEW);
     match frame.protocol_be() {
         ETHERTYPE_IPV4 => family::<false>(frame),
         ETHERTYPE_IPV6 => family::<true>(frame),
@@ -95,7 +95,7 @@ fn stranger(frame: Frame, work: &Work) -> u32 {
     if work.has(flag::RST) {
         return drop(frame, work, DropReason::Absorbed);
     }
-    let now = clock::now_ns();
+    let now = frame.now_ns();
     let (isn, cookie) = (work.seq.wrapping_sub(1), work.ack.wrapping_sub(1));
     let fit = if work.has(flag::ACK) {
         cookies::fit(work, isn, cookie, now)

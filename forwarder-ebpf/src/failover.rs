@@ -71,14 +71,13 @@ pub fn next(work: &Work, flow: &mut Flow, hello: &mut Hello, timed_out: bool) ->
         if node::enter(&work.key, &choice, flow.source_port_be).is_ok() {
             flow.node = choice.number as u16;
             flow.path = choice.path as u16;
-            barrier(hello);
-            if node::is_taken(&work.key, &choice) {
-                // The same client port, here already by another listener: that one was first.
-                return Next::Exhausted;
+            barrier(flow);
+            if !node::is_taken(&work.key, &choice) {
+                return Next::Node(choice);
             }
-            return Next::Node(choice);
-        }
-        if !flow.is_transparent() {
+            // The same client port, here already by another listener.
+            node::leave(&work.key, choice.number, choice.node);
+        } else if !flow.is_transparent() {
             return Next::Exhausted;
         }
         hello.attempt = hello.attempt.wrapping_add(1);

@@ -101,14 +101,14 @@ pub fn tunnel_l3(context: TcContext) -> i32 {
 #[xdp]
 #[inline(always)]
 pub fn armour(context: XdpContext) -> u32 {
-    armour::ingress(&context)
+    armour::ingress::<false>(&context)
 }
 
 /// The same for drivers that hand over frames in several buffers.
 #[xdp(frags)]
 #[inline(always)]
 pub fn armour_frags(context: XdpContext) -> u32 {
-    armour::ingress(&context)
+    armour::ingress::<true>(&context)
 }
 
 /// Answers a SYN with a cookie.

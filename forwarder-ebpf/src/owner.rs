@@ -28,12 +28,12 @@ pub fn node(address: &Address, port_be: u16) -> Option<(u32, &'static Node)> {
     if entry == slot::NOTHING {
         return None;
     }
-    if entry == slot::SEVERAL {
+    let id = if entry == slot::SEVERAL {
         // SAFETY: the number is copied at once.
-        let id = *unsafe { NODE_INDEX.get(Endpoint::new(*address, port_be)) }?;
-        return NODES.get(id).map(|node| (id, node));
-    }
-    let id = entry.wrapping_sub(1);
+        *unsafe { NODE_INDEX.get(Endpoint::new(*address, port_be)) }?
+    } else {
+        entry.wrapping_sub(1)
+    };
     let node = NODES.get(id)?;
     (same(&node.address, address) && node.port_be == port_be).then_some((id, node))
 }

@@ -18,6 +18,8 @@ use aya_ebpf::helpers::generated::{
 use forwarder_common::checksum::Sum;
 use forwarder_common::segment::Headers;
 
+use crate::clock;
+
 /// Length of an Ethernet header.
 pub const ETHERNET: u32 = 14;
 
@@ -71,6 +73,12 @@ pub trait Access: Copy {
 
     /// Bytes from the link-layer header on, as far as this hook knows them.
     fn len(&self) -> u32;
+
+    /// The present: nanoseconds of `CLOCK_MONOTONIC`, as fine as this hook needs it.
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        clock::now_ns()
+    }
 
     /// Copies `length` bytes of TCP options; `l3` is the offset of the IP header.
     ///

@@ -12,7 +12,7 @@ use forwarder_common::verdict::DropReason;
 use crate::bounds::{forget, mask, positive};
 use crate::packet::{Access, Packet};
 use crate::work::{Options, Work};
-use crate::{answer, clock, cookies, count};
+use crate::{answer, cookies, count};
 
 /// The window of a SYN-ACK, which no scale applies to: what is kept of a hello, and no more.
 const HELLO_WINDOW: u16 = 16_384;
@@ -77,7 +77,7 @@ pub fn cookie<const V6: bool>(packet: impl Access, work: &mut Work) -> Result<Se
         window_scale: work.options.scale as u8,
         sack: work.options.sack != 0,
     };
-    let Some(isn) = cookies::mint(work, offered, clock::now_ns()) else {
+    let Some(isn) = cookies::mint(work, offered, packet.now_ns()) else {
         return Err(DropReason::KernelRefused);
     };
     let scale = if work.options.scale == NO_SCALE {

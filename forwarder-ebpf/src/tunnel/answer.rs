@@ -60,6 +60,11 @@ fn family<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work) 
     work.slot = held.slot;
     // SAFETY: held.
     let hello = unsafe { &mut *held.hello };
+    if u32::from(flow.node) != work.node {
+        // The flow went to the next node before the hello was held.
+        buffer::unlock(held.hello);
+        return count::drop(DropReason::Absorbed);
+    }
     let acked = work.has(flag::ACK) && work.ack == node::node_side_isn(hello).wrapping_add(1);
     let connecting = flow.state == state::CONNECTING;
     if connecting && acked && work.has(flag::RST) {

@@ -349,7 +349,7 @@ impl Daemon {
     async fn follow_network(&mut self, first: bool) -> Result<(), DaemonError> {
         let destinations = plan::destinations(&self.config, self.dataplane.registry());
         let network = self.surveyor.survey(destinations.into_iter()).await?;
-        if !first && network == self.network {
+        if !first && network == self.network && self.dataplane.is_in_step() {
             return Ok(());
         }
         self.health.set_ways(self.ways(&network));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::listed::{Step, Way};
 use super::maps::MapsError;
+use super::plan::NameTable;
 use super::registry::TableState;
 use super::retire::Retired;
 use super::write::Changes;
@@ -17,18 +18,23 @@ impl Dataplane {
         // A plan that does not fit leaves no trace in the numbers.
         let mut registry = self.registry.clone();
         let plan = plan::plan(config, network, &mut registry, &self.sizes, &self.weights)?;
-        let names = self
-            .listed
-            .count_with(&plan.tables, &registry.names, self.sizes.names);
-        plan::room("listed names", names, self.sizes.names)?;
+        let rows: usize = plan.tables.iter().map(NameTable::len).sum();
+        plan::room(
+            "listed names (on each listener, old and new ones)",
+            2 * rows,
+            self.sizes.names,
+        )?;
         self.registry = registry;
         let steps = self.listed.steps(&plan.tables, &mut self.registry);
         let ids = self.prepare(&steps)?;
         // Numbers are on disk before any map holds them.
         self.file.save(&mut self.registry)?;
         self.settled = 0;
+        self.in_step = false;
         let changes = self.tables.apply(&plan, &steps, &ids, &self.registry)?;
         let retired = self.settle(&steps, &ids);
+        self.planned = plan.nodes;
+        self.in_step = true;
         self.file.save(&mut self.registry)?;
         if !retired.is_empty() {
             self.retire(retired)?;
@@ -46,6 +52,7 @@ impl Dataplane {
             for id in self.retiring.wait() {
                 self.registry.dirty.remove(&id);
             }
+            self.abandon_unused(steps)?;
             let left = self.left_over()?;
             for id in self.tables.remove_names(&left)? {
                 self.registry.dirty.remove(&id);
@@ -68,6 +75,21 @@ impl Dataplane {
             }
         }
         Ok(ids)
+    }
+
+    /// A daemon that was killed right after claimed addresses changed over has left tables behind that the numbers
+    /// still take for those in use.
+    fn abandon_unused(&mut self, steps: &[Step]) -> Result<(), MapsError> {
+        let used = self.tables.tables_in_use()?;
+        for step in steps {
+            if let Some(state) = self.registry.tables.get(&step.listener)
+                && !used.is_empty()
+                && !used.contains(&state.id)
+            {
+                self.registry.dirty.insert(state.id);
+            }
+        }
+        Ok(())
     }
 
     /// All steps are done: enters what tables there are now, and returns those that nobody uses any more.

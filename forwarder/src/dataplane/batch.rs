@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use aya::Pod;
 
@@ -16,6 +17,8 @@ const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_int = 27;
 /// `ENOTSUPP` of `include/linux/errno.h`, which never should reach user space and does.
 const ENOTSUPP: libc::c_int = 524;
+/// Attempts at an entry for which there is no memory at the moment, a millisecond apart.
+const ALLOCATION_TRIES: u32 = 100;
 /// Entries a call, at first; grows where one bucket holds more.
 const CHUNK: usize = 512;
 
@@ -138,15 +141,33 @@ pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> 
     let (done, error) = batch(map, BPF_MAP_UPDATE_BATCH, keys, values.as_ptr() as u64);
     match error {
         None => Ok(()),
-        Some(error) if is_unknown(&error) => {
+        Some(error) if is_unknown(&error) || is_passing(&error) => {
+            // The kernel may have failed before it counted.
+            let done = if done < count { done } else { 0 };
             let mut rest = keys[done..].iter().zip(&values[done..]);
-            rest.try_for_each(|(key, value)| {
-                let value = std::ptr::from_ref(value) as u64;
-                element(map, BPF_MAP_UPDATE_ELEM, key, value)
-            })
+            rest.try_for_each(|(key, value)| patiently(map, key, value))
         }
         Some(error) => Err(error),
     }
+}
+
+/// Writes an entry. A map that takes memory by the entry has a small store of it, which is filled up behind it.
+fn patiently<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        let value = std::ptr::from_ref(value) as u64;
+        match element(map, BPF_MAP_UPDATE_ELEM, key, value) {
+            Err(error) if is_passing(&error) && tries < ALLOCATION_TRIES => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOMEM)
 }
 
 /// Removes entries; those that are not there are passed over.

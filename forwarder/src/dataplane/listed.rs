@@ -5,7 +5,7 @@
 //! looked at name by name.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use forwarder_common::abi::NameEntry;
@@ -78,20 +78,6 @@ pub enum Way {
 }
 
 impl Listed {
-    /// How many names there would be, those that linger included, if `tables` were listed too.
-    pub fn count_with(&self, tables: &[NameTable], names: &Names, room: u32) -> usize {
-        let most: usize = tables.iter().map(NameTable::len).sum();
-        if names.end() + most <= room as usize {
-            return names.end();
-        }
-        let parts = tables.iter().flat_map(|table| &table.parts);
-        let patterns = parts.flat_map(|part| &part.route.names);
-        let fresh: HashSet<&Pattern> = patterns
-            .filter(|pattern| names.of(pattern.as_str()).is_none())
-            .collect();
-        names.end().max(names.count() + fresh.len())
-    }
-
     /// The steps to `tables`. From now on these are the listed ones; whether the maps say so too is told by
     /// [`Self::is_written`].
     pub fn steps(&mut self, tables: &[NameTable], registry: &mut Registry) -> Vec<Step> {

@@ -44,7 +44,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use forwarder_common::abi::map;
+use forwarder_common::abi::{self, map};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -139,6 +139,10 @@ pub struct Dataplane {
     weights: Weights,
     /// Sweeps that saw nothing but the present plan at work.
     settled: u32,
+    /// Whether the maps hold what was planned last: not while they are written, nor when that failed.
+    in_step: bool,
+    /// The nodes that were planned last.
+    planned: Vec<(u16, abi::Node)>,
     /// What this process has attached or taken over.
     attached: BTreeSet<(Side, u32)>,
 }
@@ -200,6 +204,8 @@ impl Dataplane {
             retiring: Retiring::default(),
             weights: Weights::default(),
             settled: 0,
+            in_step: true,
+            planned: Vec::new(),
             attached: BTreeSet::new(),
         };
         if origin == Origin::Adopted {
@@ -384,16 +390,14 @@ impl Dataplane {
         for (_, flow, why) in &swept.expired {
             self.expired.count(flow.path, *why)?;
         }
-        let mut most: BTreeMap<u16, (usize, u16)> = BTreeMap::new();
-        for ((node, vip), flows) in &swept.seen_by {
-            let own = most.entry(*node).or_default();
-            *own = (*own).max((*flows, *vip));
-        }
-        for (node, (_, vip)) in most {
+        let mut seen_by: Vec<_> = swept.seen_by.iter().collect();
+        seen_by.sort_unstable_by_key(|(_, flows)| **flows);
+        let most: BTreeMap<u16, u16> = seen_by.into_iter().map(|(own, _)| *own).collect();
+        for (node, vip) in most {
             self.tables.prefer(node, vip)?;
         }
         self.settled += 1;
-        if self.settled > SETTLED {
+        if self.in_step && self.settled > SETTLED {
             self.release(&swept.in_use)?;
         }
         Ok(())
@@ -407,7 +411,13 @@ impl Dataplane {
         let released = self.registry.release(in_use);
         // A node that leaves the index is unknown to the data path before its number can be given again.
         self.tables.forget(&released)?;
+        self.tables.rehome(&self.planned, &self.registry)?;
         Ok(self.file.save(&mut self.registry)?)
+    }
+
+    /// Whether the maps hold what was planned last.
+    pub fn is_in_step(&self) -> bool {
+        self.in_step
     }
 
     /// What the numbers stand for.

@@ -73,21 +73,18 @@ impl NameMaps {
     }
 
     /// Lists a name, or lets it lead elsewhere.
-    pub fn put(
-        &mut self,
-        table: u16,
-        pattern: &Pattern,
-        entry: NameEntry,
-    ) -> Result<(), MapsError> {
+    pub fn put(&self, table: u16, pattern: &Pattern, entry: NameEntry) -> Result<(), MapsError> {
         match pattern.kind() {
             PatternKind::Exact => {
                 let key = name_key::of(self.secret, table, pattern.name());
-                self.exact.insert(key, entry, 0).writing(map::NAMES)
+                let put = batch::update(self.exact.map().fd().as_fd(), &[key], &[entry]);
+                put.map_err(MapError::IoError).writing(map::NAMES)
             }
-            PatternKind::Wildcard | PatternKind::Any => self
-                .wildcards
-                .insert(&trie_key(table, pattern), entry, 0)
-                .writing(map::WILDCARDS),
+            PatternKind::Wildcard | PatternKind::Any => {
+                let key = trie_key(table, pattern);
+                let put = batch::update(self.wildcards.map().fd().as_fd(), &[key], &[entry]);
+                put.map_err(MapError::IoError).writing(map::WILDCARDS)
+            }
         }
     }
 

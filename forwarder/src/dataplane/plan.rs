@@ -454,7 +454,7 @@ fn vips(
     vips
 }
 
-/// The homes of each node: the claimed addresses of its family that lead there, as many as fit.
+/// The homes of each node: the claimed addresses of its family that lead there transparently, as many as fit.
 fn homes(
     config: &Config,
     listeners: &[u16],
@@ -464,7 +464,11 @@ fn homes(
 ) {
     let mut led: BTreeSet<(u16, u16)> = BTreeSet::new();
     for route in &config.routes {
-        for node in &config.pools[route.pool].nodes {
+        let pool = &config.pools[route.pool];
+        if pool.client_address != ClientAddress::Transparent {
+            continue;
+        }
+        for node in &pool.nodes {
             let number = numbers[node.address.get_ref()];
             led.extend(route.listeners.iter().map(|at| (listeners[*at], number)));
         }

@@ -144,7 +144,7 @@ impl Sizes {
             (map::NODE_STATS, self.nodes),
             (map::LISTENER_STATS, self.listeners),
             (map::FLOWS, self.flows),
-            (map::REVERSE, (self.flows / 8).max(1_024)),
+            (map::REVERSE, (self.flows / 4).max(1_024)),
             (map::HELLOS, self.hellos),
             (map::HELLO_INDEX, self.hellos),
             (map::HELLO_FREE, self.hellos),

@@ -156,6 +156,11 @@ impl Sweeper {
         for (key, flow, why) in expired {
             if self.remove(&key, &flow)? {
                 swept.expired.push((key, flow, why));
+            } else {
+                // It moved, or has ended by itself.
+                swept.in_use.vips.insert(key.vip);
+                swept.in_use.paths.insert(flow.path);
+                swept.in_use.names.insert(flow.name);
             }
         }
         swept.hellos = self.hellos(now)?;

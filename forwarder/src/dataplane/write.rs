@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData};
-use forwarder_common::abi::{self, Endpoint, map, slot};
+use forwarder_common::abi::{self, Endpoint, NameEntry, map, slot};
 use forwarder_common::name::PatternKind;
 
 use super::listed::{Step, Way};
@@ -21,8 +21,8 @@ use super::retire::{self, Retired};
 use crate::config::model::Pattern;
 
 /// A packet that did not find its name among the exact ones is still about to look among the wildcards. It is done
-/// within microseconds.
-const LOOK_UP: Duration = Duration::from_millis(1);
+/// within microseconds, unless its processor is taken away.
+const LOOK_UP: Duration = Duration::from_millis(10);
 
 /// How many entries were written or removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,16 +130,44 @@ impl Tables {
                     anew.push((id, listings.as_slice()));
                 }
                 Way::InPlace { put, gone } => {
-                    let id = table_of(step, registry);
-                    for (pattern, entry) in put {
-                        self.names.put(id, pattern, *entry)?;
-                    }
+                    self.put_in_place(table_of(step, registry), put)?;
                     count += put.len() + gone.len();
                 }
                 Way::Gone { .. } => {}
             }
         }
         Ok(count + self.names.put_tables(&anew)?)
+    }
+
+    /// Writes rows into a table that packets use. An exact name decides about itself alone, so these come first.
+    fn put_in_place(&self, id: u16, rows: &[(Pattern, NameEntry)]) -> Result<(), MapsError> {
+        let (exact, wildcards): (Vec<_>, Vec<_>) = rows
+            .iter()
+            .partition(|(pattern, _)| pattern.kind() == PatternKind::Exact);
+        for (pattern, entry) in &exact {
+            self.names.put(id, pattern, *entry)?;
+        }
+        if !exact.is_empty() && !wildcards.is_empty() {
+            thread::sleep(LOOK_UP);
+        }
+        for (pattern, entry) in wildcards {
+            self.names.put(id, pattern, *entry)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the homes of nodes anew, for claimed addresses that were released.
+    pub fn rehome(
+        &mut self,
+        nodes: &[(u16, abi::Node)],
+        registry: &Registry,
+    ) -> Result<(), MapsError> {
+        for (number, node) in nodes {
+            if registry.nodes.key(usize::from(*number)).is_some() {
+                self.node(*number, node, registry)?;
+            }
+        }
+        Ok(())
     }
 
     fn node(
@@ -345,6 +373,10 @@ fn homes(present: Option<abi::Node>, planned: &abi::Node, registry: &Registry) -
         homes: present.homes,
         ..*planned
     };
+    if planned.ifindex == 0 {
+        // Flows that are answered for under this address stay known while the tunnel is away.
+        node.local = present.local;
+    }
     for home in &mut node.homes {
         if registry.vips.key(usize::from(*home)).is_none() {
             *home = abi::NO_HOME;

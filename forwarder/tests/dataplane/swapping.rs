@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forwarder::dataplane::maps::Tables;
+use forwarder::dataplane::plan;
 use forwarder::dataplane::registry::InUse;
 use forwarder::dataplane::sweep::Swept;
 use forwarder_common::abi::{NO_HOME, NameEntry, Vip, address_v4};
 
-use crate::sandbox::{interfaces, sandboxed};
-use crate::{TEXT, follow, open, pins};
+use crate::sandbox::{interfaces, run, sandboxed, survey};
+use crate::{TEXT, config, follow, open, pins};
 
 /// How long the former names may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -180,8 +181,9 @@ fn a_node_in_use_keeps_its_number_until_its_flows_end() {
 fn a_node_keeps_its_home_while_flows_use_it() {
     sandboxed(|directory| {
         interfaces();
-        let (mut dataplane, _) = open(directory, TEXT).unwrap();
-        follow(&mut dataplane, TEXT);
+        let text = TEXT.replace("proxy-v2", "transparent");
+        let (mut dataplane, _) = open(directory, &text).unwrap();
+        follow(&mut dataplane, &text);
         let tables = Tables::open(&pins(directory)).unwrap();
         let node = || tables.nodes.get(&0, 0).unwrap();
         let homes = || {
@@ -195,7 +197,7 @@ fn a_node_keeps_its_home_while_flows_use_it() {
         };
         assert_eq!(homes(), [443]);
         let first = node().homes[0];
-        let other = TEXT.replace("port = 443", "port = 8443");
+        let other = text.replace("port = 443", "port = 8443");
         follow(&mut dataplane, &other);
         assert_eq!(homes(), [443, 8443]);
         let mut in_use = InUse::default();
@@ -212,8 +214,8 @@ fn a_node_keeps_its_home_while_flows_use_it() {
         dataplane.swept(&swept).unwrap();
         assert_eq!(node().first, 1);
         dataplane.release(&InUse::default()).unwrap();
-        follow(&mut dataplane, &other);
         assert_eq!(homes(), [8443]);
+        assert!(follow(&mut dataplane, &other).is_empty());
         assert_eq!((node().homes[0], node().homes[1]), (NO_HOME, second));
     });
 }
@@ -226,12 +228,70 @@ fn a_fifth_claimed_address_is_no_home() {
         let ports: String = (1..=5)
             .map(|n| format!("[[listener]]\nname = \"l{n}\"\nprotocol = \"tls\"\nport = {n}443\n"))
             .collect();
-        let text = format!("{TEXT}{ports}");
+        let text = format!("{TEXT}{ports}").replace("proxy-v2", "transparent");
         let (mut dataplane, _) = open(directory, &text).unwrap();
         follow(&mut dataplane, &text);
         let tables = Tables::open(&pins(directory)).unwrap();
         let homes = tables.nodes.get(&0, 0).unwrap().homes;
         assert!(homes.iter().all(|home| *home != NO_HOME), "{homes:?}");
         assert!(follow(&mut dataplane, &text).is_empty());
+    });
+}
+
+/// A pool that hides the clients needs no homes; one that shows them has the places to itself.
+#[test]
+fn hidden_clients_need_no_home() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let tables = Tables::open(&pins(directory)).unwrap();
+        assert_eq!(tables.nodes.get(&0, 0).unwrap().homes, [NO_HOME; 4]);
+    });
+}
+
+/// Flows that a node answers under our address stay known while its tunnel is away.
+#[test]
+fn a_node_without_a_way_keeps_our_address() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let tables = Tables::open(&pins(directory)).unwrap();
+        let node = || tables.nodes.get(&0, 0).unwrap();
+        assert_eq!(node().local, address_v4([10, 0, 0, 1]));
+        run("ip link set tun0 down");
+        follow(&mut dataplane, TEXT);
+        assert_eq!(
+            (node().ifindex, node().local),
+            (0, address_v4([10, 0, 0, 1]))
+        );
+        run("ip link set tun0 up");
+        follow(&mut dataplane, TEXT);
+        assert_ne!(node().ifindex, 0);
+    });
+}
+
+/// Room is counted in rows, those of the next generation included: what a reload takes, a restart takes.
+#[test]
+fn more_names_than_there_is_room_for_are_refused_before_any_is_written() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let text = many(33_000, 0);
+        let config = config(&text);
+        let network = survey(&plan::destinations(&config, dataplane.registry()));
+        let refused = dataplane.apply(&config, &network).unwrap_err();
+        let refused = refused.to_string();
+        assert!(
+            refused.contains("listed names") && refused.contains("unload"),
+            "{refused}"
+        );
+        assert!(dataplane.is_in_step());
+        assert_eq!(Tables::open(&pins(directory)).unwrap().names.count(), 2);
+        follow(&mut dataplane, &many(32_000, 0));
+        drop(dataplane);
+        open(directory, &many(32_000, 0)).unwrap();
     });
 }

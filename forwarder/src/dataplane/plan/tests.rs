@@ -107,7 +107,8 @@ fn nodes_know_their_tunnel() {
 /// A node is at home where clients of its family come in.
 #[test]
 fn homes_are_the_claimed_addresses_of_the_family() {
-    let plan = planned(TEXT, &network(), &mut Registry::default());
+    let text = TEXT.replace("proxy-v2", "transparent");
+    let plan = planned(&text, &network(), &mut Registry::default());
     let of = |number: u16| {
         let known = plan.vips.iter().find(|(own, _)| *own == number);
         known.expect("a claimed address").1

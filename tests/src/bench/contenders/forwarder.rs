@@ -5,7 +5,7 @@ use crate::bench::bpf::{self, Hook};
 use crate::bench::contender::{Capacity, Running, unavailable};
 use crate::bench::load::flood::{End, drop_flood};
 use crate::bench::load::server::{PROXIED, RAW, TLS};
-use crate::bench::scene::Scene;
+use crate::bench::scene::{NAME, Scene};
 use crate::error::Result;
 use crate::forwarder::Forwarder;
 
@@ -60,13 +60,14 @@ pub fn configuration(scene: &Scene, capacity: Capacity, way: Way) -> String {
     };
     let xdp = if way == Way::Xdp { "on" } else { "off" };
     let names = names(capacity, |name| format!("    {name:?},\n"));
-    let values: [(&str, &dyn std::fmt::Display); 10] = [
+    let values: [(&str, &dyn std::fmt::Display); 11] = [
         ("XDP", &xdp),
         ("PUBLIC", &"eth0"),
         ("TUNNEL", &scene.node().entrance_interface),
         ("FLOWS", &capacity.flows),
         ("MODE", &mode),
         ("NAMES", &names),
+        ("NAME", &NAME),
         ("RAW", &RAW),
         ("TLS", &TLS),
         ("NODE_RAW", &format!("{}:{}", node(scene), RAW + add)),
