@@ -77,11 +77,12 @@ impl Difference {
             let shared: HashSet<_> = other.routes.iter().map(Arc::as_ptr).collect();
             move |route: &Arc<Route>| elsewhere || !shared.contains(&Arc::as_ptr(route))
         };
+        let wanted: HashSet<&Pattern> = only.iter().collect();
         Self {
             names: Ways::between(
                 [old, new],
                 [&looks_beyond(new), &looks_beyond(old)],
-                |name| only.contains(name),
+                |name| wanted.contains(name),
                 only.len(),
             )
             .changes(),

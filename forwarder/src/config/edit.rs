@@ -3,6 +3,7 @@
 //! An edit is applied to the configuration in use and, if it is to last, written into the file by
 //! [`super::persist`]. It is applied whole or not at all.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -190,12 +191,13 @@ impl Edit {
 /// Parses names, each once.
 pub fn patterns(names: &[String]) -> Result<Vec<Pattern>, EditError> {
     let mut patterns = Vec::new();
+    let mut known = HashSet::new();
     for name in names {
         let pattern = Pattern::parse(name).map_err(|why| EditError::BadName {
             name: name.clone(),
             why,
         })?;
-        if !patterns.contains(&pattern) {
+        if known.insert(pattern.clone()) {
             patterns.push(pattern);
         }
     }

@@ -28,6 +28,14 @@ pub fn recover(tables: &Tables, in_use: &InUse) -> Result<Registry, MapsError> {
             registry.tables.insert(vip.listener, state);
         }
     }
+    for number in &in_use.vips {
+        let vip = found(tables.vips.get(&u32::from(*number), 0)).reading(map::VIPS)?;
+        if let Some(vip) = vip {
+            // Those that are claimed are known already.
+            let place = (ip(&vip.address), u16::from_be(vip.port_be));
+            registry.vips.restore(usize::from(*number), place);
+        }
+    }
     for entry in tables.node_index.iter() {
         let (key, index) = entry.reading(map::NODE_INDEX)?;
         let address = SocketAddr::new(ip(&key.address), u16::from_be(key.port_be));

@@ -209,7 +209,7 @@ metrics! {
         XDP_PACKETS: Counter "forwarder_xdp_packets" (&["verdict"])
             "Frames the armour saw, over all interfaces. Verdict: `foreign` (not of a claimed address), `flow` (of an open flow), `handed_on` (a hello, or worth a closer look), `answered` (a SYN, with a cookie), `dropped`.";
         MAP_ENTRIES: Gauge "forwarder_map_entries" (&["map"])
-            "Entries in use, of maps that can become full. `SOURCE_PORTS`: ports that connections use.";
+            "Entries in use, of maps that can become full while connections come in. `SOURCE_PORTS`: ports that connections use. Names are not among them: what does not fit is refused before it is written.";
         MAP_CAPACITY: Gauge "forwarder_map_capacity" (&["map"])
             "Entries that fit into the map.";
         MAP_MEMORY: Gauge "forwarder_map_memory" [Bytes] (&["map"])
