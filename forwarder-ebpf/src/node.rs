@@ -3,8 +3,8 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use forwarder_common::abi::{
-    Address, Flow, FlowKey, HOMES, Hello, Node, Pool, ReverseKey, balance, client_address, is_v4,
-    link, same,
+    Address, Flow, FlowKey, HOMES, Hello, NO_HOME, Node, Pool, ReverseKey, balance, client_address,
+    is_v4, link, same,
 };
 use forwarder_common::checksum::Sum;
 use forwarder_common::cookie::{self, CookieOptions};
@@ -166,11 +166,12 @@ pub fn is_taken(key: &FlowKey, choice: &Choice) -> bool {
     let of_another = |vip: u16| {
         let other = FlowKey { vip, ..*key };
         // SAFETY: a map value, of which one number is read at once and the rest does not change.
-        unsafe { FLOWS.get(other) }
-            .is_some_and(|flow| vip != key.vip && flow.is_seen_by(number as u16))
+        vip != key.vip
+            && unsafe { FLOWS.get(other) }.is_some_and(|flow| flow.is_seen_by(number as u16))
     };
     for place in 0..HOMES as u32 {
-        if of_another(home(choice.node, opaque(place))) {
+        let vip = home(choice.node, opaque(place));
+        if vip != NO_HOME && of_another(vip) {
             return true;
         }
     }
@@ -223,7 +224,11 @@ pub fn flow_of(
         return found;
     }
     for place in 0..HOMES as u32 {
-        let found = of(home(node, opaque(place)));
+        let vip = home(node, opaque(place));
+        if vip == NO_HOME {
+            continue;
+        }
+        let found = of(vip);
         if found.is_some() {
             return found;
         }

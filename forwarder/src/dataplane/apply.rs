@@ -25,12 +25,12 @@ impl Dataplane {
             self.sizes.names,
         )?;
         self.registry = registry;
+        self.in_step = false;
         let steps = self.listed.steps(&plan.tables, &mut self.registry);
         let ids = self.prepare(&steps)?;
         // Numbers are on disk before any map holds them.
         self.file.save(&mut self.registry)?;
         self.settled = 0;
-        self.in_step = false;
         let changes = self.tables.apply(&plan, &steps, &ids, &self.registry)?;
         let retired = self.settle(&steps, &ids);
         self.planned = plan.nodes;
@@ -46,7 +46,6 @@ impl Dataplane {
     /// stands in them, nor in those that change where they are: the daemon may be killed half-way.
     fn prepare(&mut self, steps: &[Step]) -> Result<BTreeMap<u16, u16>, DataplaneError> {
         let mut ids = BTreeMap::new();
-        let is_anew = |step: &Step| matches!(step.way, Way::Anew { .. });
         if steps.iter().any(is_anew) {
             // Only two generations have room.
             for id in self.retiring.wait() {
@@ -81,7 +80,9 @@ impl Dataplane {
     /// still take for those in use.
     fn abandon_unused(&mut self, steps: &[Step]) -> Result<(), MapsError> {
         let used = self.tables.tables_in_use()?;
-        for step in steps {
+        // One that changes where it is stays, also while no address of its listener is there.
+        let anew = steps.iter().filter(|step| is_anew(step));
+        for step in anew {
             if let Some(state) = self.registry.tables.get(&step.listener)
                 && !used.is_empty()
                 && !used.contains(&state.id)
@@ -171,4 +172,8 @@ impl Dataplane {
         }
         Ok(())
     }
+}
+
+fn is_anew(step: &Step) -> bool {
+    matches!(step.way, Way::Anew { .. })
 }
