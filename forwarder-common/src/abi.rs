@@ -627,6 +627,9 @@ pub mod mark {
     pub const ALIVE: u8 = 4;
     /// A SYN came from the client of a spliced flow. Cleared when the client goes on.
     pub const SYN: u8 = 8;
+    /// With [`RESET`]: its sequence number is `client_end`/`node_end`. Once the other side expects just that,
+    /// the reset that follows was exact for it.
+    pub const RESET_AT_END: u8 = 16;
 }
 
 /// [`Hello::state`].

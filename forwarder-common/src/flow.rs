@@ -2,8 +2,10 @@
 //!
 //! A flow ends when both FINs are acknowledged, or at a reset whose sequence number is exactly what the
 //! receiver expects (RFC 5961 3.2). Anything less only leaves a mark: an off-path attacker who guesses a
-//! window must not end a flow, so such a reset is forwarded and the endpoints decide. Segments far from
-//! what is expected change nothing here.
+//! window must not end a flow, so such a reset is forwarded and the endpoints decide. The receiver may
+//! expect more than it has told so far; when its acknowledgement of exactly that number follows, and the
+//! sender of the reset has not gone on, the reset has met what it needed. Segments far from what is
+//! expected change nothing here.
 //!
 //! Sequence numbers are those of the client's view: the node's, with `delta` added.
 
@@ -102,7 +104,17 @@ impl Flow {
             if segment.seq == expected {
                 return Outcome::Reset;
             }
+            if segment.seq.wrapping_sub(expected) >= PLAUSIBLE {
+                // Of no window, whatever the receiver has got since.
+                return Outcome::Open;
+            }
             self.client_marks |= mark::RESET;
+            if self.client_marks & mark::FIN == 0 {
+                self.client_end = segment.seq;
+            }
+            if self.client_end == segment.seq {
+                self.client_marks |= mark::RESET_AT_END;
+            }
             return Outcome::Open;
         }
         if segment.flags & flag::FIN != 0 {
@@ -134,7 +146,17 @@ impl Flow {
             if segment.seq == expected {
                 return Outcome::Reset;
             }
+            if segment.seq.wrapping_sub(expected) >= PLAUSIBLE {
+                // Of no window, whatever the receiver has got since.
+                return Outcome::Open;
+            }
             self.node_marks |= mark::RESET;
+            if self.node_marks & mark::FIN == 0 {
+                self.node_end = segment.seq;
+            }
+            if self.node_end == segment.seq {
+                self.node_marks |= mark::RESET_AT_END;
+            }
             return Outcome::Open;
         }
         if segment.flags & flag::FIN != 0 {
@@ -175,21 +197,28 @@ impl Flow {
         }
     }
 
-    /// Whether both ends have sent a FIN. Their last acknowledgements may pass at the same time, on two processors
-    /// of which neither sees the other's: whoever handed on a segment of such a flow asks [`Self::is_closed`] once
-    /// more when its own is visible.
+    /// Whether an acknowledgement can end the flow: both ends have sent a FIN, or one a reset that comes before the
+    /// other has told of all that precedes it. The last two segments may pass at the same time, on two processors of
+    /// which neither sees the other's: whoever handed on a segment of such a flow asks [`Self::is_closed`] once more
+    /// when its own is visible.
     #[must_use]
     #[inline(always)]
     pub const fn is_closing(&self) -> bool {
         self.client_marks & self.node_marks & mark::FIN != 0
+            || (self.client_marks | self.node_marks) & mark::RESET_AT_END != 0
     }
 
-    /// Whether the FINs of a closing flow are acknowledged. Exactly: nothing follows a FIN, so an acknowledgement
-    /// beyond the recorded end says that the FIN was not the sender's own. Such a guess must not close the other half.
+    /// Whether what a closing flow waits for is acknowledged: the FINs of both, or all that precedes a reset. Exactly:
+    /// nothing follows them, so an acknowledgement beyond the recorded end says that they were not the sender's own.
+    /// Such a guess must not close the other half.
     #[must_use]
     #[inline(always)]
     pub const fn is_closed(&self) -> bool {
-        self.client_expected() == self.client_end && self.node_expected() == self.node_end
+        let client = self.client_expected() == self.client_end;
+        let node = self.node_expected() == self.node_end;
+        client && node && self.client_marks & self.node_marks & mark::FIN != 0
+            || client && self.client_marks & mark::RESET_AT_END != 0
+            || node && self.node_marks & mark::RESET_AT_END != 0
     }
 }
 

@@ -254,6 +254,72 @@ proptest! {
         prop_assert_eq!(pass(&mut talk.flow, from, &reset), Outcome::Reset);
     }
 
+    /// An endpoint that closes with data unread, having sent a FIN or not, sends a reset behind all that it sent. The
+    /// other end gets that in order, tells of what came before, and is gone: then nobody says anything any more.
+    #[test]
+    fn a_reset_that_overtakes_an_acknowledgement_ends_the_flow_with_it(
+        client_isn: u32,
+        entrance_isn: u32,
+        deeds in prop::collection::vec(deed(), 0..30),
+        from in end(),
+        closed: bool,
+        len in 1u32..65_536,
+    ) {
+        let mut talk = Conversation::new(client_isn, entrance_isn);
+        let to = match from {
+            End::Client => End::Node,
+            End::Node => End::Client,
+        };
+        for deed in deeds.iter().chain([&Deed::Send(from, len)]) {
+            if talk.act(deed) == Some(Outcome::Finished) {
+                return Ok(());
+            }
+        }
+        if closed && talk.act(&Deed::Fin(from, 0)) == Some(Outcome::Finished) {
+            return Ok(());
+        }
+        let told = match from {
+            End::Client => talk.node_told,
+            End::Node => talk.client_told,
+        };
+        let own = talk.ends(from).0;
+        prop_assume!(own.next != told);
+        let reset = Passing { seq: own.seq(), ack: 0, flags: RST, payload_len: 0 };
+        prop_assert_eq!(pass(&mut talk.flow, from, &reset), Outcome::Open);
+        if talk.ends(from).0.next != talk.ends(to).0.received {
+            prop_assert_eq!(talk.act(&Deed::Ack(to)), Some(Outcome::Open), "of what it had before");
+        }
+        talk.act(&Deed::Receive(to));
+        prop_assert_eq!(talk.act(&Deed::Ack(to)), Some(Outcome::Finished));
+    }
+
+    /// An attacker off the path guesses resets while both ends go on: the flow does too, unless the other end's very
+    /// next acknowledgement is what was guessed.
+    #[test]
+    fn guessed_resets_do_not_finish_a_flow(
+        client_isn: u32,
+        entrance_isn: u32,
+        from in end(),
+        guesses in prop::collection::vec((any::<u32>(), any::<bool>(), 1u32..2_000), 1..50),
+    ) {
+        let mut talk = Conversation::new(client_isn, entrance_isn);
+        let to = match from {
+            End::Client => End::Node,
+            End::Node => End::Client,
+        };
+        for (seq, near, len) in guesses {
+            let next = talk.ends(from).0.seq();
+            let seq = if near { next.wrapping_add(seq % 8_192) } else { seq };
+            let guessed = Passing { seq, ack: 0, flags: RST, payload_len: 0 };
+            prop_assume!(seq != next && seq != next.wrapping_add(len));
+            prop_assert_eq!(pass(&mut talk.flow, from, &guessed), Outcome::Open);
+            prop_assert_eq!(talk.act(&Deed::Send(from, len)), Some(Outcome::Open));
+            talk.act(&Deed::Receive(to));
+            prop_assert_eq!(pass(&mut talk.flow, from, &guessed), Outcome::Open);
+            prop_assert_eq!(talk.act(&Deed::Ack(to)), Some(Outcome::Open));
+        }
+    }
+
     /// An attacker off the path guesses segments of the client, FINs included,
     /// while the node has closed its side: the client's upload goes on.
     #[test]
@@ -355,7 +421,7 @@ fn inexact_resets_are_remembered_until_the_flow_shows_life() {
             payload_len: 0,
         };
         assert_eq!(pass(&mut flow, from, &reset), Outcome::Open);
-        assert_eq!(marks(&flow, from), (mark::RESET, 0));
+        assert_eq!(marks(&flow, from), (mark::RESET | mark::RESET_AT_END, 0));
 
         let alive = Passing {
             seq: others,
@@ -364,7 +430,10 @@ fn inexact_resets_are_remembered_until_the_flow_shows_life() {
             payload_len: 3,
         };
         assert_eq!(pass(&mut flow, other, &alive), Outcome::Open);
-        assert_eq!(marks(&flow, from), (mark::RESET, mark::ALIVE));
+        assert_eq!(
+            marks(&flow, from),
+            (mark::RESET | mark::RESET_AT_END, mark::ALIVE)
+        );
 
         let goes_on = Passing {
             seq: own,

@@ -29,7 +29,8 @@ const UNCONFIRMED: Duration = Duration::from_secs(30);
 const CLOSING: Duration = Duration::from_secs(120);
 /// A reset passed that did not match exactly, and nobody has said a word since.
 const RESET: Duration = Duration::from_secs(60);
-/// One end has sent FIN; the other may go on for long, though not in silence.
+/// One end has sent FIN, or a reset that the other answered as one that has the connection still does (RFC 5961 3.2);
+/// it may go on for long, though not in silence.
 const HALF_CLOSED: Duration = Duration::from_secs(3_600);
 /// A hello that never became whole.
 const HELLO: Duration = Duration::from_secs(120);
@@ -326,12 +327,13 @@ fn expiry(flow: &Flow, now: u32, idle: Duration) -> Option<Expiry> {
     let age = Duration::from_millis(u64::from(elapsed_ms(flow.opened_ms, now)));
     let fins = (flow.client_marks & mark::FIN) + (flow.node_marks & mark::FIN);
     let reset = (flow.client_marks | flow.node_marks) & mark::RESET != 0;
+    let alive = (flow.client_marks | flow.node_marks) & mark::ALIVE != 0;
     let over = match flow.state {
         state::CONNECTING => (age > UNANSWERED).then_some(Expiry::Unanswered),
         state::REPLAYING => (silent > UNCONFIRMED).then_some(Expiry::Unconfirmed),
         _ if fins == 2 * mark::FIN => (silent > CLOSING).then_some(Expiry::Closing),
-        _ if reset => (silent > RESET).then_some(Expiry::Reset),
-        _ if fins != 0 => (silent > HALF_CLOSED).then_some(Expiry::HalfClosed),
+        _ if reset && !alive => (silent > RESET).then_some(Expiry::Reset),
+        _ if fins != 0 || reset => (silent > HALF_CLOSED).then_some(Expiry::HalfClosed),
         _ => None,
     };
     over.or_else(|| (silent > idle).then_some(Expiry::Idle))
@@ -378,6 +380,8 @@ mod tests {
             (SPLICED, fin, fin, 120, Expiry::Closing),
             (SPLICED, mark::RESET, 0, 60, Expiry::Reset),
             (SPLICED, 0, mark::RESET | fin, 60, Expiry::Reset),
+            (SPLICED, mark::RESET, mark::ALIVE, 3_600, Expiry::HalfClosed),
+            (SPLICED, mark::ALIVE, mark::RESET, 3_600, Expiry::HalfClosed),
             (SPLICED, fin, 0, 3_600, Expiry::HalfClosed),
             (SPLICED, 0, fin, 3_600, Expiry::HalfClosed),
             (SPLICED, 0, 0, 7_440, Expiry::Idle),

@@ -19,6 +19,8 @@ const XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 const ATTACH_TCX_INGRESS: u32 = 46;
 const LIVE_FRAMES: u32 = 1 << 1;
+/// `XDP_FLAGS_SKB_MODE`: by the stack, for any driver.
+const GENERIC_MODE: u32 = 1 << 1;
 /// `XDP_FLAGS_DRV_MODE`: by the driver itself, or not at all.
 const DRIVER_MODE: u32 = 1 << 2;
 const HELPER_REDIRECT: i32 = 23;
@@ -34,13 +36,15 @@ pub enum Hook {
     TrafficIn,
     /// XDP, by the driver.
     Xdp,
+    /// XDP, by the stack.
+    GenericXdp,
 }
 
 impl Hook {
     fn program_type(self) -> u32 {
         match self {
             Self::TrafficIn => SCHED_CLS,
-            Self::Xdp => XDP,
+            Self::Xdp | Self::GenericXdp => XDP,
         }
     }
 }
@@ -76,11 +80,11 @@ pub fn drop_matching(hook: Hook, matches: &[Match]) -> io::Result<OwnedFd> {
     let (data, end) = match hook {
         // `data` and `data_end` of struct __sk_buff and of struct xdp_md.
         Hook::TrafficIn => (76, 80),
-        Hook::Xdp => (0, 4),
+        Hook::Xdp | Hook::GenericXdp => (0, 4),
     };
     let (drop, pass) = match hook {
         Hook::TrafficIn => (TC_ACT_SHOT, TC_ACT_OK),
-        Hook::Xdp => (XDP_DROP, XDP_PASS),
+        Hook::Xdp | Hook::GenericXdp => (XDP_DROP, XDP_PASS),
     };
     let word = |bytes| i32::from(u16::from_ne_bytes(bytes));
     let furthest = matches.iter().map(|(_, offset, _)| *offset).max();
@@ -114,6 +118,7 @@ pub fn attach(program: &OwnedFd, hook: Hook, interface: u32) -> io::Result<Owned
     let (attach, flags) = match hook {
         Hook::TrafficIn => (ATTACH_TCX_INGRESS, 0),
         Hook::Xdp => (ATTACH_XDP, DRIVER_MODE),
+        Hook::GenericXdp => (ATTACH_XDP, GENERIC_MODE),
     };
     attributes.put32(0, descriptor(program));
     attributes.put32(4, interface);
@@ -124,6 +129,10 @@ pub fn attach(program: &OwnedFd, hook: Hook, interface: u32) -> io::Result<Owned
 
 /// Has an XDP program make and send `count` frames of a length, as if they had come in by an interface of
 /// the calling thread's namespace (`BPF_F_TEST_XDP_LIVE_FRAMES`).
+///
+/// The kernel enters the program into its XDP dispatcher for that, and waits some 20 ms until all processors have taken
+/// notice, unless it is in there already because it is attached somewhere (`bpf_dispatcher_change_prog`,
+/// kernel/bpf/dispatcher.c).
 pub fn run_live(program: &OwnedFd, interface: u32, length: usize, count: u32) -> io::Result<()> {
     let data = vec![0_u8; length];
     let size = u32::try_from(length).map_err(io::Error::other)?;

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::error::{Error, Result};
+use crate::lab::Family;
 
 use super::contenders;
 use super::scene::Scene;
@@ -40,6 +41,8 @@ pub type Rename = Box<dyn Fn(&str, &str) -> Result<()>>;
 pub struct Running<'a> {
     /// The address that clients connect to, with the ports of [`super::load::server::SERVICES`].
     pub address: IpAddr,
+    /// The same for clients of IPv6, where it is set up for them.
+    pub address_v6: Option<IpAddr>,
     /// Its processes at the entrance.
     pub pids: Vec<u32>,
     /// Puts other names to use, if it can without a new start.
@@ -55,11 +58,19 @@ impl<'a> Running<'a> {
     pub fn at(address: IpAddr) -> Self {
         Self {
             address,
+            address_v6: None,
             pids: Vec::new(),
             rename: None,
             forwarder: None,
             _parts: Vec::new(),
         }
+    }
+
+    /// With an address for clients of IPv6.
+    #[must_use]
+    pub fn and(mut self, address: IpAddr) -> Self {
+        self.address_v6 = Some(address);
+        self
     }
 
     /// With something that must live as long.
@@ -94,6 +105,16 @@ impl<'a> Running<'a> {
     #[must_use]
     pub fn service(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.address, port)
+    }
+
+    /// The same for clients of a family.
+    pub fn service_of(&self, family: Family, port: u16) -> Result<SocketAddr> {
+        let address = match family {
+            Family::V4 => Some(self.address),
+            Family::V6 => self.address_v6,
+        };
+        let address = address.ok_or_else(|| unavailable("this contender", "it has no IPv6"))?;
+        Ok(SocketAddr::new(address, port))
     }
 }
 

@@ -90,6 +90,11 @@ fn node(scene: &Scene) -> std::net::IpAddr {
     scene.node().address(Family::V4)
 }
 
+/// The same of IPv6.
+fn node_v6(scene: &Scene) -> std::net::IpAddr {
+    scene.node().address(Family::V6)
+}
+
 /// Waits until a program at the entrance accepts connections for every service.
 fn wait_serving(daemon: &Daemon, scene: &Scene) -> Result<()> {
     daemon.wait_until("accepting connections", START, || {

@@ -19,6 +19,10 @@ pub const UNLISTED: &str = "private.example.com";
 pub const DIRECT_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 1);
 /// The node's end of the direct link.
 pub const DIRECT_NODE: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 2);
+/// The same of IPv6.
+pub const DIRECT_CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xd1, 0, 0, 0, 0, 0, 1);
+/// The same of IPv6.
+pub const DIRECT_NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xd1, 0, 0, 0, 0, 0, 2);
 /// Sources of floods: a network that is routed to the client, where nobody answers.
 pub const FLOOD_NETWORK: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 0);
 
@@ -68,14 +72,20 @@ impl Scene {
         client.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
         client.ip(&format!(
             "link add direct0 type veth peer name direct0 netns {node}\n\
-             addr add {DIRECT_CLIENT}/24 dev direct0\nlink set direct0 up mtu {MTU}",
+             addr add {DIRECT_CLIENT}/24 dev direct0\n\
+             addr add {DIRECT_CLIENT_V6}/64 dev direct0 nodad\nlink set direct0 up mtu {MTU}",
             node = node.name()
         ))?;
         node.ip(&format!(
-            "addr add {DIRECT_NODE}/24 dev direct0\nlink set direct0 up mtu {MTU}"
+            "addr add {DIRECT_NODE}/24 dev direct0\n\
+             addr add {DIRECT_NODE_V6}/64 dev direct0 nodad\nlink set direct0 up mtu {MTU}"
         ))?;
         lab.entrance
-            .ip(&format!("route add {FLOOD_NETWORK}/16 via 198.18.0.2"))?;
+            .ip(&format!(
+                "route add {FLOOD_NETWORK}/16 via 198.18.0.2\n\
+                 -6 route add {FLOOD_NETWORK_V6}/112 via {}",
+                lab.clients[0].address(Family::V6)
+            ))?;
         let servers = Servers::start(node, &lab.pki)?;
         let scene = Self {
             _servers: servers,
@@ -103,6 +113,12 @@ impl Scene {
     #[must_use]
     pub fn public(&self) -> IpAddr {
         self.lab.public(Family::V4)
+    }
+
+    /// The same of IPv6.
+    #[must_use]
+    pub fn public_v6(&self) -> IpAddr {
+        self.lab.public(Family::V6)
     }
 
     /// What leads to the node.

@@ -161,6 +161,7 @@ impl std::fmt::Debug for Workload {
 pub const ALL: &[&Workload] = &[
     &workloads::connections::SMALL,
     &workloads::connections::LARGE,
+    &workloads::connections::SMALL_V6,
     &workloads::handshakes::FULL,
     &workloads::handshakes::RESUMED,
     &workloads::requests::KEPT,
@@ -197,6 +198,11 @@ pub fn named(name: &str) -> Option<&'static Workload> {
 /// Everyone who forwards, and the control.
 pub fn anyone(contender: &Contender) -> bool {
     contender.kind != Kind::Shield
+}
+
+/// Those that are set up for clients of IPv6, and the control.
+pub fn dual_stack(contender: &Contender) -> bool {
+    !["redirect", "nftables", "sniproxy"].contains(&contender.name)
 }
 
 /// Those that decide by name.

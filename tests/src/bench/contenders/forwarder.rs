@@ -1,6 +1,6 @@
 //! This project's forwarder, in the ways it can be set up.
 
-use super::{family, fill, names, node};
+use super::{family, fill, names, node, node_v6};
 use crate::bench::bpf::{self, Hook};
 use crate::bench::contender::{Capacity, Running, unavailable};
 use crate::bench::load::flood::{End, drop_flood};
@@ -60,6 +60,7 @@ pub fn configuration(scene: &Scene, capacity: Capacity, way: Way) -> String {
     };
     let xdp = if way == Way::Xdp { "on" } else { "off" };
     let names = names(capacity, |name| format!("    {name:?},\n"));
+    let nodes = |port: u16| format!("\"{}:{port}\", \"[{}]:{port}\"", node(scene), node_v6(scene));
     let values: [(&str, &dyn std::fmt::Display); 11] = [
         ("XDP", &xdp),
         ("PUBLIC", &"eth0"),
@@ -70,8 +71,8 @@ pub fn configuration(scene: &Scene, capacity: Capacity, way: Way) -> String {
         ("NAME", &NAME),
         ("RAW", &RAW),
         ("TLS", &TLS),
-        ("NODE_RAW", &format!("{}:{}", node(scene), RAW + add)),
-        ("NODE_TLS", &format!("{}:{}", node(scene), TLS + add)),
+        ("NODES_RAW", &nodes(RAW + add)),
+        ("NODES_TLS", &nodes(TLS + add)),
     ];
     fill(CONFIG, &values)
 }
@@ -80,6 +81,7 @@ fn start<'a>(scene: &'a Scene, config: &str) -> Result<Running<'a>> {
     let forwarder = Forwarder::start(&scene.lab, config)?;
     let pids = forwarder.daemon().map(|daemon| family(daemon.pid()));
     Ok(Running::at(scene.public())
+        .and(scene.public_v6())
         .pids(pids.unwrap_or_default())
         .forwarder(forwarder))
 }

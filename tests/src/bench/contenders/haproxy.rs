@@ -47,6 +47,7 @@ fn start<'a>(
     let daemon = Daemon::start("haproxy", command, &fresh_log(scene, "haproxy"))?;
     wait_serving(&daemon, scene)?;
     Ok(Running::at(scene.public())
+        .and(scene.public_v6())
         .pids(family(daemon.pid()))
         .renamed_by(rename_in(map, daemon.pid(), libc::SIGUSR2))
         .with(daemon))

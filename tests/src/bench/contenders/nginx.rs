@@ -42,6 +42,7 @@ pub fn start(scene: &Scene, capacity: Capacity) -> Result<Running<'_>> {
     let daemon = Daemon::start("nginx", command, &fresh_log(scene, "nginx"))?;
     wait_serving(&daemon, scene)?;
     Ok(Running::at(scene.public())
+        .and(scene.public_v6())
         .pids(family(daemon.pid()))
         .renamed_by(rename_in(file("names"), daemon.pid(), libc::SIGHUP))
         .with(daemon))

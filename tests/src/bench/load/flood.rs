@@ -12,11 +12,12 @@ use super::Place;
 use crate::bench::bpf::flood::{Flood, Kind};
 use crate::bench::bpf::{self, Hook};
 use crate::bench::scene::{FLOOD_NETWORK, FLOOD_NETWORK_V6, Scene};
+use crate::cleanup::{self, Guard};
 use crate::error::{Context, Error, Result};
+use crate::netns::Namespace;
 
-/// Frames that the kernel makes at one call. Each call waits some 20 ms for all processors to take notice
-/// of the program, so that a rate comes in bursts.
-const LEAST: u32 = 256;
+/// Frames that the kernel makes at one call.
+const LEAST: u32 = 64;
 const MOST: u32 = 100_000;
 
 /// Which address of a frame.
@@ -51,6 +52,7 @@ pub struct Running {
     ended: mpsc::Receiver<()>,
     /// Answers to addresses that nobody has are dropped as early as can be.
     _sink: OwnedFd,
+    _pier: (OwnedFd, Guard),
 }
 
 impl Running {
@@ -73,6 +75,7 @@ impl Running {
             Ok((interface, sink, flood.program()?))
         })?;
         let (interface, sink, program) = prepared.context(|| "preparing a flood".to_owned())?;
+        let pier = pier(scene.client(), kind, &program)?;
         let length = flood.length();
         let (stop, sent) = (
             Arc::new(AtomicBool::new(false)),
@@ -107,6 +110,7 @@ impl Running {
             sent,
             ended,
             _sink: sink,
+            _pier: pier,
         })
     }
 
@@ -138,6 +142,22 @@ impl Drop for Running {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.ended.recv_timeout(Duration::from_secs(5));
     }
+}
+
+/// Attaches the program to an interface that no frame ever comes by, so that calls of it begin at once
+/// ([`bpf::run_live`]): a flood of a given rate comes evenly then.
+fn pier(client: &Namespace, kind: Kind, program: &OwnedFd) -> Result<(OwnedFd, Guard)> {
+    let name = match kind {
+        Kind::Syn => "flood-syn",
+        Kind::Ack => "flood-ack",
+    };
+    client.ip(&format!("link add {name} type veth peer name {name}-end"))?;
+    let mut remove = crate::command::command("ip")?;
+    remove.args(["-n", client.name(), "link", "del", name]);
+    let guard = cleanup::on_end(move || drop(crate::command::output(&mut remove)));
+    let attached = client.enter(|| bpf::attach(program, Hook::GenericXdp, bpf::interface(name)?))?;
+    let link = attached.context(|| format!("attaching a flood to {name}"))?;
+    Ok((link, guard))
 }
 
 fn octets(text: &str) -> Result<[u8; 6]> {

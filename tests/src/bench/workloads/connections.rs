@@ -11,9 +11,10 @@ use crate::bench::load::job::Job;
 use crate::bench::load::server::RAW;
 use crate::bench::load::{self, Place};
 use crate::bench::scene::{NAME, Scene};
-use crate::bench::workload::{Metric, Outcome, Stage, Workload, anyone};
+use crate::bench::workload::{Metric, Outcome, Stage, Workload, anyone, dual_stack};
 use crate::error::Result;
 use crate::hello::Hello;
+use crate::lab::Family;
 
 /// Connections at once.
 pub(super) const WIDTH: usize = 32;
@@ -40,7 +41,7 @@ pub const SMALL: Workload = Workload {
     yardstick: YARDSTICK,
     rounds: usize::MAX,
     quick: true,
-    run: |stage| run(stage, Hello::small(NAME)),
+    run: |stage| run(stage, Hello::small(NAME), Family::V4),
 };
 
 /// With a browser's hello.
@@ -49,13 +50,24 @@ pub const LARGE: Workload = Workload {
     title: "new connections, no TLS work, a browser's hello (two segments)",
     rounds: 3,
     quick: false,
-    run: |stage| run(stage, Hello::browser(NAME, 1)),
+    run: |stage| run(stage, Hello::browser(NAME, 1), Family::V4),
     ..SMALL
 };
 
-fn run(stage: &mut Stage<'_>, hello: Hello) -> Result<Outcome> {
+/// From clients of IPv6.
+pub const SMALL_V6: Workload = Workload {
+    name: "connections-v6",
+    title: "new connections of IPv6, no TLS work, small hello (one segment)",
+    suits: |contender| anyone(contender) && dual_stack(contender),
+    rounds: 3,
+    quick: false,
+    run: |stage| run(stage, Hello::small(NAME), Family::V6),
+    ..SMALL
+};
+
+fn run(stage: &mut Stage<'_>, hello: Hello, family: Family) -> Result<Outcome> {
     let (scene, duration) = (stage.scene, stage.scale.duration());
-    let target = stage.up()?.service(RAW);
+    let target = stage.up()?.service_of(family, RAW)?;
     let hellos = Arc::new(vec![Job::Reply(ANSWER as u64).hello(hello)]);
     super::exchanges(&connect(scene, target, &hellos, WIDTH, duration)?)
 }

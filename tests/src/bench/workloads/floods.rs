@@ -6,7 +6,6 @@
 //!
 //! The control is the forwarder behind an XDP program that drops the flood's sources.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +18,16 @@ use crate::bench::load::server::RAW;
 use crate::bench::measure::Meter;
 use crate::bench::measure::memory::Memory;
 use crate::bench::scene::NAME;
-use crate::bench::workload::{Metric, Outcome, Stage, Workload};
+use crate::bench::workload::{Metric, Outcome, Stage, Workload, dual_stack};
 use crate::error::{Error, Result};
 use crate::hello::Hello;
 use crate::lab::Family;
 
 /// Frames a second, where the rate is fixed.
 const RATE: u32 = 100_000;
+/// How long a flood is there first. Each batch of its frames comes from a pool of its own, which the kernel
+/// keeps for a second if a frame is under way when the batch ends: only then memory stands still.
+const SETTLING: Duration = Duration::from_millis(1_500);
 /// Valid connections at once.
 const WIDTH: usize = 8;
 
@@ -74,11 +76,11 @@ pub const BOTH: Workload = Workload {
     ..ACK
 };
 
-/// Valid clients (IPv4) during both from IPv6.
+/// The same of IPv6, clients and flood.
 pub const BOTH_V6: Workload = Workload {
     name: "mixed-flood-v6",
-    title: "valid clients (IPv4) during an IPv6 SYN and ACK flood of 100,000 a second each",
-    suits: of_this_project,
+    title: "valid clients of IPv6 during an IPv6 SYN and ACK flood of 100,000 a second each",
+    suits: floodable_v6,
     run: |stage| under(stage, &[Frames::Syn, Frames::Ack], Family::V6),
     ..ACK
 };
@@ -106,7 +108,7 @@ pub const SYN_ABSORBED_V6: Workload = Workload {
     name: "syn-absorbed-v6",
     title: "IPv6 SYNs as fast as one processor makes them",
     quick: false,
-    suits: of_this_project,
+    suits: floodable_v6,
     run: |stage| absorbed(stage, Frames::Syn, Family::V6),
     ..SYN_ABSORBED
 };
@@ -124,33 +126,20 @@ fn floodable(contender: &Contender) -> bool {
     contender.kind != Kind::Control && contender.name != "redirect"
 }
 
-/// Where the bench sets up both families.
-fn of_this_project(contender: &Contender) -> bool {
-    contender.kind == Kind::Shield || contender.name.starts_with("forwarder")
-}
-
-fn flooded(stage: &mut Stage<'_>, family: Family) -> Result<SocketAddr> {
-    let scene = stage.scene;
-    let valid = stage.up()?.service(RAW);
-    Ok(match family {
-        Family::V4 => valid,
-        Family::V6 => SocketAddr::new(scene.lab.public(family), RAW),
-    })
+fn floodable_v6(contender: &Contender) -> bool {
+    floodable(contender) && dual_stack(contender)
 }
 
 fn under(stage: &mut Stage<'_>, kinds: &[Frames], family: Family) -> Result<Outcome> {
     let (scene, duration) = (stage.scene, stage.scale.duration());
-    let target = stage.up()?.service(RAW);
-    let flooded = flooded(stage, family)?;
-    let before = Memory::now();
+    let target = stage.up()?.service_of(family, RAW)?;
     let floods = kinds
         .iter()
-        .map(|kind| Running::start(scene, *kind, flooded, Some(RATE)));
+        .map(|kind| Running::start(scene, *kind, target, Some(RATE)));
     let floods = floods.collect::<Result<Vec<_>>>()?;
     let sent = || floods.iter().map(Running::sent).sum::<u64>();
-    // The flood is there first.
-    std::thread::sleep(Duration::from_millis(300));
-    let (already, meter) = (sent(), Meter::start());
+    std::thread::sleep(SETTLING);
+    let (already, meter, before) = (sent(), Meter::start(), Memory::now());
     let hellos = Arc::new(vec![Job::Reply(ANSWER as u64).hello(Hello::small(NAME))]);
     let count = connect(scene, target, &hellos, WIDTH, duration)?;
     let wall = meter.stop().wall.as_secs_f64();
@@ -174,7 +163,7 @@ fn under(stage: &mut Stage<'_>, kinds: &[Frames], family: Family) -> Result<Outc
 
 fn absorbed(stage: &mut Stage<'_>, kind: Frames, family: Family) -> Result<Outcome> {
     let (scene, duration) = (stage.scene, stage.scale.duration());
-    let target = flooded(stage, family)?;
+    let target = stage.up()?.service_of(family, RAW)?;
     let transmitted = || -> Result<u64> {
         let path = "/sys/class/net/eth0/statistics/tx_packets";
         let text = crate::command::run(scene.lab.entrance.command("cat")?.arg(path))?;
