@@ -22,6 +22,8 @@ pub struct Plan {
     pub workloads: Vec<&'static Workload>,
     /// How often.
     pub rounds: usize,
+    /// Whether workloads were asked for by name: all rounds are theirs then.
+    pub chosen: bool,
     /// How large everything is.
     pub scale: Scale,
     /// What leads to the node.
@@ -106,7 +108,7 @@ impl Work<'_> {
     fn turn(&mut self, round: usize, contender: &'static Contender) {
         let mut stage = Stage::new(self.scene, contender, self.plan.scale);
         for workload in &self.plan.workloads {
-            if round < workload.rounds && (workload.suits)(contender) {
+            if (self.plan.chosen || round < workload.rounds) && (workload.suits)(contender) {
                 self.measure(round, workload, &mut stage);
             }
         }

@@ -29,7 +29,8 @@ struct Arguments {
     /// Only these contenders; the control and routing always take part.
     #[arg(long, value_name = "CONTENDER", value_delimiter = ',', value_parser = known_contender)]
     contenders: Vec<&'static Contender>,
-    /// Rounds; 5 unless told, 2 with --quick.
+    /// Rounds; 5 unless told, 2 with --quick. Some workloads take part in three of them unless they are named with
+    /// --only.
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
     /// Length of one measurement in seconds; 1 unless told, 0.5 with --quick.
@@ -155,6 +156,7 @@ fn plan(arguments: &Arguments) -> Plan {
         contenders: contender::ALL.iter().filter(chosen).collect(),
         workloads: workload::ALL.iter().filter(wanted).copied().collect(),
         rounds: arguments.rounds.unwrap_or(quick(5, 2)),
+        chosen: !arguments.only.is_empty(),
         scale: Scale {
             seconds: arguments
                 .seconds
