@@ -197,15 +197,14 @@ impl Flow {
         }
     }
 
-    /// Whether an acknowledgement can end the flow: both ends have sent a FIN, or one a reset that comes before the
-    /// other has told of all that precedes it. The last two segments may pass at the same time, on two processors of
-    /// which neither sees the other's: whoever handed on a segment of such a flow asks [`Self::is_closed`] once more
-    /// when its own is visible.
+    /// Whether the next segment may end the flow: an end has sent a FIN, or a reset that comes before the other one has
+    /// told of all that precedes it. The last two segments may pass at the same time, on two processors of which neither
+    /// sees the other's: whoever handed on a segment of such a flow asks [`Self::is_closed`] once more when its own is
+    /// visible.
     #[must_use]
     #[inline(always)]
     pub const fn is_closing(&self) -> bool {
-        self.client_marks & self.node_marks & mark::FIN != 0
-            || (self.client_marks | self.node_marks) & mark::RESET_AT_END != 0
+        (self.client_marks | self.node_marks) & (mark::FIN | mark::RESET_AT_END) != 0
     }
 
     /// Whether what a closing flow waits for is acknowledged: the FINs of both, or all that precedes a reset. Exactly:

@@ -8,7 +8,8 @@
 //! - [`bench`] holds them, with maps filled as [`entrance`] says and interfaces of a [`shape`], and checks
 //!   what must hold of anything that is [`seen`];
 //! - [`client`] plays a client, and the node it is led to, on a bench;
-//! - [`budget`] says what the verifier made of each program.
+//! - [`budget`] says what the verifier made of each program;
+//! - [`path`] says what one packet costs on each way through them.
 //!
 //! A program for an interface without Ethernet header gets the packet's protocol from the kernel, and in
 //! a test run the kernel takes it from bytes 12 and 13, as if there were such a header. In an IP packet
@@ -21,5 +22,6 @@ pub mod client;
 pub mod entrance;
 pub mod kernel;
 pub mod maps;
+pub mod path;
 pub mod seen;
 pub mod shape;

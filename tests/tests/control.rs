@@ -232,9 +232,7 @@ fn events_are_followed_by_curl() -> Result<()> {
     let socket = site.forwarder.control()?;
     let mut command = curl(site.lab, None)?;
     command
-        // A client that closes with data unread sends a reset that is ahead of what the node has acknowledged; the end of
-        // such a flow is told by the sweeper, after two minutes.
-        .args(["-sSN", "-m", "180", "-i", "--unix-socket"])
+        .args(["-sSN", "-m", "60", "-i", "--unix-socket"])
         .arg(&socket)
         .arg("http://forwarder/v1/events?name=www.example.org")
         .stdout(Stdio::piped());

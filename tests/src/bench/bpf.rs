@@ -8,6 +8,7 @@ pub mod flood;
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use code::{Instruction, Reg};
 
@@ -150,6 +151,25 @@ pub fn run_live(program: &OwnedFd, interface: u32, length: usize, count: u32) ->
     attributes.call(PROG_TEST_RUN).map(drop)
 }
 
+/// A traffic program that lets everything pass.
+pub fn nothing() -> io::Result<OwnedFd> {
+    load(
+        Hook::TrafficIn,
+        &[Instruction::set(Reg::R0, TC_ACT_OK), Instruction::exit()],
+    )
+}
+
+/// Hands a frame to a program once, and tells what that took by the kernel's clock.
+pub fn test_run(program: &OwnedFd, frame: &[u8]) -> io::Result<Duration> {
+    let mut attributes = Attributes::new();
+    attributes.put32(0, descriptor(program));
+    attributes.put32(8, u32::try_from(frame.len()).map_err(io::Error::other)?);
+    attributes.put64(16, frame.as_ptr() as u64);
+    attributes.put32(32, 1);
+    attributes.call(PROG_TEST_RUN)?;
+    Ok(Duration::from_nanos(attributes.get32(36).into()))
+}
+
 /// Verifies and loads a program.
 pub fn load(hook: Hook, code: &[Instruction]) -> io::Result<OwnedFd> {
     let mut log = vec![0_u8; 64 << 10];
@@ -185,10 +205,15 @@ impl Attributes {
         self.0[at..at + 8].copy_from_slice(&value.to_ne_bytes());
     }
 
-    fn call(&self, command: libc::c_long) -> io::Result<libc::c_long> {
+    fn get32(&self, at: usize) -> u32 {
+        let bytes = [0, 1, 2, 3].map(|i| self.0[at + i]);
+        u32::from_ne_bytes(bytes)
+    }
+
+    fn call(&mut self, command: libc::c_long) -> io::Result<libc::c_long> {
         // SAFETY: the attributes are 128 initialised bytes, and what they point at belongs to the callers
-        // above, who keep it until this returns; the kernel writes only to the log that `load` gives it.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const self.0, 128) };
+        // above, who keep it until this returns; the kernel writes only to them and to the log that `load` gives it.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut self.0, 128) };
         if result < 0 {
             Err(io::Error::last_os_error())
         } else {

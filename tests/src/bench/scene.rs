@@ -80,12 +80,11 @@ impl Scene {
             "addr add {DIRECT_NODE}/24 dev direct0\n\
              addr add {DIRECT_NODE_V6}/64 dev direct0 nodad\nlink set direct0 up mtu {MTU}"
         ))?;
-        lab.entrance
-            .ip(&format!(
-                "route add {FLOOD_NETWORK}/16 via 198.18.0.2\n\
+        lab.entrance.ip(&format!(
+            "route add {FLOOD_NETWORK}/16 via 198.18.0.2\n\
                  -6 route add {FLOOD_NETWORK_V6}/112 via {}",
-                lab.clients[0].address(Family::V6)
-            ))?;
+            lab.clients[0].address(Family::V6)
+        ))?;
         let servers = Servers::start(node, &lab.pki)?;
         let scene = Self {
             _servers: servers,

@@ -4,6 +4,7 @@
 //! that is sent on has right checksums and lengths and exactly the link-layer header its way needs.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use forwarder_common::abi::{Flow, FlowKey, Hello, NO_HOME, NameEntry, Node, link, map};
 use forwarder_common::verdict::{DropReason, REASONS};
@@ -377,13 +378,18 @@ impl Bench {
         Some((verdict, outcome))
     }
 
-    /// Reasons counted since the last packet.
+    /// What the programs took since the last call.
+    pub fn spent(&self) -> Duration {
+        self.kernel.spent()
+    }
+
     /// Passes over what was sent and counted since the last packet, for those that were handed in by [`Self::raw`].
     pub fn forget(&mut self) {
         self.sent();
         self.counted();
     }
 
+    /// Reasons counted since the last packet.
     fn counted(&mut self) -> Vec<DropReason> {
         let now = self.maps.drops();
         let reasons = DropReason::ALL

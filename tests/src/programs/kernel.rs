@@ -1,6 +1,8 @@
 //! Loaded programs, and a packet at a time for them.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use aya::maps::{MapError, ProgramArray};
 use aya::programs::{
@@ -115,6 +117,7 @@ pub struct Outcome {
 /// Verified programs and the maps that belong to them.
 pub struct Kernel {
     ebpf: Ebpf,
+    spent_ns: AtomicU64,
     // The kernel empties a tail-call table that nobody holds.
     _stages: ProgramArray<aya::maps::MapData>,
 }
@@ -154,8 +157,14 @@ impl Kernel {
         let stages = fill_stages(&mut ebpf)?;
         Ok(Self {
             ebpf,
+            spent_ns: AtomicU64::new(0),
             _stages: stages,
         })
+    }
+
+    /// What the programs took since the last call, by the kernel's clock.
+    pub fn spent(&self) -> Duration {
+        Duration::from_nanos(self.spent_ns.swap(0, Ordering::Relaxed))
     }
 
     /// What the kernel tells of every program, under its name.
@@ -197,6 +206,8 @@ impl Kernel {
                 ..TestRunOptions::default()
             })
             .map_err(refused)?;
+        let spent = u64::try_from(result.duration.as_nanos()).unwrap_or_default();
+        self.spent_ns.fetch_add(spent, Ordering::Relaxed);
         bytes.truncate(usize::try_from(result.data_size_out).unwrap_or_default());
         Ok(Outcome {
             action: result.return_value.cast_signed(),
@@ -225,6 +236,8 @@ impl Kernel {
                 ..TestRunOptions::default()
             })
             .map_err(refused)?;
+        let spent = u64::try_from(result.duration.as_nanos()).unwrap_or_default();
+        self.spent_ns.fetch_add(spent, Ordering::Relaxed);
         bytes.truncate(usize::try_from(result.data_size_out).unwrap_or_default());
         Ok(Outcome {
             action: result.return_value.cast_signed(),

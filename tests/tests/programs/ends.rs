@@ -117,6 +117,32 @@ fn both_close_at_once() {
     });
 }
 
+/// An end that closes with data unread resets behind its last byte; the other one's acknowledgement of that byte comes
+/// by after the reset, and it was the last it said.
+#[test]
+fn a_reset_that_overtakes_an_acknowledgement() {
+    each_flow(|bench, opened| {
+        let hello = opened.hello.len() as u64;
+        bench.from_client(&opened.from_client(Flags::PSH_ACK, 0, 0, b"request"));
+        bench.from_client(&opened.from_client(Flags::FIN_ACK, 7, 0, &[]));
+        bench.from_client(&opened.from_client(Flags::RST, 8, 0, &[]));
+        bench.from_node(&opened.from_node(Flags::PSH_ACK, 0, 7, b"answer"));
+        assert!(lives(bench, opened), "what it had before the FIN");
+        let last = bench.from_node(&opened.from_node(Flags::FIN_ACK, 6, 8, &[]));
+        assert_eq!(last.segment().destination, opened.client.address);
+        assert_ended(bench, opened, close_reason::FINISHED, hello + 7, 0);
+
+        let opened = &Client::open(bench, opened.mode);
+        opened.splice(bench);
+        bench.maps.events();
+        bench.from_node(&opened.from_node(Flags::PSH_ACK, 0, 0, b"answer"));
+        bench.from_node(&opened.from_node(Flags::RST, 6, 0, &[]));
+        assert!(lives(bench, opened), "only the node knows yet");
+        bench.from_client(&opened.from_client(Flags::ACK, 0, 6, &[]));
+        assert_ended(bench, opened, close_reason::FINISHED, hello, 6);
+    });
+}
+
 /// A reset with exactly the number the receiver expects ends the flow (RFC 5961 3.2).
 #[test]
 fn an_exact_reset_of_the_client() {
@@ -222,16 +248,15 @@ fn a_guessed_reset_ends_nothing() {
             assert_eq!(seen.segment().destination, opened.client.address);
         }
         let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
-        assert_eq!(
-            (flow.client_marks, flow.node_marks),
-            (mark::RESET, mark::RESET)
-        );
+        let marked = mark::RESET | mark::RESET_AT_END;
+        assert_eq!((flow.client_marks, flow.node_marks), (marked, marked));
         bench.from_node(&opened.from_node(Flags::ACK, 0, 0, &[]));
         bench.from_client(&opened.from_client(Flags::ACK, 0, 0, &[]));
         let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
         assert_eq!((flow.client_marks | flow.node_marks) & mark::RESET, 0);
-        // And far from what is expected not even that.
+        // And far from what is expected, or before it, not even that.
         bench.from_client(&opened.from_client(Flags::RST, 1 << 30, 0, &[]));
+        bench.from_client(&opened.from_client(Flags::RST, 0_u32.wrapping_sub(1), 0, &[]));
         let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
         assert_eq!(flow.client_marks & mark::RESET, 0);
         assert!(bench.maps.events().is_empty());

@@ -76,6 +76,24 @@ fn the_last_acknowledgements() {
     );
 }
 
+/// A client that has sent its FIN closes with data unread: its reset passes the node's acknowledgement of the FIN.
+#[test]
+fn a_reset_and_the_acknowledgement_that_makes_it_exact() {
+    let mut bench = Bench::new();
+    for round in 0..ROUNDS {
+        let opened = Client::open(&mut bench, Mode::ALL[round % 3]);
+        opened.splice(&mut bench);
+        bench.from_client(&opened.from_client(Flags::FIN_ACK, 0, 0, &[]));
+        let reset = opened.from_client(Flags::RST, 1, 0, &[]);
+        let acknowledged = opened.from_node(Flags::ACK, 0, 1, &[]);
+        at_once(&mut bench, [(true, &reset), (false, &acknowledged)]);
+        let left = bench.flow(opened.client.address, Refusal::Alert);
+        assert!(left.is_none(), "round {round}: {left:?}");
+        bench.maps.events();
+    }
+    assert_eq!(bench.maps.flows.keys().count(), 0);
+}
+
 /// The client sends its hello again while the node acknowledges it: the flow goes on.
 #[test]
 fn a_repeated_hello_and_its_acknowledgement() {

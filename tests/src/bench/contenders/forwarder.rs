@@ -60,7 +60,13 @@ pub fn configuration(scene: &Scene, capacity: Capacity, way: Way) -> String {
     };
     let xdp = if way == Way::Xdp { "on" } else { "off" };
     let names = names(capacity, |name| format!("    {name:?},\n"));
-    let nodes = |port: u16| format!("\"{}:{port}\", \"[{}]:{port}\"", node(scene), node_v6(scene));
+    let nodes = |port: u16| {
+        format!(
+            "\"{}:{port}\", \"[{}]:{port}\"",
+            node(scene),
+            node_v6(scene)
+        )
+    };
     let values: [(&str, &dyn std::fmt::Display); 11] = [
         ("XDP", &xdp),
         ("PUBLIC", &"eth0"),

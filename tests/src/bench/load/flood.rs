@@ -155,7 +155,8 @@ fn pier(client: &Namespace, kind: Kind, program: &OwnedFd) -> Result<(OwnedFd, G
     let mut remove = crate::command::command("ip")?;
     remove.args(["-n", client.name(), "link", "del", name]);
     let guard = cleanup::on_end(move || drop(crate::command::output(&mut remove)));
-    let attached = client.enter(|| bpf::attach(program, Hook::GenericXdp, bpf::interface(name)?))?;
+    let attached =
+        client.enter(|| bpf::attach(program, Hook::GenericXdp, bpf::interface(name)?))?;
     let link = attached.context(|| format!("attaching a flood to {name}"))?;
     Ok((link, guard))
 }
