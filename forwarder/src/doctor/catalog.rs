@@ -255,6 +255,9 @@ checks! {
     NotAttached, "not-attached", Daemon, Failure,
         "while the daemon runs, every interface has its program",
         "`forwarder reload`";
+    Armour, "armour", Daemon, Warning,
+        "whether public interfaces wear the armour (`xdp`), and why a driver refused it",
+        "`ethtool -K eth0 lro off rx-gro-hw off`, fewer queues (`ethtool -L`), or `xdp = \"off\"`: floods are then answered by the other programs";
     NotInUse, "not-in-use", Daemon, Warning,
         "the daemon uses what the file says",
         "`forwarder reload`";

@@ -5,11 +5,14 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use serde_spanned::Spanned;
 
 use super::Patient;
 use super::catalog::Code;
 use super::finding::{Finding, Fix};
+use crate::armour::report::Report;
 use crate::config::Config;
+use crate::config::model::Xdp;
 use crate::control::client::{Client, ClientError};
 use crate::daemon::lock::Lock;
 use crate::daemon::place::Place;
@@ -28,6 +31,8 @@ pub fn judge(place: &Place, patient: Option<&Patient<'_>>) -> Vec<Finding> {
     findings.extend(versions(&pins));
     if let (Some(patient), Some(_)) = (patient, &holder) {
         findings.extend(attached(place, patient));
+        let report = Report::load(&place.armour()).unwrap_or_default();
+        findings.extend(armour(&report, patient.config));
         findings.push(in_use(place, patient.config));
     }
     findings.push(unit());
@@ -111,6 +116,40 @@ fn attached(place: &Place, patient: &Patient<'_>) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// Whether the armour is worn, or would be.
+fn armour(report: &Report, config: &Config) -> Vec<Finding> {
+    let entrance = &config.entrance;
+    if entrance.xdp == Xdp::Off {
+        return vec![Finding::ok(Code::Armour, "", "off, as the file says")];
+    }
+    let judge = |name: &String| {
+        let mut all = report.interfaces.iter();
+        let own = all.find(|own| own.interface == *name);
+        if let Some(why) = own.and_then(|own| own.refusal.as_deref()) {
+            let seen = format!("the driver refused it: {why}");
+            return Finding::warning(Code::Armour, name, seen)
+                .fix(Fix::here(format!(
+                    "ethtool -K {name} lro off rx-gro-hw off"
+                )))
+                .fix(Fix::here(format!("ethtool -L {name} combined 1")))
+                .fix(Fix::advice(
+                    "xdp = \"off\" in [entrance]: floods are then answered by the other programs, at a higher cost",
+                ));
+        }
+        let seen = match (own.is_some_and(|own| own.worn), entrance.xdp) {
+            (true, _) => String::from("on"),
+            (false, Xdp::Auto) => format!(
+                "off; goes on above {} unproven segments a second",
+                entrance.xdp_above
+            ),
+            (false, _) => String::from("off so far"),
+        };
+        Finding::ok(Code::Armour, name, seen)
+    };
+    let names = entrance.public.iter().map(Spanned::get_ref);
+    names.map(judge).collect()
 }
 
 fn side_word(side: &str) -> &'static str {
@@ -265,6 +304,32 @@ mod tests {
             &serde_json::json!({"nodes": nodes.collect::<Vec<_>>()}),
         );
         assert_eq!(used, filed);
+    }
+
+    #[test]
+    fn a_refused_armour_is_a_warning_with_the_driver_s_reason() {
+        let text =
+            |xdp: &str| TEXT.replacen("[entrance]", &format!("[entrance]\nxdp = {xdp:?}"), 1);
+        let config = |xdp| {
+            crate::config::parse(Path::new("fine.toml"), &text(xdp))
+                .config
+                .unwrap()
+        };
+        let mut report = Report::default();
+        let name = config("auto").entrance.public[0].get_ref().clone();
+        let one = |report: &Report, xdp| armour(report, &config(xdp))[0].clone();
+        let waits = one(&report, "auto");
+        assert_eq!(waits.verdict, Verdict::Ok);
+        assert!(waits.seen.contains("goes on above"), "{}", waits.seen);
+        report.entry(&name).refusal = Some(String::from("Too few free TX rings available"));
+        let refused = one(&report, "auto");
+        assert_eq!(refused.verdict, Verdict::Warning);
+        assert!(refused.seen.contains("Too few free TX rings"));
+        assert_eq!(refused.fixes.len(), 3);
+        assert_eq!(one(&report, "off").verdict, Verdict::Ok);
+        let own = report.entry(&name);
+        (own.refusal, own.worn) = (None, true);
+        assert_eq!(one(&report, "on").seen, "on");
     }
 
     #[test]
