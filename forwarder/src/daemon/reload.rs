@@ -289,13 +289,18 @@ impl Daemon {
     /// Puts the running configuration to use again after another one failed.
     async fn turn_back(&mut self, why: &DaemonError) -> Problem {
         let running = self.config.clone();
-        if let Err(again) = self.adopt(&running).await {
-            error!(
-                error = &again as &dyn std::error::Error,
-                "the data plane is not in step with the running configuration"
-            );
-        }
-        Problem::new(StatusCode::CONFLICT, chain(why)).fix("the running configuration stays in use")
+        let fix = match self.adopt(&running).await {
+            Ok(_) => "the running configuration stays in use",
+            Err(again) => {
+                self.pulse.out_of_step(&again);
+                error!(
+                    error = &again as &dyn std::error::Error,
+                    "the data plane is not in step with the running configuration"
+                );
+                "the running configuration could not be written back whole either; that is tried again within a minute"
+            }
+        };
+        Problem::new(StatusCode::CONFLICT, chain(why)).fix(fix)
     }
 
     async fn adopt(&mut self, config: &Config) -> Result<Changes, DaemonError> {
