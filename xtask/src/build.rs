@@ -101,6 +101,17 @@ pub fn daemon(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target().join("release/forwarder"))
 }
 
+/// Builds a program of the lab as its tests do, and returns it.
+pub fn lab_program(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    eprintln!("{name}");
+    process::run(
+        Command::new("cargo")
+            .args(["build", "--package", "forwarder-tests", "--bin", name])
+            .current_dir(workspace.root()),
+    )?;
+    Ok(workspace.target().join("debug").join(name))
+}
+
 /// `cargo <verb>` for the crate of the kernel programs.
 ///
 /// `RUSTC_BOOTSTRAP` lets the stable toolchain compile `core` for the BPF target; it reaches

@@ -28,12 +28,19 @@ pub struct Arguments {
     #[arg(long, default_value = DEFAULT_KERNEL)]
     kernel: String,
     /// Run this shell script in the guest instead of the test.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "instructions")]
     script: Option<PathBuf>,
+    /// Count what one packet costs on each way through the programs, in machine instructions, instead of the test.
+    /// Emulated so that an instruction takes a nanosecond of the guest's clock, which makes the figures repeatable.
+    #[arg(long)]
+    instructions: bool,
 }
 
 /// The main job, checked in the guest.
 const TEST: &str = include_str!("entrance.sh");
+
+/// The same for `--instructions`.
+const COUNT: &str = "FORWARDER_LAB_BIN=/bin FORWARDER_BPF_OBJECT=/bin/forwarder.o packet-costs\n";
 
 const DEFAULT_KERNEL: &str = "6.1";
 
@@ -45,6 +52,7 @@ impl Default for Arguments {
         Self {
             kernel: DEFAULT_KERNEL.to_owned(),
             script: None,
+            instructions: false,
         }
     }
 }
@@ -53,14 +61,23 @@ impl Default for Arguments {
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     setup::prepare(workspace, Purpose::Vm)?;
     let kernel = kernel::provide(workspace, &arguments.kernel)?;
-    let forwarder = build::daemon(workspace)?;
+    let programs = if arguments.instructions {
+        build::kernel_programs(workspace)?;
+        vec![
+            build::lab_program(workspace, "packet-costs")?,
+            workspace.target().join("bpf/forwarder.o"),
+        ]
+    } else {
+        vec![build::daemon(workspace)?]
+    };
     let test = match &arguments.script {
         Some(path) => {
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
         }
+        None if arguments.instructions => COUNT.to_owned(),
         None => TEST.to_owned(),
     };
-    let archive = initramfs::build(workspace, &kernel.modules, &[forwarder], &test)?;
+    let archive = initramfs::build(workspace, &kernel.modules, &programs, &test)?;
 
     let folder = workspace.target().join("vm");
     fs::create_dir_all(&folder)?;
@@ -73,6 +90,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         initramfs: &initramfs,
         log: &folder.join(format!("console-{}.log", arguments.kernel)),
         limit: LIMIT,
+        counting: arguments.instructions,
     }
     .boot(workspace)
 }

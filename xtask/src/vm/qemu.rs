@@ -29,22 +29,28 @@ pub struct Machine<'a> {
     pub log: &'a Path,
     /// How long the guest may take.
     pub limit: Duration,
+    /// Whether its clock counts instructions, a nanosecond each. It has one processor then.
+    pub counting: bool,
 }
 
 impl Machine<'_> {
     /// Boots, shows the console, and succeeds when the guest says it did.
     pub fn boot(&self, workspace: &Workspace) -> Result<()> {
         let mut qemu = Command::new(workspace.cached_programs().join("qemu-system-x86_64"))
-            .args([
-                "-M",
-                "q35",
-                "-m",
-                "1536",
-                "-smp",
-                "2",
-                "-accel",
-                "tcg,thread=multi",
-            ])
+            .args(["-M", "q35", "-m", "1536"])
+            .args(if self.counting {
+                [
+                    "-smp",
+                    "1",
+                    "-accel",
+                    "tcg,thread=single",
+                    "-icount",
+                    "shift=0,sleep=off",
+                ]
+                .as_slice()
+            } else {
+                ["-smp", "2", "-accel", "tcg,thread=multi"].as_slice()
+            })
             .args([
                 "-nic", "none", "-display", "none", "-serial", "stdio", "-monitor", "none",
             ])
