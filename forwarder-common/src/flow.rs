@@ -1,11 +1,11 @@
 //! The life of a spliced flow, as one side's segments tell it.
 //!
 //! A flow ends when both FINs are acknowledged, or at a reset whose sequence number is exactly what the
-//! receiver expects (RFC 5961 3.2). Anything less only leaves a mark: an off-path attacker who guesses a
-//! window must not end a flow, so such a reset is forwarded and the endpoints decide. The receiver may
-//! expect more than it has told so far; when its acknowledgement of exactly that number follows, and the
-//! sender of the reset has not gone on, the reset has met what it needed. Segments far from what is
-//! expected change nothing here.
+//! receiver expects (RFC 5961 3.2), or one less behind a FIN. Anything else only leaves a mark: an off-path
+//! attacker who guesses a window must not end a flow, so such a reset is forwarded and the endpoints decide.
+//! The receiver may expect more than it has told so far; when its acknowledgement of exactly that number
+//! follows, and the sender of the reset has not gone on, the reset has met what it needed. Segments far from
+//! what is expected change nothing here.
 //!
 //! Sequence numbers are those of the client's view: the node's, with `delta` added.
 
@@ -101,7 +101,8 @@ impl Flow {
             self.client_acked = advance(acked, self.entrance_isn, segment.ack);
         }
         if segment.flags & flag::RST != 0 {
-            if segment.seq == expected {
+            let end = (self.client_marks & mark::FIN != 0).then_some(self.client_end);
+            if is_exact(segment.seq, expected, end) {
                 return Outcome::Reset;
             }
             if segment.seq.wrapping_sub(expected) >= PLAUSIBLE {
@@ -143,7 +144,8 @@ impl Flow {
             self.node_acked = advance(acked, self.client_isn, segment.ack);
         }
         if segment.flags & flag::RST != 0 {
-            if segment.seq == expected {
+            let end = (self.node_marks & mark::FIN != 0).then_some(self.node_end);
+            if is_exact(segment.seq, expected, end) {
                 return Outcome::Reset;
             }
             if segment.seq.wrapping_sub(expected) >= PLAUSIBLE {
@@ -219,6 +221,14 @@ impl Flow {
             || client && self.client_marks & mark::RESET_AT_END != 0
             || node && self.node_marks & mark::RESET_AT_END != 0
     }
+}
+
+/// Whether a receiver that expects `expected` takes a reset at `seq`. After a FIN one less will do: that is where an end
+/// which is gone stood when it was sent what it answers, and Linux takes it (`tcp_reset_check`, net/ipv4/tcp_input.c).
+#[inline(always)]
+const fn is_exact(seq: u32, expected: u32, end: Option<u32>) -> bool {
+    seq == expected
+        || matches!(end, Some(end) if end == expected) && seq == expected.wrapping_sub(1)
 }
 
 #[inline(always)]

@@ -167,7 +167,14 @@ pub fn flow(data: &[u8]) {
                 return;
             }
             FlowOutcome::Reset => {
-                assert!(segment.flags & flag::RST != 0 && segment.seq == own);
+                let (fin, end) = if from_client {
+                    (before.client_marks & mark::FIN != 0, before.client_end)
+                } else {
+                    (before.node_marks & mark::FIN != 0, before.node_end)
+                };
+                let behind_fin = fin && end == own && segment.seq == own.wrapping_sub(1);
+                assert!(segment.flags & flag::RST != 0);
+                assert!(segment.seq == own || behind_fin);
                 return;
             }
         }

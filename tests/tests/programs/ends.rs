@@ -117,6 +117,21 @@ fn both_close_at_once() {
     });
 }
 
+/// A client that is gone answers what the node sent before it knew of the client's FIN: it stood one before it then,
+/// and Linux takes that. Nobody says anything afterwards.
+#[test]
+fn a_reset_one_before_an_acknowledged_fin() {
+    each_flow(|bench, opened| {
+        let hello = opened.hello.len() as u64;
+        bench.from_client(&opened.from_client(Flags::FIN_ACK, 0, 0, &[]));
+        bench.from_node(&opened.from_node(Flags::PSH_ACK, 0, 0, b"bye"));
+        bench.from_node(&opened.from_node(Flags::FIN_ACK, 3, 1, &[]));
+        let seen = bench.from_client(&opened.from_client(Flags::RST, 0, 0, &[]));
+        assert_eq!(seen.segment().destination, opened.syn.destination);
+        assert_ended(bench, opened, close_reason::CLIENT_RESET, hello, 0);
+    });
+}
+
 /// An end that closes with data unread resets behind its last byte; the other one's acknowledgement of that byte comes
 /// by after the reset, and it was the last it said.
 #[test]
