@@ -21,6 +21,7 @@ fn a_tiny_round_leaves_a_figure_for_everybody() -> Result<()> {
             .collect(),
         workloads: WORKLOADS.into_iter().filter_map(workload::named).collect(),
         rounds: 1,
+        chosen: false,
         scale: Scale {
             seconds: 0.3,
             flows: 100,
