@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::lab::ClientHost;
 use crate::packet::{Flags, Segment};
-use crate::raw::RawTcp;
+use crate::raw::Injector;
 
 /// The longest a flood may last, should nobody end it.
-const LONGEST: Duration = Duration::from_secs(60);
+pub const LONGEST: Duration = Duration::from_secs(60);
 /// Packets between two looks at the clock.
 const BATCH: u64 = 20;
 
@@ -30,17 +30,23 @@ pub enum Kind {
 pub struct Flood {
     end: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-    thread: Option<JoinHandle<Result<()>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Flood {
     /// Sends so many packets a second from a client's interface to `target`.
     pub fn start(client: &ClientHost, target: SocketAddr, kind: Kind, rate: u64) -> Result<Self> {
+        let injector = Injector::open(&client.namespace, "eth0", client.gateway)?;
+        Ok(Self::through(injector, target, kind, rate))
+    }
+
+    /// Sends so many packets a second to `target` through an injector.
+    #[must_use]
+    pub fn through(injector: Injector, target: SocketAddr, kind: Kind, rate: u64) -> Self {
         let (end, sent) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
         );
-        let raw = RawTcp::from(client, SocketAddr::new(source(target, 0), 1), target)?;
         let thread = std::thread::spawn({
             let (end, sent) = (end.clone(), sent.clone());
             move || {
@@ -49,7 +55,7 @@ impl Flood {
                     for _ in 0..BATCH {
                         let number = sent.fetch_add(1, Ordering::Relaxed);
                         // A full queue is no reason to stop.
-                        let _ = raw.send(&packet(target, kind, number));
+                        let _ = injector.send(&packet(target, kind, number).to_bytes());
                     }
                     let due = BATCH as f64 / rate as f64;
                     let due = sent.load(Ordering::Relaxed) as f64 / BATCH as f64 * due;
@@ -57,14 +63,13 @@ impl Flood {
                         Duration::from_secs_f64(due).saturating_sub(start.elapsed()),
                     );
                 }
-                Ok(())
             }
         });
-        Ok(Self {
+        Self {
             end,
             sent,
             thread: Some(thread),
-        })
+        }
     }
 
     /// How many packets were sent so far.

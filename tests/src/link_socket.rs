@@ -39,6 +39,29 @@ impl LinkSocket {
     /// Opens a socket on an interface of the calling thread's network namespace.
     pub(crate) fn open(interface: &str, layer: Layer) -> Result<Self> {
         let what = || format!("opening a packet socket on {interface}");
+        let link = Self::sender(interface, layer)?;
+        link.option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER)
+            .context(what)?;
+        link.option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1i32)
+            .context(what)?;
+        let address = link.address(u16::try_from(libc::ETH_P_ALL).unwrap_or_default(), None);
+        // SAFETY: the address is a sockaddr_ll that outlives the call.
+        let bound = unsafe {
+            libc::bind(
+                link.fd(),
+                (&raw const address).cast(),
+                size_of_val(&address) as libc::socklen_t,
+            )
+        };
+        if bound < 0 {
+            return Err(io::Error::last_os_error()).context(what);
+        }
+        Ok(link)
+    }
+
+    /// Opens a socket that only sends to neighbours: nothing piles up in one that nobody reads.
+    pub(crate) fn sender(interface: &str, layer: Layer) -> Result<Self> {
+        let what = || format!("opening a packet socket on {interface}");
         let name = std::ffi::CString::new(interface)
             .map_err(io::Error::from)
             .context(what)?;
@@ -64,24 +87,7 @@ impl LinkSocket {
             }
             OwnedFd::from_raw_fd(socket)
         };
-        let link = Self { socket, index };
-        link.option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER)
-            .context(what)?;
-        link.option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1i32)
-            .context(what)?;
-        let address = link.address(u16::try_from(libc::ETH_P_ALL).unwrap_or_default(), None);
-        // SAFETY: the address is a sockaddr_ll that outlives the call.
-        let bound = unsafe {
-            libc::bind(
-                link.fd(),
-                (&raw const address).cast(),
-                size_of_val(&address) as libc::socklen_t,
-            )
-        };
-        if bound < 0 {
-            return Err(io::Error::last_os_error()).context(what);
-        }
-        Ok(link)
+        Ok(Self { socket, index })
     }
 
     /// Leaves out packets that the machine itself sends on the interface.

@@ -36,7 +36,12 @@ impl Injector {
     /// Sends by an interface of a namespace to the neighbour with a hardware address, which does not
     /// matter for a tunnel.
     pub fn open(namespace: &Namespace, interface: &str, neighbour: [u8; 6]) -> Result<Self> {
-        let link = namespace.enter(|| LinkSocket::open(interface, Layer::Network))??;
+        namespace.enter(|| Self::here(interface, neighbour))?
+    }
+
+    /// The same in the calling thread's namespace.
+    pub fn here(interface: &str, neighbour: [u8; 6]) -> Result<Self> {
+        let link = LinkSocket::sender(interface, Layer::Network)?;
         Ok(Self { link, neighbour })
     }
 
@@ -46,6 +51,14 @@ impl Injector {
             .send_packet(packet, self.neighbour)
             .context(|| "sending a hand-made packet".to_owned())
     }
+}
+
+/// Reads a hardware address as `ip` writes it.
+#[must_use]
+pub fn hardware_address(text: &str) -> Option<[u8; 6]> {
+    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16));
+    let bytes: Vec<u8> = bytes.collect::<Result<_, _>>().ok()?;
+    bytes.try_into().ok()
 }
 
 /// One hand-made connection.

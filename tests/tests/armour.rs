@@ -5,8 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use forwarder_tests::Result;
-use forwarder_tests::bench::bpf::code::{Instruction, Reg};
-use forwarder_tests::bench::bpf::{self, Hook};
+use forwarder_tests::bench::bpf;
 use forwarder_tests::command::run;
 use forwarder_tests::error::Context;
 use forwarder_tests::ethtool::Offloads;
@@ -18,26 +17,18 @@ use forwarder_tests::raw::PATIENCE;
 use forwarder_tests::site::{Site, configuration};
 use serde_json::Value;
 
-const XDP_PASS: i32 = 2;
 const LONG: Duration = Duration::from_secs(30);
 /// Packets a second of each flood: enough to be one, little enough for a busy machine.
 const RATE: u64 = 1_000;
 
-/// A site, and an XDP program at the other end of its public interface: a veth hears what XDP sends only
-/// while it has one itself.
+/// A site, and an ear at the other end of its public interface.
 fn start() -> Result<(Site, OwnedFd)> {
     let lab = Lab::builder()
         .clients(2)
         .tunnel(TunnelKind::Ethernet, 2)
         .offloads(Offloads::ALL);
     let site = Site::build(lab);
-    let ear = site.lab.router.enter(|| {
-        let pass = bpf::load(
-            Hook::Xdp,
-            &[Instruction::set(Reg::R0, XDP_PASS), Instruction::exit()],
-        )?;
-        bpf::attach(&pass, Hook::Xdp, bpf::interface("p0")?)
-    })?;
+    let ear = site.lab.router.enter(|| bpf::ear("p0"))?;
     let ear = ear.context(|| String::from("an XDP program at the router"))?;
     Ok((site, ear))
 }

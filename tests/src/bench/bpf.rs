@@ -113,6 +113,16 @@ pub fn drop_matching(hook: Hook, matches: &[Match]) -> io::Result<OwnedFd> {
     load(hook, &code)
 }
 
+/// Lets everything pass at an interface of the calling thread's namespace, until the link is dropped: a veth hears
+/// what XDP sends at its other end only while it has an XDP program itself.
+pub fn ear(name: &str) -> io::Result<OwnedFd> {
+    let pass = load(
+        Hook::Xdp,
+        &[Instruction::set(Reg::R0, XDP_PASS), Instruction::exit()],
+    )?;
+    attach(&pass, Hook::Xdp, interface(name)?)
+}
+
 /// Attaches a program to an interface, until the link is dropped.
 pub fn attach(program: &OwnedFd, hook: Hook, interface: u32) -> io::Result<OwnedFd> {
     let mut attributes = Attributes::new();

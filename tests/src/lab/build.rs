@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::ethtool::Offloads;
 use crate::netns::{self, Namespace};
 use crate::pki::Pki;
+use crate::raw;
 use crate::wire::Wire;
 
 /// The table that leads a node's answers back into the tunnel they came from.
@@ -348,11 +349,7 @@ fn hardware_address(namespace: &Namespace, interface: &str) -> Result<[u8; 6]> {
         .skip_while(|word| *word != "link/ether")
         .nth(1)
         .unwrap_or_default();
-    let bytes: Vec<u8> = word
-        .split(':')
-        .filter_map(|byte| u8::from_str_radix(byte, 16).ok())
-        .collect();
-    bytes.try_into().map_err(|_| Error::Unintelligible {
+    raw::hardware_address(word).ok_or_else(|| Error::Unintelligible {
         what: format!(
             "the hardware address of {interface} in {}",
             namespace.name()
