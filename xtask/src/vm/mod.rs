@@ -68,7 +68,10 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
             workspace.target().join("bpf/forwarder.o"),
         ]
     } else {
-        vec![build::daemon(workspace)?]
+        vec![
+            build::daemon(workspace)?,
+            build::lab_program(workspace, "lab-flood")?,
+        ]
     };
     let test = match &arguments.script {
         Some(path) => {
