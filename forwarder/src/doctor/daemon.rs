@@ -311,7 +311,7 @@ mod tests {
         let text =
             |xdp: &str| TEXT.replacen("[entrance]", &format!("[entrance]\nxdp = {xdp:?}"), 1);
         let config = |xdp| {
-            crate::config::parse(Path::new("fine.toml"), &text(xdp))
+            crate::config::parse(Path::new("fine.toml"), text(xdp))
                 .config
                 .unwrap()
         };
