@@ -623,12 +623,11 @@ pub mod mark {
     pub const FIN: u8 = 1;
     /// A reset was seen that did not match exactly. Cleared when the sender goes on.
     pub const RESET: u8 = 2;
-    /// The sender was heard after the other side's inexact reset or SYN: the flow lives.
+    /// The sender was heard after the other side's SYN: the flow lives.
     pub const ALIVE: u8 = 4;
     /// A SYN came from the client of a spliced flow. Cleared when the client goes on.
     pub const SYN: u8 = 8;
-    /// With [`RESET`]: its sequence number is `client_end`/`node_end`. Once the other side expects just that,
-    /// the reset that follows was exact for it.
+    /// With [`RESET`]: once the other side expects just `client_end`/`node_end`, that reset is exact for it.
     pub const RESET_AT_END: u8 = 16;
 }
 

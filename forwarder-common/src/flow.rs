@@ -96,27 +96,26 @@ impl Flow {
         if !plausible(segment.seq, expected) {
             return Outcome::Open;
         }
+        let is_reset = segment.flags & flag::RST != 0;
+        if is_reset {
+            let end = (self.client_marks & mark::FIN != 0).then_some(self.client_end);
+            if !is_exact(segment.seq, expected, end) {
+                self.client_marks |= mark::RESET;
+                if self.client_marks & mark::FIN == 0 {
+                    self.client_end = segment.seq;
+                }
+                if is_exact(segment.seq, self.client_end, end) {
+                    self.client_marks |= mark::RESET_AT_END;
+                }
+                return Outcome::Open;
+            }
+        }
         if segment.flags & flag::ACK != 0 && plausible(segment.ack, self.node_expected()) {
             let acked = self.client_acked;
             self.client_acked = advance(acked, self.entrance_isn, segment.ack);
         }
-        if segment.flags & flag::RST != 0 {
-            let end = (self.client_marks & mark::FIN != 0).then_some(self.client_end);
-            if is_exact(segment.seq, expected, end) {
-                return Outcome::Reset;
-            }
-            if segment.seq.wrapping_sub(expected) >= PLAUSIBLE {
-                // Of no window, whatever the receiver has got since.
-                return Outcome::Open;
-            }
-            self.client_marks |= mark::RESET;
-            if self.client_marks & mark::FIN == 0 {
-                self.client_end = segment.seq;
-            }
-            if self.client_end == segment.seq {
-                self.client_marks |= mark::RESET_AT_END;
-            }
-            return Outcome::Open;
+        if is_reset {
+            return Outcome::Reset;
         }
         if segment.flags & flag::FIN != 0 {
             self.client_end = segment
@@ -139,27 +138,26 @@ impl Flow {
         if !plausible(segment.seq, expected) {
             return Outcome::Open;
         }
+        let is_reset = segment.flags & flag::RST != 0;
+        if is_reset {
+            let end = (self.node_marks & mark::FIN != 0).then_some(self.node_end);
+            if !is_exact(segment.seq, expected, end) {
+                self.node_marks |= mark::RESET;
+                if self.node_marks & mark::FIN == 0 {
+                    self.node_end = segment.seq;
+                }
+                if is_exact(segment.seq, self.node_end, end) {
+                    self.node_marks |= mark::RESET_AT_END;
+                }
+                return Outcome::Open;
+            }
+        }
         if segment.flags & flag::ACK != 0 && plausible(segment.ack, self.client_expected()) {
             let acked = self.node_acked;
             self.node_acked = advance(acked, self.client_isn, segment.ack);
         }
-        if segment.flags & flag::RST != 0 {
-            let end = (self.node_marks & mark::FIN != 0).then_some(self.node_end);
-            if is_exact(segment.seq, expected, end) {
-                return Outcome::Reset;
-            }
-            if segment.seq.wrapping_sub(expected) >= PLAUSIBLE {
-                // Of no window, whatever the receiver has got since.
-                return Outcome::Open;
-            }
-            self.node_marks |= mark::RESET;
-            if self.node_marks & mark::FIN == 0 {
-                self.node_end = segment.seq;
-            }
-            if self.node_end == segment.seq {
-                self.node_marks |= mark::RESET_AT_END;
-            }
-            return Outcome::Open;
+        if is_reset {
+            return Outcome::Reset;
         }
         if segment.flags & flag::FIN != 0 {
             self.node_end = segment
@@ -184,7 +182,7 @@ impl Flow {
             (self.node_marks, self.client_marks)
         };
         let mut marks = own & mark::FIN;
-        if other & (mark::RESET | mark::SYN) != 0 {
+        if other & mark::SYN != 0 {
             marks |= mark::ALIVE;
         }
         if by_client {
@@ -202,7 +200,7 @@ impl Flow {
     /// Whether the next segment may end the flow: an end has sent a FIN, or a reset that comes before the other one has
     /// told of all that precedes it. The last two segments may pass at the same time, on two processors of which neither
     /// sees the other's: whoever handed on a segment of such a flow asks [`Self::is_closed`] once more when its own is
-    /// visible.
+    /// visible. A reset without a FIN before it can still be missed so, and the sweeper ends that flow.
     #[must_use]
     #[inline(always)]
     pub const fn is_closing(&self) -> bool {

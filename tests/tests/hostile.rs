@@ -14,6 +14,9 @@ use forwarder_tests::raw::{Injector, PATIENCE, RawTcp, SILENCE, SYN_OPTIONS};
 use forwarder_tests::server::recorder::End;
 use forwarder_tests::site::{ALERT, Site};
 
+/// The minute after which a flow that was reset is doubted, and the sweeps (10 s) that ask its node and wait for it.
+const RESET_AND_SILENT: Duration = Duration::from_secs(85);
+
 fn site() -> &'static Site {
     static SITE: OnceLock<Site> = OnceLock::new();
     SITE.get_or_init(Site::start)
@@ -151,6 +154,31 @@ fn a_forged_reset_kills_no_flow() -> Result<()> {
         }
         raw.drain(SILENCE)?;
         // The flow still works both ways.
+        raw.send_data(b"alive")?;
+        let seen = site.recorded(&raw, node.bytes.len() + 5)?;
+        assert_eq!(seen.end, End::Open);
+        node.send(b"indeed")?;
+        assert_eq!(raw.read(6, PATIENCE)?, b"indeed");
+    }
+    Ok(())
+}
+
+/// One far beyond any window, which nobody answers, and then silence for longer than a flow is kept that was reset: its
+/// node is asked, and still has it.
+#[test]
+fn a_forged_reset_and_silence_kill_no_flow() -> Result<()> {
+    let site = site();
+    let mut kept = Vec::new();
+    for family in Family::BOTH {
+        let (raw, node) = site.established(family)?;
+        let mut reset = raw.segment(Flags::RST);
+        reset.seq = raw.next.wrapping_add(20 << 20);
+        raw.send(&reset)?;
+        kept.push((raw, node));
+    }
+    std::thread::sleep(RESET_AND_SILENT);
+    for (mut raw, node) in kept {
+        raw.drain(SILENCE)?;
         raw.send_data(b"alive")?;
         let seen = site.recorded(&raw, node.bytes.len() + 5)?;
         assert_eq!(seen.end, End::Open);

@@ -85,8 +85,7 @@ impl Daemon {
         if let Err(problem) = answer {
             error!(
                 fix = problem.fix,
-                "the configuration was not reloaded, the former one stays in use: {}",
-                problem.message
+                "the configuration was not reloaded: {}", problem.message
             );
         }
     }
@@ -290,8 +289,13 @@ impl Daemon {
     async fn turn_back(&mut self, why: &DaemonError) -> Problem {
         let running = self.config.clone();
         let fix = match self.adopt(&running).await {
-            Ok(_) => "the running configuration stays in use",
+            Ok(_) => {
+                self.pulse.in_step(&self.missing);
+                "the running configuration stays in use"
+            }
             Err(again) => {
+                // Whatever the maps hold, an unchanged network is no reason to leave it so.
+                self.dataplane.doubt();
                 self.pulse.out_of_step(&again);
                 error!(
                     error = &again as &dyn std::error::Error,

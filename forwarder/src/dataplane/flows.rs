@@ -18,7 +18,7 @@ use super::maps::State;
 use super::pins::Pins;
 use super::plan::ip;
 use super::registry::Registry;
-use super::reset::{Reset, Sender};
+use super::reset::{Own, Sender};
 use super::sweep::{Ended, SweepError, Sweeper};
 use crate::config::edit::selects;
 
@@ -200,10 +200,10 @@ pub fn end(
 fn reset(sender: &mut Sender, key: &FlowKey, ended: &Ended, registry: &Registry) {
     let Ended { flow, node } = ended;
     let local = registry.vips.key(usize::from(key.vip));
-    let client = local.map(|(ip, port)| Reset::to_client(key, flow, SocketAddr::new(*ip, *port)));
+    let client = local.map(|(ip, port)| Own::reset_client(key, flow, SocketAddr::new(*ip, *port)));
     let node = node
         .as_ref()
-        .and_then(|node| Reset::to_node(key, flow, node));
+        .and_then(|node| Own::reset_node(key, flow, node));
     for reset in [client, node].into_iter().flatten() {
         if let Err(error) = sender.send(&reset) {
             debug!(%error, ?reset, "a reset is not sent");

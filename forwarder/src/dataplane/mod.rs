@@ -415,6 +415,11 @@ impl Dataplane {
         Ok(self.file.save(&mut self.registry)?)
     }
 
+    /// What the maps hold may not be what is wanted.
+    pub fn doubt(&mut self) {
+        self.in_step = false;
+    }
+
     /// Whether the maps hold what was planned last.
     pub fn is_in_step(&self) -> bool {
         self.in_step

@@ -1,5 +1,5 @@
-//! Resets of our own towards both ends of a flow that is ended by order: neither has to speak first to
-//! learn it.
+//! Segments of our own: resets towards both ends of a flow that is ended by order, so that neither has to speak
+//! first to learn it, and the question to a node whether it still has a connection.
 //!
 //! They leave by raw sockets (`raw(7)`), which need CAP_NET_RAW. Without that right nothing is sent, and an
 //! end learns of it from the reset that its next packet draws. A reset carries the number that the other
@@ -20,16 +20,16 @@ use super::plan::{address, ip};
 /// `IPPROTO_RAW`: the packet comes with its IP header.
 const RAW: i32 = 255;
 
-/// One reset, and the interface it leaves by.
+/// One segment, and the interface it leaves by.
 #[derive(Clone, Copy, Debug)]
-pub struct Reset {
+pub struct Own {
     segment: Segment,
     ifindex: u32,
 }
 
-impl Reset {
-    /// To the client that connected to `local`, by the interface that its packets came in by.
-    pub fn to_client(key: &FlowKey, flow: &Flow, local: SocketAddr) -> Self {
+impl Own {
+    /// A reset to the client that connected to `local`, by the interface that its packets came in by.
+    pub fn reset_client(key: &FlowKey, flow: &Flow, local: SocketAddr) -> Self {
         Self {
             segment: Segment {
                 source: address(local.ip()),
@@ -42,9 +42,25 @@ impl Reset {
         }
     }
 
-    /// To the node, as coming from the one it talks to. A node that has not answered yet has nothing to be
-    /// reset: `None`.
-    pub fn to_node(key: &FlowKey, flow: &Flow, node: &Node) -> Option<Self> {
+    /// A reset to the node. One that has not answered yet has nothing to be reset: `None`.
+    pub fn reset_node(key: &FlowKey, flow: &Flow, node: &Node) -> Option<Self> {
+        Self::to_node(key, flow, node, bare(flow.client_expected()))
+    }
+
+    /// What a client asks a node that was silent for long (RFC 9293 3.8.4): a node that has the connection
+    /// acknowledges once more, any other one resets it.
+    pub fn ask_node(key: &FlowKey, flow: &Flow, node: &Node) -> Option<Self> {
+        let question = Segment {
+            ack: flow.node_expected().wrapping_sub(flow.delta),
+            flags: flag::ACK,
+            window: u16::MAX,
+            ..bare(flow.client_expected().wrapping_sub(1))
+        };
+        Self::to_node(key, flow, node, question)
+    }
+
+    /// To the node, as coming from the one it talks to.
+    fn to_node(key: &FlowKey, flow: &Flow, node: &Node, segment: Segment) -> Option<Self> {
         if flow.state == state::CONNECTING || node.ifindex == 0 {
             return None;
         }
@@ -57,7 +73,7 @@ impl Reset {
             destination: node.address,
             source_port_be: flow.source_port_be,
             destination_port_be: node.port_be,
-            ..bare(flow.client_expected())
+            ..segment
         };
         Some(Self {
             segment,
@@ -101,7 +117,7 @@ fn bytes<const V6: bool>(headers: &Headers) -> Vec<u8> {
     bytes
 }
 
-/// Sends resets.
+/// Sends them.
 #[derive(Debug)]
 pub struct Sender {
     v4: Raw,
@@ -124,14 +140,14 @@ impl Sender {
     ///
     /// # Errors
     /// The interface is gone, or no route leads to the other end.
-    pub fn send(&mut self, reset: &Reset) -> io::Result<()> {
-        let to = ip(&reset.segment.destination);
+    pub fn send(&mut self, own: &Own) -> io::Result<()> {
+        let to = ip(&own.segment.destination);
         let socket = if to.is_ipv4() {
             &mut self.v4
         } else {
             &mut self.v6
         };
-        socket.send(&reset.packet(), to, reset.ifindex)
+        socket.send(&own.packet(), to, own.ifindex)
     }
 }
 
@@ -236,7 +252,7 @@ mod tests {
             port_be: 50_000_u16.to_be(),
             vip: 0,
         };
-        let packet = Reset::to_client(&key, &flow(state::SPLICED, TRANSPARENT), LOCAL).packet();
+        let packet = Own::reset_client(&key, &flow(state::SPLICED, TRANSPARENT), LOCAL).packet();
         assert_eq!(packet.len(), 40);
         assert_eq!(packet[12..16], [203, 0, 113, 7]);
         assert_eq!(packet[16..20], [198, 51, 100, 4]);
@@ -257,7 +273,7 @@ mod tests {
             vip: 0,
         };
         let node = node("fd00::2".parse().unwrap());
-        let reset = Reset::to_node(&key, &flow(state::SPLICED, TRANSPARENT), &node).unwrap();
+        let reset = Own::reset_node(&key, &flow(state::SPLICED, TRANSPARENT), &node).unwrap();
         let packet = reset.packet();
         assert_eq!((packet.len(), reset.ifindex), (60, 9));
         assert_eq!(ip(&reset.segment.source), ip(&key.client));
@@ -267,8 +283,13 @@ mod tests {
         let pseudo = [&packet[8..40], &[0, 0, 0, 20, 0, 0, 0, 6], &packet[40..]].concat();
         assert_eq!(folded(&pseudo), 0xffff, "TCP checksum");
 
-        let reset = Reset::to_node(&key, &flow(state::SPLICED, MASQUERADE), &node).unwrap();
+        let reset = Own::reset_node(&key, &flow(state::SPLICED, MASQUERADE), &node).unwrap();
         assert_eq!(reset.segment.source, node.local);
-        assert!(Reset::to_node(&key, &flow(state::CONNECTING, MASQUERADE), &node).is_none());
+        let question = Own::ask_node(&key, &flow(state::SPLICED, TRANSPARENT), &node).unwrap();
+        let packet = question.packet();
+        assert_eq!(number::<4>(&packet, 44), 1_300, "one byte that it has");
+        assert_eq!(number::<4>(&packet, 48), 5_011 - 700, "in its own numbers");
+        assert_eq!(packet[53], flag::ACK);
+        assert!(Own::reset_node(&key, &flow(state::CONNECTING, MASQUERADE), &node).is_none());
     }
 }

@@ -20,6 +20,7 @@ use super::batch;
 use super::clock::{elapsed_ms, monotonic_ms};
 use super::maps::{MapsError, OfMap, State, found};
 use super::registry::InUse;
+use super::reset::{Own, Sender};
 
 /// A node that has not answered by then will not: the data path has tried others by now.
 const UNANSWERED: Duration = Duration::from_secs(10);
@@ -27,10 +28,12 @@ const UNANSWERED: Duration = Duration::from_secs(10);
 const UNCONFIRMED: Duration = Duration::from_secs(30);
 /// Both ends have sent FIN and one acknowledgement got lost; the time of TIME_WAIT on most systems.
 const CLOSING: Duration = Duration::from_secs(120);
-/// A reset passed that did not match exactly, and nobody has said a word since.
+/// A reset passed that did not match exactly, and nobody has said a word since: the node is asked whether it still has
+/// the connection. Whoever does not know the numbers can make such a reset, but not the node's silence.
 const RESET: Duration = Duration::from_secs(60);
-/// One end has sent FIN, or a reset that the other answered as one that has the connection still does (RFC 5961 3.2);
-/// it may go on for long, though not in silence.
+/// How long the node may take to answer; sweeps are further apart.
+const ANSWER: Duration = Duration::from_secs(5);
+/// One end has sent FIN; the other may go on for long, though not in silence.
 const HALF_CLOSED: Duration = Duration::from_secs(3_600);
 /// A hello that never became whole.
 const HELLO: Duration = Duration::from_secs(120);
@@ -99,11 +102,34 @@ pub struct Swept {
     pub seen_by: HashMap<(u16, u16), usize>,
 }
 
+impl Swept {
+    fn goes_on(&mut self, key: &FlowKey, flow: &Flow) {
+        self.flows += 1;
+        self.uses(key, flow);
+        if flow.is_transparent() {
+            *self.seen_by.entry((flow.node, key.vip)).or_default() += 1;
+        }
+    }
+
+    fn uses(&mut self, key: &FlowKey, flow: &Flow) {
+        self.in_use.vips.insert(key.vip);
+        self.in_use.paths.insert(flow.path);
+        self.in_use.names.insert(flow.name);
+    }
+}
+
 /// A reverse key, as something that can be kept in a set.
 type Peer = ([u32; 4], u16, u16);
 
 fn peer(key: &ReverseKey) -> Peer {
     (key.client, key.port_be, key.node)
+}
+
+/// A flow key, likewise.
+type Ends = ([u32; 4], u16, u16);
+
+fn ends(key: &FlowKey) -> Ends {
+    (key.client, key.port_be, key.vip)
 }
 
 /// A flow that was ended by order, and what is needed to tell its ends.
@@ -120,6 +146,15 @@ pub struct Sweeper {
     state: State,
     idle: Duration,
     suspects: HashSet<Peer>,
+    /// When nodes were asked for which flows, and when those were heard last, ms.
+    asked: HashMap<Ends, Asked>,
+    sender: Option<Sender>,
+}
+
+#[derive(Clone, Copy)]
+struct Asked {
+    at_ms: u32,
+    seen_ms: u32,
 }
 
 impl Sweeper {
@@ -129,6 +164,8 @@ impl Sweeper {
             state,
             idle,
             suspects: HashSet::new(),
+            asked: HashMap::new(),
+            sender: None,
         }
     }
 
@@ -142,26 +179,19 @@ impl Sweeper {
         batch::scan(flows, |key: FlowKey, flow: Flow| {
             match expiry(&flow, now, self.idle) {
                 Some(why) => expired.push((key, flow, why)),
-                None => {
-                    swept.flows += 1;
-                    swept.in_use.vips.insert(key.vip);
-                    swept.in_use.paths.insert(flow.path);
-                    swept.in_use.names.insert(flow.name);
-                    if flow.is_transparent() {
-                        *swept.seen_by.entry((flow.node, key.vip)).or_default() += 1;
-                    }
-                }
+                None => swept.goes_on(&key, &flow),
             }
         })
         .map_err(list(map::FLOWS))?;
+        let asked = std::mem::take(&mut self.asked);
         for (key, flow, why) in expired {
-            if self.remove(&key, &flow)? {
+            if why == Expiry::Reset && !self.is_gone(&key, &flow, asked.get(&ends(&key)), now)? {
+                swept.goes_on(&key, &flow);
+            } else if self.remove(&key, &flow)? {
                 swept.expired.push((key, flow, why));
             } else {
                 // It moved, or has ended by itself.
-                swept.in_use.vips.insert(key.vip);
-                swept.in_use.paths.insert(flow.path);
-                swept.in_use.names.insert(flow.name);
+                swept.uses(&key, &flow);
             }
         }
         swept.hellos = self.hellos(now)?;
@@ -186,6 +216,44 @@ impl Sweeper {
             return Ok(None);
         }
         Ok(Some(Ended { flow, node }))
+    }
+
+    /// Whether a flow that was reset out of order is gone: its node was asked and did not answer. One that cannot be
+    /// asked, for want of the right to (CAP_NET_RAW) or of a way there, is taken for gone.
+    fn is_gone(
+        &mut self,
+        key: &FlowKey,
+        flow: &Flow,
+        asked: Option<&Asked>,
+        now: u32,
+    ) -> Result<bool, SweepError> {
+        let heard = |asked: &&Asked| asked.seen_ms != flow.seen_ms;
+        let now_asked = match asked.filter(|asked| !heard(asked)) {
+            Some(asked) if elapsed_ms(asked.at_ms, now) >= ANSWER.as_millis() as u32 => {
+                return Ok(true);
+            }
+            Some(asked) => *asked,
+            None if self.ask(key, flow)? => Asked {
+                at_ms: now,
+                seen_ms: flow.seen_ms,
+            },
+            None => return Ok(true),
+        };
+        self.asked.insert(ends(key), now_asked);
+        Ok(false)
+    }
+
+    /// Asks a flow's node whether it has the connection; false if that cannot be.
+    fn ask(&mut self, key: &FlowKey, flow: &Flow) -> Result<bool, SweepError> {
+        let node = found(self.state.nodes.get(&u32::from(flow.node), 0)).reading(map::NODES)?;
+        let question = node.and_then(|node| Own::ask_node(key, flow, &node));
+        if self.sender.is_none() {
+            self.sender = Sender::open().ok();
+        }
+        let (Some(question), Some(sender)) = (question, &mut self.sender) else {
+            return Ok(false);
+        };
+        Ok(sender.send(&question).is_ok())
     }
 
     /// Removes a flow unless it moved meanwhile.
@@ -327,13 +395,12 @@ fn expiry(flow: &Flow, now: u32, idle: Duration) -> Option<Expiry> {
     let age = Duration::from_millis(u64::from(elapsed_ms(flow.opened_ms, now)));
     let fins = (flow.client_marks & mark::FIN) + (flow.node_marks & mark::FIN);
     let reset = (flow.client_marks | flow.node_marks) & mark::RESET != 0;
-    let alive = (flow.client_marks | flow.node_marks) & mark::ALIVE != 0;
     let over = match flow.state {
         state::CONNECTING => (age > UNANSWERED).then_some(Expiry::Unanswered),
         state::REPLAYING => (silent > UNCONFIRMED).then_some(Expiry::Unconfirmed),
         _ if fins == 2 * mark::FIN => (silent > CLOSING).then_some(Expiry::Closing),
-        _ if reset && !alive => (silent > RESET).then_some(Expiry::Reset),
-        _ if fins != 0 || reset => (silent > HALF_CLOSED).then_some(Expiry::HalfClosed),
+        _ if reset => (silent > RESET).then_some(Expiry::Reset),
+        _ if fins != 0 => (silent > HALF_CLOSED).then_some(Expiry::HalfClosed),
         _ => None,
     };
     over.or_else(|| (silent > idle).then_some(Expiry::Idle))
@@ -380,8 +447,6 @@ mod tests {
             (SPLICED, fin, fin, 120, Expiry::Closing),
             (SPLICED, mark::RESET, 0, 60, Expiry::Reset),
             (SPLICED, 0, mark::RESET | fin, 60, Expiry::Reset),
-            (SPLICED, mark::RESET, mark::ALIVE, 3_600, Expiry::HalfClosed),
-            (SPLICED, mark::ALIVE, mark::RESET, 3_600, Expiry::HalfClosed),
             (SPLICED, fin, 0, 3_600, Expiry::HalfClosed),
             (SPLICED, 0, fin, 3_600, Expiry::HalfClosed),
             (SPLICED, 0, 0, 7_440, Expiry::Idle),

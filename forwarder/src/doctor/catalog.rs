@@ -257,7 +257,7 @@ checks! {
         "`forwarder reload`";
     Armour, "armour", Daemon, Warning,
         "whether public interfaces wear the armour (`xdp`), and why a driver refused it",
-        "`ethtool -K eth0 lro off rx-gro-hw off`, fewer queues (`ethtool -L`), or `xdp = \"off\"`: floods are then answered by the other programs";
+        "[what the driver wants](operate.md#under-attack), or `xdp = \"off\"`: floods are then left to the other programs";
     NotInUse, "not-in-use", Daemon, Warning,
         "the daemon uses what the file says",
         "`forwarder reload`";

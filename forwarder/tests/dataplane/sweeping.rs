@@ -144,8 +144,46 @@ fn marks_shorten_the_patience() {
             .map(|(key, _, why)| (u16::from_be(key.port_be), *why))
             .collect();
         why.sort_by_key(|(port, _)| *port);
-        assert_eq!(why, [(1, Expiry::Closing), (3, Expiry::Reset)]);
-        assert_eq!(swept.flows, 2);
+        assert_eq!(why, [(1, Expiry::Closing)]);
+        assert_eq!(swept.flows, 3, "one of them until its node was asked");
+    });
+}
+
+/// A reset that anybody could have made is no reason to forget a flow; that its node does not answer is one.
+#[test]
+fn a_flow_that_was_reset_out_of_order_waits_for_its_node() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let mut maps = State::open(&pins(directory)).unwrap();
+        let silent = Duration::from_secs(70);
+        let reset = |port| Flow {
+            client_marks: mark::RESET,
+            ..flow(state::SPLICED, port, silent)
+        };
+        let flows = [1, 2].map(|number| (key(number), reset(taken(&mut maps).0)));
+        for (key, flow) in flows {
+            enter(&mut maps, key, flow);
+        }
+        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let mut sweep = || {
+            let swept = sweeper.sweep().unwrap();
+            let gone = swept.expired.iter();
+            let gone = gone.map(|(key, _, why)| (u16::from_be(key.port_be), *why));
+            (swept.flows, gone.collect::<Vec<_>>())
+        };
+        assert_eq!(sweep(), (2, vec![]), "asked");
+        assert_eq!(sweep(), (2, vec![]), "the answer may be on its way");
+        let (answered, mut flow) = flows[1];
+        flow.seen_ms = monotonic_ms();
+        enter(&mut maps, answered, flow);
+        std::thread::sleep(Duration::from_secs(6));
+        assert_eq!(sweep(), (1, vec![(1, Expiry::Reset)]));
+        // Silent for a minute once more, it is asked once more.
+        flow.seen_ms = flow.seen_ms.wrapping_sub(70_000);
+        enter(&mut maps, answered, flow);
+        assert_eq!(sweep(), (1, vec![]));
     });
 }
 

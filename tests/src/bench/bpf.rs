@@ -116,11 +116,7 @@ pub fn drop_matching(hook: Hook, matches: &[Match]) -> io::Result<OwnedFd> {
 /// Lets everything pass at an interface of the calling thread's namespace, until the link is dropped: a veth hears
 /// what XDP sends at its other end only while it has an XDP program itself.
 pub fn ear(name: &str) -> io::Result<OwnedFd> {
-    let pass = load(
-        Hook::Xdp,
-        &[Instruction::set(Reg::R0, XDP_PASS), Instruction::exit()],
-    )?;
-    attach(&pass, Hook::Xdp, interface(name)?)
+    attach(&nothing(Hook::Xdp)?, Hook::Xdp, interface(name)?)
 }
 
 /// Attaches a program to an interface, until the link is dropped.
@@ -161,11 +157,15 @@ pub fn run_live(program: &OwnedFd, interface: u32, length: usize, count: u32) ->
     attributes.call(PROG_TEST_RUN).map(drop)
 }
 
-/// A traffic program that lets everything pass.
-pub fn nothing() -> io::Result<OwnedFd> {
+/// A program that lets everything pass.
+pub fn nothing(hook: Hook) -> io::Result<OwnedFd> {
+    let pass = match hook {
+        Hook::TrafficIn => TC_ACT_OK,
+        Hook::Xdp | Hook::GenericXdp => XDP_PASS,
+    };
     load(
-        Hook::TrafficIn,
-        &[Instruction::set(Reg::R0, TC_ACT_OK), Instruction::exit()],
+        hook,
+        &[Instruction::set(Reg::R0, pass), Instruction::exit()],
     )
 }
 

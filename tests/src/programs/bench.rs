@@ -378,9 +378,9 @@ impl Bench {
         Some((verdict, outcome))
     }
 
-    /// What the programs took since the last call.
-    pub fn spent(&self) -> Duration {
-        self.kernel.spent()
+    /// What the programs took since the last call; see [`Kernel::spent`].
+    pub fn spent(&self, idle: [Duration; 2]) -> Duration {
+        self.kernel.spent(idle)
     }
 
     /// Passes over what was sent and counted since the last packet, for those that were handed in by [`Self::raw`].

@@ -1,7 +1,7 @@
 //! Loaded programs, and a packet at a time for them.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aya::maps::{MapError, ProgramArray};
@@ -118,6 +118,8 @@ pub struct Outcome {
 pub struct Kernel {
     ebpf: Ebpf,
     spent_ns: AtomicU64,
+    armour_runs: AtomicU32,
+    runs: AtomicU32,
     // The kernel empties a tail-call table that nobody holds.
     _stages: ProgramArray<aya::maps::MapData>,
 }
@@ -158,13 +160,18 @@ impl Kernel {
         Ok(Self {
             ebpf,
             spent_ns: AtomicU64::new(0),
+            armour_runs: AtomicU32::new(0),
+            runs: AtomicU32::new(0),
             _stages: stages,
         })
     }
 
-    /// What the programs took since the last call, by the kernel's clock.
-    pub fn spent(&self) -> Duration {
-        Duration::from_nanos(self.spent_ns.swap(0, Ordering::Relaxed))
+    /// What the programs took since the last call, by the kernel's clock, less `idle` for each run of the armour and of
+    /// the others.
+    pub fn spent(&self, [armour, others]: [Duration; 2]) -> Duration {
+        let runs = |count: &AtomicU32| count.swap(0, Ordering::Relaxed);
+        let spent = Duration::from_nanos(self.spent_ns.swap(0, Ordering::Relaxed));
+        spent.saturating_sub(armour * runs(&self.armour_runs) + others * runs(&self.runs))
     }
 
     /// What the kernel tells of every program, under its name.
@@ -206,8 +213,7 @@ impl Kernel {
                 ..TestRunOptions::default()
             })
             .map_err(refused)?;
-        let spent = u64::try_from(result.duration.as_nanos()).unwrap_or_default();
-        self.spent_ns.fetch_add(spent, Ordering::Relaxed);
+        self.count(&self.runs, result.duration);
         bytes.truncate(usize::try_from(result.data_size_out).unwrap_or_default());
         Ok(Outcome {
             action: result.return_value.cast_signed(),
@@ -236,13 +242,20 @@ impl Kernel {
                 ..TestRunOptions::default()
             })
             .map_err(refused)?;
-        let spent = u64::try_from(result.duration.as_nanos()).unwrap_or_default();
-        self.spent_ns.fetch_add(spent, Ordering::Relaxed);
+        self.count(&self.armour_runs, result.duration);
         bytes.truncate(usize::try_from(result.data_size_out).unwrap_or_default());
         Ok(Outcome {
             action: result.return_value.cast_signed(),
             bytes,
         })
+    }
+}
+
+impl Kernel {
+    fn count(&self, runs: &AtomicU32, spent: Duration) {
+        let spent = u64::try_from(spent.as_nanos()).unwrap_or_default();
+        self.spent_ns.fetch_add(spent, Ordering::Relaxed);
+        runs.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -13,7 +13,7 @@ use forwarder_common::token_bucket::Limit;
 use super::bench::Bench;
 use super::client::{Client, LINUX, NODE, Opened};
 use super::shape::{Mode, Refusal, Shape};
-use crate::bench::bpf;
+use crate::bench::bpf::{self, Hook};
 use crate::hello::Hello;
 use crate::packet::{Flags, Segment};
 
@@ -41,7 +41,8 @@ pub struct Costs {
     pub armoured: Vec<Cost>,
 }
 
-type Way = (&'static str, fn(&mut Bench) -> Duration);
+/// What it is called, and what sends all that comes before the packet and returns it, with whether the client sends it.
+type Way = (&'static str, fn(&mut Bench) -> (bool, Segment));
 
 /// Every way, with the tunnel that WireGuard is: no Ethernet header inside.
 const WAYS: &[Way] = &[
@@ -70,19 +71,25 @@ pub fn costs() -> io::Result<Costs> {
         settings.reset_interval_ns = resets.interval_ns;
         settings.reset_fill_ns = resets.fill_ns;
     });
-    let mut least = |armoured: bool, v6: bool, way: fn(&mut Bench) -> Duration| {
+    let mut least = |armoured: bool, v6: bool, way: fn(&mut Bench) -> (bool, Segment)| {
         bench.reshape(Shape {
             v6,
             ..Shape::COMMON
         });
         bench.armoured = armoured;
-        // As a reader would: the programs wake it when the ring fills.
-        let mut once = || {
+        let once = |_| {
+            // As a reader would: the programs wake it when the ring fills.
             bench.maps.events();
-            way(&mut bench)
+            let (of_client, segment) = way(&mut bench);
+            bench.spent(idle);
+            if of_client {
+                bench.from_client(&segment);
+            } else {
+                bench.from_node(&segment);
+            }
+            bench.spent(idle)
         };
-        let least = (0..TIMES).map(|_| once()).min();
-        least.unwrap_or_default().saturating_sub(idle)
+        (0..TIMES).map(once).min().unwrap_or_default()
     };
     let mut all = |armoured| {
         let cost = |(way, go): &Way| Cost {
@@ -98,63 +105,48 @@ pub fn costs() -> io::Result<Costs> {
     })
 }
 
-/// What the kernel's clock tells of a program that does nothing.
-fn idle() -> io::Result<Duration> {
-    let program = bpf::nothing()?;
-    let runs = (0..TIMES).map(|_| bpf::test_run(&program, &[0; 64]));
-    let runs = runs.collect::<io::Result<Vec<_>>>()?;
-    Ok(runs.into_iter().min().unwrap_or_default())
+/// What the kernel's clock tells of programs that do nothing, XDP and traffic control.
+fn idle() -> io::Result<[Duration; 2]> {
+    let least = |hook| -> io::Result<Duration> {
+        let program = bpf::nothing(hook)?;
+        let runs = (0..TIMES).map(|_| bpf::test_run(&program, &[0; 64]));
+        let runs = runs.collect::<io::Result<Vec<_>>>()?;
+        Ok(runs.into_iter().min().unwrap_or_default())
+    };
+    Ok([least(Hook::Xdp)?, least(Hook::TrafficIn)?])
 }
 
-/// What one segment of the client's costs.
-fn client_segment(bench: &mut Bench, segment: &Segment) -> Duration {
-    bench.spent();
-    bench.from_client(segment);
-    bench.spent()
-}
-
-fn node_segment(bench: &mut Bench, segment: &Segment) -> Duration {
-    bench.spent();
-    bench.from_node(segment);
-    bench.spent()
-}
-
-fn foreign(bench: &mut Bench) -> Duration {
+fn foreign(bench: &mut Bench) -> (bool, Segment) {
     let mut client = Client::new(bench, Refusal::Alert);
     client.vip.set_port(22);
-    let segment = client.segment(Flags::PSH_ACK, 0, &DATA);
-    client_segment(bench, &segment)
+    (true, client.segment(Flags::PSH_ACK, 0, &DATA))
 }
 
-fn syn(bench: &mut Bench) -> Duration {
-    let syn = Client::new(bench, Refusal::Alert).syn(&LINUX);
-    client_segment(bench, &syn)
+fn syn(bench: &mut Bench) -> (bool, Segment) {
+    (true, Client::new(bench, Refusal::Alert).syn(&LINUX))
 }
 
-fn stray(bench: &mut Bench) -> Duration {
+fn stray(bench: &mut Bench) -> (bool, Segment) {
     let mut client = Client::new(bench, Refusal::Alert);
     client.forge();
-    let segment = client.segment(Flags::ACK, 0, &[]);
-    client_segment(bench, &segment)
+    (true, client.segment(Flags::ACK, 0, &[]))
 }
 
-fn hello(bench: &mut Bench) -> Duration {
+fn hello(bench: &mut Bench) -> (bool, Segment) {
     let hello = Hello::small(Mode::Transparent.name()).record();
     let client = Client::connect(bench, Refusal::Alert);
-    let segment = client.segment(Flags::PSH_ACK, 0, &hello);
-    client_segment(bench, &segment)
+    (true, client.segment(Flags::PSH_ACK, 0, &hello))
 }
 
-fn unlisted(bench: &mut Bench) -> Duration {
+fn unlisted(bench: &mut Bench) -> (bool, Segment) {
     let hello = Hello::small("private.example.com").record();
     let client = Client::connect(bench, Refusal::Alert);
-    let segment = client.segment(Flags::PSH_ACK, 0, &hello);
-    client_segment(bench, &segment)
+    (true, client.segment(Flags::PSH_ACK, 0, &hello))
 }
 
-fn accepted(bench: &mut Bench) -> Duration {
+fn accepted(bench: &mut Bench) -> (bool, Segment) {
     let opened = Client::open(bench, Mode::Transparent);
-    node_segment(bench, &opened.syn_ack(&NODE))
+    (false, opened.syn_ack(&NODE))
 }
 
 fn open(bench: &mut Bench) -> Opened {
@@ -163,24 +155,20 @@ fn open(bench: &mut Bench) -> Opened {
     opened
 }
 
-fn up(bench: &mut Bench) -> Duration {
-    let segment = open(bench).from_client(Flags::PSH_ACK, 0, 0, &DATA);
-    client_segment(bench, &segment)
+fn up(bench: &mut Bench) -> (bool, Segment) {
+    (true, open(bench).from_client(Flags::PSH_ACK, 0, 0, &DATA))
 }
 
-fn up_ack(bench: &mut Bench) -> Duration {
-    let segment = open(bench).from_client(Flags::ACK, 0, 0, &[]);
-    client_segment(bench, &segment)
+fn up_ack(bench: &mut Bench) -> (bool, Segment) {
+    (true, open(bench).from_client(Flags::ACK, 0, 0, &[]))
 }
 
-fn down(bench: &mut Bench) -> Duration {
-    let segment = open(bench).from_node(Flags::PSH_ACK, 0, 0, &DATA);
-    node_segment(bench, &segment)
+fn down(bench: &mut Bench) -> (bool, Segment) {
+    (false, open(bench).from_node(Flags::PSH_ACK, 0, 0, &DATA))
 }
 
-fn down_ack(bench: &mut Bench) -> Duration {
-    let segment = open(bench).from_node(Flags::ACK, 0, 0, &[]);
-    node_segment(bench, &segment)
+fn down_ack(bench: &mut Bench) -> (bool, Segment) {
+    (false, open(bench).from_node(Flags::ACK, 0, 0, &[]))
 }
 
 impl fmt::Display for Costs {

@@ -44,8 +44,8 @@ const COUNT: &str = "FORWARDER_LAB_BIN=/bin FORWARDER_BPF_OBJECT=/bin/forwarder.
 
 const DEFAULT_KERNEL: &str = "6.1";
 
-/// Emulated, a guest takes ten times as long as a real machine.
-const LIMIT: Duration = Duration::from_secs(400);
+/// Emulated, a guest takes ten times as long as a real machine; and a test that fails waits in vain.
+const LIMIT: Duration = Duration::from_secs(900);
 
 impl Default for Arguments {
     fn default() -> Self {
