@@ -174,6 +174,8 @@ pub const ALL: &[&Workload] = &[
     &workloads::bulk::DOWNLOAD_PLAIN,
     &workloads::bulk::UPLOAD_PLAIN,
     &workloads::refusals::REFUSALS,
+    // Before floods, of which the kernel gives memory back for some time.
+    &workloads::memory::IDLE,
     &workloads::floods::SYN,
     &workloads::floods::ACK,
     &workloads::floods::BOTH,
@@ -182,7 +184,6 @@ pub const ALL: &[&Workload] = &[
     &workloads::floods::ACK_ABSORBED,
     &workloads::floods::SYN_ABSORBED_V6,
     &workloads::floods::ACK_ABSORBED_V6,
-    &workloads::memory::IDLE,
     &workloads::names::NAMES,
     &workloads::start::START,
     &workloads::routes::ROUTES,
