@@ -11,7 +11,7 @@ use forwarder_tests::lab::Family;
 use forwarder_tests::packet::{Flags, Packet, Segment, ip_header};
 use forwarder_tests::process::wait_until;
 use forwarder_tests::raw::{Injector, PATIENCE, RawTcp, SILENCE, SYN_OPTIONS};
-use forwarder_tests::server::recorder::End;
+use forwarder_tests::server::recorder::{Connection, End};
 use forwarder_tests::site::{ALERT, Site};
 
 /// The minute after which a flow that was reset is doubted, and the sweeps (10 s) that ask its node and wait for it.
@@ -142,6 +142,15 @@ fn a_close_before_the_hello_is_answered() -> Result<()> {
     Ok(())
 }
 
+fn works_both_ways(site: &Site, raw: &mut RawTcp, node: &Connection) -> Result<()> {
+    raw.send_data(b"alive")?;
+    let seen = site.recorded(raw, node.bytes.len() + 5)?;
+    assert_eq!(seen.end, End::Open);
+    node.send(b"indeed")?;
+    assert_eq!(raw.read(6, PATIENCE)?, b"indeed");
+    Ok(())
+}
+
 #[test]
 fn a_forged_reset_kills_no_flow() -> Result<()> {
     let site = site();
@@ -153,12 +162,7 @@ fn a_forged_reset_kills_no_flow() -> Result<()> {
             raw.send(&reset)?;
         }
         raw.drain(SILENCE)?;
-        // The flow still works both ways.
-        raw.send_data(b"alive")?;
-        let seen = site.recorded(&raw, node.bytes.len() + 5)?;
-        assert_eq!(seen.end, End::Open);
-        node.send(b"indeed")?;
-        assert_eq!(raw.read(6, PATIENCE)?, b"indeed");
+        works_both_ways(site, &mut raw, &node)?;
     }
     Ok(())
 }
@@ -179,11 +183,7 @@ fn a_forged_reset_and_silence_kill_no_flow() -> Result<()> {
     std::thread::sleep(RESET_AND_SILENT);
     for (mut raw, node) in kept {
         raw.drain(SILENCE)?;
-        raw.send_data(b"alive")?;
-        let seen = site.recorded(&raw, node.bytes.len() + 5)?;
-        assert_eq!(seen.end, End::Open);
-        node.send(b"indeed")?;
-        assert_eq!(raw.read(6, PATIENCE)?, b"indeed");
+        works_both_ways(site, &mut raw, &node)?;
     }
     Ok(())
 }
