@@ -166,6 +166,8 @@ impl Raw {
         } else {
             socket.set_header_included_v4(true)?;
         }
+        // A tunnel that nobody reads from any more must not hold up whoever sends.
+        socket.set_nonblocking(true)?;
         Ok(Self { socket, bound: 0 })
     }
 

@@ -218,8 +218,8 @@ impl Sweeper {
         Ok(Some(Ended { flow, node }))
     }
 
-    /// Whether a flow that was reset out of order is gone: its node was asked and did not answer. One that cannot be
-    /// asked, for want of the right to (CAP_NET_RAW) or of a way there, is taken for gone.
+    /// Whether a flow that was reset out of order is gone: its node was asked and did not answer. While there is no way
+    /// to the node the flow waits; without the right to ask (CAP_NET_RAW) it is taken for gone.
     fn is_gone(
         &mut self,
         key: &FlowKey,
@@ -228,32 +228,29 @@ impl Sweeper {
         now: u32,
     ) -> Result<bool, SweepError> {
         let heard = |asked: &&Asked| asked.seen_ms != flow.seen_ms;
-        let now_asked = match asked.filter(|asked| !heard(asked)) {
-            Some(asked) if elapsed_ms(asked.at_ms, now) >= ANSWER.as_millis() as u32 => {
+        if let Some(asked) = asked.filter(|asked| !heard(asked)) {
+            if elapsed_ms(asked.at_ms, now) >= ANSWER.as_millis() as u32 {
                 return Ok(true);
             }
-            Some(asked) => *asked,
-            None if self.ask(key, flow)? => Asked {
-                at_ms: now,
-                seen_ms: flow.seen_ms,
-            },
-            None => return Ok(true),
-        };
-        self.asked.insert(ends(key), now_asked);
-        Ok(false)
-    }
-
-    /// Asks a flow's node whether it has the connection; false if that cannot be.
-    fn ask(&mut self, key: &FlowKey, flow: &Flow) -> Result<bool, SweepError> {
-        let node = found(self.state.nodes.get(&u32::from(flow.node), 0)).reading(map::NODES)?;
-        let question = node.and_then(|node| Own::ask_node(key, flow, &node));
+            self.asked.insert(ends(key), *asked);
+            return Ok(false);
+        }
         if self.sender.is_none() {
             self.sender = Sender::open().ok();
         }
-        let (Some(question), Some(sender)) = (question, &mut self.sender) else {
-            return Ok(false);
+        let Some(sender) = &mut self.sender else {
+            return Ok(true);
         };
-        Ok(sender.send(&question).is_ok())
+        let node = found(self.state.nodes.get(&u32::from(flow.node), 0)).reading(map::NODES)?;
+        let question = node.and_then(|node| Own::ask_node(key, flow, &node));
+        if question.is_some_and(|question| sender.send(&question).is_ok()) {
+            let asked = Asked {
+                at_ms: now,
+                seen_ms: flow.seen_ms,
+            };
+            self.asked.insert(ends(key), asked);
+        }
+        Ok(false)
     }
 
     /// Removes a flow unless it moved meanwhile.
