@@ -8,8 +8,8 @@
 //! `::ffff:a.b.c.d` (RFC 4291 2.5.5.2). A field whose name ends in `_be` is in network order.
 //! Times named `_ms` are milliseconds of `CLOCK_MONOTONIC`, modulo 2^32.
 
-/// Layout of everything below. Part of the pin path: `<bpffs>/v5`.
-pub const ABI_VERSION: u32 = 5;
+/// Layout of everything below. Part of the pin path: `<bpffs>/v6`.
+pub const ABI_VERSION: u32 = 6;
 
 /// An IP address as packet words; see the module's word on IPv4.
 pub type Address = [u32; 4];

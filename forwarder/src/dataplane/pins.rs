@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /sys/fs/bpf/forwarder/         --bpffs
-//! └── v4/                        ABI_VERSION: another layout never meets these maps
+//! └── v6/                        ABI_VERSION: another layout never meets these maps
 //!     ├── FLOWS, NAMES, …        one for each map of the ABI
 //!     ├── EXPIRED                flows that the sweeper ended, by path
 //!     ├── STAGES                 the tail-call table of the programs that are attached
