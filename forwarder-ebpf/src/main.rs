@@ -44,7 +44,6 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use forwarder_common::verdict::DropReason;
 
 use crate::packet::Packet;
-use crate::work::Work;
 
 /// EtherTypes, network order.
 pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
@@ -60,13 +59,15 @@ fn next(context: &TcContext, slot: u32) -> i32 {
     count::drop(DropReason::KernelRefused)
 }
 
-/// Runs a stage on what the one before handed over.
-#[inline(always)]
-fn run(context: &TcContext, stage: impl FnOnce(&TcContext, Packet, &mut Work) -> i32) -> i32 {
-    match maps::work() {
-        Some(work) => stage(context, Packet::new(context.skb.skb), work),
-        None => count::drop(DropReason::KernelRefused),
-    }
+/// Runs a stage on what the one before handed over. A macro, because LLVM does not inline every closure: the stage
+/// would be a function of its own, and Linux 5.10 takes no tail calls beside calls on arm64.
+macro_rules! run {
+    ($context:ident, $stage:path) => {
+        match maps::work() {
+            Some(work) => $stage(&$context, Packet::new($context.skb.skb), work),
+            None => count::drop(DropReason::KernelRefused),
+        }
+    };
 }
 
 /// Ingress of a public Ethernet interface.
@@ -115,70 +116,70 @@ pub fn armour_frags(context: XdpContext) -> u32 {
 #[classifier]
 #[inline(always)]
 pub fn stage_syn(context: TcContext) -> i32 {
-    run(&context, public::syn::stage)
+    run!(context, public::syn::stage)
 }
 
 /// A segment of a connection without a flow.
 #[classifier]
 #[inline(always)]
 pub fn stage_hello(context: TcContext) -> i32 {
-    run(&context, public::hello::stage)
+    run!(context, public::hello::stage)
 }
 
 /// Keeps a segment of a hello.
 #[classifier]
 #[inline(always)]
 pub fn stage_store(context: TcContext) -> i32 {
-    run(&context, public::store::stage)
+    run!(context, public::store::stage)
 }
 
 /// Reads the hello.
 #[classifier]
 #[inline(always)]
 pub fn stage_parse(context: TcContext) -> i32 {
-    run(&context, public::parse::stage)
+    run!(context, public::parse::stage)
 }
 
 /// Opens the connection to a node.
 #[classifier]
 #[inline(always)]
 pub fn stage_route(context: TcContext) -> i32 {
-    run(&context, public::route::stage)
+    run!(context, public::route::stage)
 }
 
 /// Answers what is not forwarded.
 #[classifier]
 #[inline(always)]
 pub fn stage_refuse(context: TcContext) -> i32 {
-    run(&context, public::refuse::stage)
+    run!(context, public::refuse::stage)
 }
 
 /// A client segment that the node cannot have yet.
 #[classifier]
 #[inline(always)]
 pub fn stage_pending(context: TcContext) -> i32 {
-    run(&context, public::pending::stage)
+    run!(context, public::pending::stage)
 }
 
 /// The node's answer to our SYN.
 #[classifier]
 #[inline(always)]
 pub fn stage_node_answer(context: TcContext) -> i32 {
-    run(&context, tunnel::answer::stage)
+    run!(context, tunnel::answer::stage)
 }
 
 /// Sends PROXY header and hello to the node.
 #[classifier]
 #[inline(always)]
 pub fn stage_replay(context: TcContext) -> i32 {
-    run(&context, replay::stage)
+    run!(context, replay::stage)
 }
 
 /// Translates ICMP errors.
 #[classifier]
 #[inline(always)]
 pub fn stage_icmp(context: TcContext) -> i32 {
-    run(&context, icmp::stage)
+    run!(context, icmp::stage)
 }
 
 #[cfg(not(test))]

@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::calls;
 use crate::linker;
 use crate::process;
 use crate::setup::{self, Purpose};
@@ -60,6 +61,7 @@ pub fn kernel_programs(workspace: &Workspace) -> Result<()> {
 
     let built = folder.join(BPF_TARGET).join("release/forwarder");
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    calls::check(&bytes)?;
     let object = object(workspace);
     if fs::read(&object).is_ok_and(|old| old == bytes) {
         eprintln!("  {}: unchanged", workspace.shown(&object));

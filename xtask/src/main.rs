@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod calls;
 mod cargo_tool;
 mod debian;
 mod debian_root;
