@@ -14,6 +14,8 @@ pub mod flag {
     pub const PSH: u8 = 8;
     /// The acknowledgement field counts.
     pub const ACK: u8 = 16;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 32;
 }
 
 /// The window scale we offer to every client: Linux nodes choose the same, so windows need no change.

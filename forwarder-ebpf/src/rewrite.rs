@@ -21,6 +21,8 @@ pub struct Rewrite {
     pub ack: u32,
     /// As sent.
     pub window: u16,
+    /// Where they differ from what they were, the urgent pointer becomes zero.
+    pub flags: u8,
 }
 
 /// What the changes mean for the TCP checksum.
@@ -75,11 +77,26 @@ pub fn in_place<const L3: usize, const V6: bool>(
         (*tcp).ack_be = rewrite.ack.to_be();
         (*tcp).window_be = rewrite.window.to_be();
     }
-    let tcp = Sum::diff(header.ports, ports)
+    let mut change = Sum::diff(header.ports, ports)
         + Sum::diff(header.seq.to_be(), rewrite.seq.to_be())
         + Sum::diff(header.ack.to_be(), rewrite.ack.to_be())
         + Sum::diff_u16(header.window.to_be(), rewrite.window.to_be());
-    Some(Change { pseudo, tcp })
+    if rewrite.flags != header.flags {
+        // SAFETY: as above.
+        unsafe {
+            let offset = (*tcp).offset;
+            change += Sum::diff_u16(
+                u16::from_ne_bytes([offset, header.flags]),
+                u16::from_ne_bytes([offset, rewrite.flags]),
+            ) + Sum::diff_u16((*tcp).urgent, 0);
+            (*tcp).flags = rewrite.flags;
+            (*tcp).urgent = 0;
+        }
+    }
+    Some(Change {
+        pseudo,
+        tcp: change,
+    })
 }
 
 /// Makes the TCP checksum right.

@@ -120,6 +120,7 @@ impl Packet {
                 ack: tcp.acknowledgment_number(),
                 flags: Flags(tcp.header_slice().get(13).copied()?),
                 window: tcp.window_size(),
+                urgent: tcp.urgent_pointer(),
                 options: tcp.options().to_vec(),
                 payload: tcp.payload().to_vec(),
             }),

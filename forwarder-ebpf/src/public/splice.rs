@@ -53,6 +53,9 @@ pub fn up<const L3: usize, const V6: bool>(
             header.ack
         },
         window: header.window,
+        // Linux takes the byte that an urgent pointer names out of the stream, unless the application asked for it
+        // there. The node would then read another hello than was judged.
+        flags: header.flags & !flag::URG,
     };
     let wire_packets = packet.wire_packets();
     let bytes = u64::from(packet.len() - L3 as u32);

@@ -42,6 +42,8 @@ pub fn down<const L3: usize, const V6: bool>(
         seq,
         ack: header.ack,
         window: rescale(header.window, u32::from(flow.node_scale), scale),
+        // Nothing that a node sends is judged, so what it calls urgent goes on.
+        flags: header.flags,
     };
     let wire_packets = packet.wire_packets();
     let bytes = u64::from(packet.len() - L3 as u32);

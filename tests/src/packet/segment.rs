@@ -79,6 +79,8 @@ pub struct Segment {
     pub flags: Flags,
     /// Window, unscaled.
     pub window: u16,
+    /// The urgent pointer.
+    pub urgent: u16,
     /// Options as they stand in the header, padding included.
     pub options: Vec<u8>,
     /// Data.
@@ -119,6 +121,7 @@ impl Segment {
             ack: 0,
             flags,
             window: 64_240,
+            urgent: 0,
             options: Vec::new(),
             payload: Vec::new(),
         }
@@ -196,6 +199,7 @@ impl Segment {
             self.window,
         );
         tcp.acknowledgment_number = self.ack;
+        tcp.urgent_pointer = self.urgent;
         tcp.fin = self.flags.has(Flags::FIN);
         tcp.syn = self.flags.has(Flags::SYN);
         tcp.rst = self.flags.has(Flags::RST);

@@ -2,7 +2,9 @@
 
 use forwarder_common::abi::{mark, state};
 use forwarder_common::checksum::Sum;
-use forwarder_common::verdict::DropReason::{LinkDown, MalformedSegment, NotItsFlow, TtlExpired};
+use forwarder_common::verdict::DropReason::{
+    Absorbed, LinkDown, MalformedSegment, NotItsFlow, TtlExpired,
+};
 use forwarder_tests::packet::{Checksums, Flags, Packet, Segment};
 use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, NODE_ISN, Opened};
@@ -32,6 +34,10 @@ fn up(opened: &Opened, sent: &Segment) -> Segment {
     passed.source = opened.syn.source;
     passed.destination = opened.syn.destination;
     passed.hop_limit -= 1;
+    if sent.flags.has(Flags::URG) {
+        passed.flags.0 &= !Flags::URG.0;
+        passed.urgent = 0;
+    }
     if sent.flags.has(Flags::ACK) {
         passed.ack = sent.ack.wrapping_sub(delta);
     }
@@ -76,6 +82,52 @@ fn data_and_acknowledgements() {
             }
         }
     });
+}
+
+/// Linux takes the byte an urgent pointer names out of the stream: the node would read other bytes than were judged. What
+/// a node sends is not judged, and its urgent data is the client's to understand.
+#[test]
+fn no_urgent_pointer_reaches_a_node() {
+    each_flow(|bench, opened| {
+        for (flags, urgent, length) in [
+            (Flags::ACK, 1, 0),
+            (Flags::PSH_ACK, 0xffff, 5),
+            (Flags::ACK, 0, 1_000),
+            (Flags::FIN_ACK, 3, 4),
+            (Flags::RST_ACK, 0xff00, 0),
+            (Flags::ACK.with(Flags::ECE), 0x00ff, 3),
+        ] {
+            let mut sent = opened.from_client(flags.with(Flags::URG), 9, 9, &vec![7; length]);
+            sent.urgent = urgent;
+            if sent.flags.has(Flags::RST) {
+                // One that only leaves a mark, so that the flow goes on.
+                sent.seq = sent.seq.wrapping_add(0x1000);
+            }
+            let passed = up(opened, &sent);
+            assert!(!passed.flags.has(Flags::URG) && passed.urgent == 0);
+            bench.from_client(&sent).expect(&passed, &[]);
+            let mut sent = opened.from_node(Flags::PSH_ACK.with(Flags::URG), 0, 0, b"!");
+            sent.urgent = urgent;
+            bench.from_node(&sent).expect(&down(opened, &sent), &[]);
+        }
+    });
+}
+
+/// The replay may be lost: a bare segment that names a byte of the coming hello must not reach the node either.
+#[test]
+fn no_urgent_pointer_reaches_a_node_before_the_hello() {
+    let mut bench = Bench::new();
+    for shape in Shape::all() {
+        bench.reshape(shape);
+        for mode in Mode::ALL {
+            let opened = Client::open(&mut bench, mode);
+            let mut sent = opened.client.segment(Flags::ACK.with(Flags::URG), 0, &[]);
+            sent.urgent = 20;
+            bench.from_client(&sent).dropped(Absorbed);
+            assert!(!opened.accept(&mut bench).is_empty());
+            bench.from_client(&sent).expect(&up(&opened, &sent), &[]);
+        }
+    }
 }
 
 /// Sequence numbers pass zero on either side, and every checksum passes all its corners.
