@@ -1,52 +1,52 @@
-//! Replays the kept inputs of the fuzz targets: seeds, and every crash so far.
+//! The fuzz targets of this crate: kept inputs, every crash so far, and a short search.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-#[path = "../../fuzz/src/lib.rs"]
+#[path = "../../fuzz/src/search.rs"]
+mod search;
+#[path = "../../fuzz/src/pure/mod.rs"]
 mod targets;
 
-/// Runs a target over each file of its folders, at least `expected` of them.
-fn replay(name: &str, expected: usize, target: fn(&[u8])) {
-    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
-    let inputs: Vec<PathBuf> = ["seeds", "crashes"]
-        .iter()
-        .filter_map(|folder| fs::read_dir(fuzz.join(folder).join(name)).ok())
-        .flatten()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    assert!(
-        inputs.len() >= expected,
-        "{} inputs for {name}",
-        inputs.len()
-    );
-    for input in inputs {
-        // Shown when the target panics.
-        println!("{}", input.display());
-        target(&fs::read(&input).unwrap());
+use search::Search;
+
+/// A search without inputs beside the target's own.
+const fn search(name: &str, target: fn(&[u8]), rounds: u32) -> Search<'_> {
+    Search {
+        name,
+        target,
+        beside: &[],
+        rounds,
     }
 }
 
 #[test]
 fn hello() {
-    replay("hello", 50, targets::hello);
-    let captured = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hello/captured");
-    for entry in fs::read_dir(captured).unwrap() {
-        targets::hello(&fs::read(entry.unwrap().path()).unwrap());
-    }
+    let search = Search {
+        beside: &["forwarder-common/tests/hello/captured"],
+        ..search("hello", targets::hello, 1_000)
+    };
+    search.run(50);
 }
 
 #[test]
 fn name() {
-    replay("name", 20, targets::name);
+    search("name", targets::name, 20_000).run(20);
 }
 
 #[test]
 fn options() {
-    replay("options", 20, targets::options);
+    search("options", targets::options, 20_000).run(20);
 }
 
 #[test]
 fn flow() {
-    replay("flow", 20, targets::flow);
+    search("flow", targets::flow, 20_000).run(20);
+}
+
+#[test]
+fn talk() {
+    search("talk", targets::talk, 20_000).run(0);
+}
+
+#[test]
+fn proxy() {
+    search("proxy", targets::proxy, 10_000).run(0);
 }
