@@ -17,6 +17,7 @@ mod debian_root;
 mod demo;
 mod deny;
 mod dist;
+mod fuzz;
 mod linker;
 mod previews;
 mod privilege;
@@ -51,6 +52,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure the entrance beside routing, nftables, nginx, HAProxy and others.
     Bench(bench::Arguments),
+    /// Search with libFuzzer for inputs that break a promise.
+    Fuzz(fuzz::Arguments),
     /// Make the Debian package.
     Dist(dist::Arguments),
     /// Draw the dashboards with data of a busy lab into docs/images/ (needs npm).
@@ -76,6 +79,7 @@ fn run(command: Command) -> Result<()> {
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Demo(arguments) => demo::run(&workspace, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Command::Dist(arguments) => dist::run(&workspace, &arguments),
         Command::Previews(arguments) => previews::run(&workspace, &arguments),
         Command::Vm(arguments) => vm::run(&workspace, &arguments),

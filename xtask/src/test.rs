@@ -172,12 +172,10 @@ fn format(workspace: &Workspace) -> Result<()> {
         cargo
     };
     process::run(cargo().args(["fmt", "--all", "--check"]))?;
-    process::run(cargo().args([
-        "fmt",
-        "--manifest-path",
-        "forwarder-ebpf/Cargo.toml",
-        "--check",
-    ]))
+    for manifest in ["forwarder-ebpf/Cargo.toml", "fuzz/Cargo.toml"] {
+        process::run(cargo().args(["fmt", "--manifest-path", manifest, "--check"]))?;
+    }
+    Ok(())
 }
 
 fn lint(workspace: &Workspace) -> Result<()> {
