@@ -1,13 +1,13 @@
 //! Changing: everything that `PUT`, `POST` and `DELETE` do.
 
 use axum::Json;
+use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::order::Order;
-use super::parameters::Parameters;
+use super::parameters::{Named, Parameters};
 use super::problem::Problem;
 use super::server::Shared;
 use super::view::{aside, unsound};
@@ -96,7 +96,7 @@ pub async fn add_route(
 /// `DELETE /v1/routes/{name}`; several names are separated by commas.
 pub async fn remove_name(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Parameters(how): Parameters<How>,
 ) -> Answer {
     let names = name.split(',').map(str::to_owned).collect();
@@ -113,7 +113,7 @@ pub struct NewState {
 /// `POST /v1/nodes/{node}/state`
 pub async fn state(
     State(shared): State<Shared>,
-    Path(node): Path<String>,
+    Named(node): Named,
     Parameters(how): Parameters<How>,
     state: Body<NewState>,
 ) -> Answer {
@@ -132,7 +132,7 @@ pub struct NewWeight {
 /// `POST /v1/nodes/{node}/weight`
 pub async fn weight(
     State(shared): State<Shared>,
-    Path(node): Path<String>,
+    Named(node): Named,
     Parameters(how): Parameters<How>,
     weight: Body<NewWeight>,
 ) -> Answer {

@@ -1,6 +1,6 @@
-//! The parameters behind the `?` of a request; what cannot be understood is answered like any other problem.
+//! What a request's address says beside the path itself; what cannot be understood is answered like any other problem.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +18,22 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
             Ok(Query(own)) => Ok(Self(own)),
             Err(error) => Err(Problem::bad_request(error.body_text())
                 .fix("docs/control.md lists the parameters of each request")),
+        }
+    }
+}
+
+/// The part of a request's path that names something.
+#[derive(Clone, Debug)]
+pub struct Named(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(own)) => Ok(Self(own)),
+            Err(error) => Err(Problem::bad_request(error.body_text())
+                .fix("write bytes of other alphabets as %XX, in UTF-8")),
         }
     }
 }
