@@ -21,7 +21,9 @@ fn main() {
 }
 
 fn object() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // When it runs, not when it was compiled: a copied build folder brings the script of another checkout along.
+    let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let workspace = Path::new(&package).join("..");
     if let Some(object) = env::var_os("FORWARDER_BPF_OBJECT") {
         return workspace.join(object);
     }
