@@ -8,6 +8,11 @@
 //! `::ffff:a.b.c.d` (RFC 4291 2.5.5.2). A field whose name ends in `_be` is in network order.
 //! Times named `_ms` are milliseconds of `CLOCK_MONOTONIC`, modulo 2^32.
 
+use crate::cookie::CookieOptions;
+use crate::node_options::NodeOptions;
+use crate::pace::Pace;
+use crate::tcp;
+
 /// Layout of everything below. Part of the pin path: `<bpffs>/v6`.
 pub const ABI_VERSION: u32 = 6;
 
@@ -97,6 +102,9 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     /// `PERCPU_ARRAY` of `u64`, indexed by [`super::tally`].
     pub const TALLIES: &str = "TALLIES";
+    /// `ARRAY` of [`crate::node_options::LeastMss`], indexed like [`VIPS`]: the smallest segments that the nodes behind
+    /// it offered lately.
+    pub const VIP_MSS: &str = "VIP_MSS";
     /// `PROG_ARRAY`: the stages of the slow path, indexed by [`super::stage`].
     pub const STAGES: &str = "STAGES";
 }
@@ -148,6 +156,7 @@ pub mod stage {
         (REPLAY, "stage_replay"),
         (ICMP, "stage_icmp"),
         (STORE, "stage_store"),
+        (TOO_BIG, "stage_too_big"),
     ];
     /// Answers a SYN with a cookie.
     pub const SYN: u32 = 0;
@@ -169,6 +178,8 @@ pub mod stage {
     pub const ICMP: u32 = 8;
     /// Keeps a segment of a hello.
     pub const STORE: u32 = 9;
+    /// Tells a client that its segment is too big for the node.
+    pub const TOO_BIG: u32 = 10;
     /// Size of `STAGES`.
     pub const COUNT: u32 = 16;
 }
@@ -397,7 +408,8 @@ abi! {
         client_acked: u64,
         /// [tunnel] Bytes of the client's that the node has acknowledged; low half + `client_isn` = its ACK.
         node_acked: u64,
-        /// [public, once] Public interface it came in by; [`link::NO_HEADER`] is set when that has no Ethernet header.
+        /// [public] Public interface that the client's last segment came in by; [`link::NO_HEADER`] is set when that has
+        /// no Ethernet header.
         public_link: u32,
         /// [under the hello's lock] Index of [`map::NODES`]: the node that was asked last, and answered.
         node: u16,
@@ -407,12 +419,10 @@ abi! {
         source_port_be: u16,
         /// [public, once] [`client_address`] of the pool.
         client_address: u8,
-        /// Zero.
-        pad: u8,
         /// [tunnel] [`state`]; made by public.
         state: u8,
-        /// [tunnel, once] The node's window scale.
-        node_scale: u8,
+        /// [tunnel, once] What the node offered: [`NodeOptions`].
+        node_options: u16,
         /// [public] [`mark`] bits of what the client sent.
         client_marks: u8,
         /// [tunnel] [`mark`] bits of what the node sent.
@@ -420,7 +430,7 @@ abi! {
     }
 
     /// A hello that is being collected or that no node has acknowledged yet. Guarded by `users`.
-    18_984 struct Hello {
+    19_004 struct Hello {
         /// Try-lock: incremented on entry; whoever then reads 1 is alone.
         users: u32,
         /// The client's initial sequence number.
@@ -459,6 +469,12 @@ abi! {
         name: u32,
         /// `DropReason` of a refusal.
         refused: u32,
+        /// The longest piece of it that its node takes.
+        piece: u32,
+        /// Challenges of the node that were answered since the client last moved things on.
+        challenges: u32,
+        /// How often it was sent to the node.
+        pace: Pace,
         /// The connection this buffer belongs to, so that another may take it over.
         owner: FlowKey,
         /// The reader's state.
@@ -479,7 +495,7 @@ abi! {
         reset_interval_ns: u64,
         /// The same bucket's depth, ns.
         reset_fill_ns: u64,
-        /// Least time between two SYNs to nodes for one flow, µs.
+        /// Least time between two SYNs to nodes for one flow, and until a hello is sent again ([`Pace`]), µs.
         syn_interval_us: u32,
         /// SYNs to one node before the next is tried.
         syns_per_node: u32,
@@ -743,6 +759,43 @@ impl Node {
 }
 
 impl Flow {
+    /// What the node offered in its SYN-ACK.
+    #[inline(always)]
+    pub const fn node_options(&self) -> NodeOptions {
+        NodeOptions(self.node_options)
+    }
+
+    /// The window scale that the client offered, or [`tcp::NO_SCALE`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn client_scale(&self) -> u32 {
+        CookieOptions::of_cookie(self.entrance_isn).window_scale as u32
+    }
+
+    /// A window of the client's as its node is to read it: the node was offered the client's own scale, so that nothing
+    /// changes unless the node took none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn window_for_node(&self, window: u16) -> u16 {
+        if self.node_options().scale() == tcp::NO_SCALE {
+            tcp::rescale(window, self.client_scale(), tcp::NO_SCALE)
+        } else {
+            window
+        }
+    }
+
+    /// A window of the node's as the client is to read it, which was told [`tcp::ENTRANCE_SCALE`] if it offered one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn window_for_client(&self, window: u16) -> u16 {
+        let told = if self.client_scale() == tcp::NO_SCALE {
+            tcp::NO_SCALE
+        } else {
+            tcp::ENTRANCE_SCALE
+        };
+        tcp::rescale(window, self.node_options().scale(), told)
+    }
+
     /// Whether the node sees the client's address.
     #[must_use]
     #[inline(always)]

@@ -161,8 +161,9 @@ pub const fn syn_option_words(mss: u32, sack: bool, scale: u32) -> ([u32; 3], u3
 #[must_use]
 #[inline(always)]
 pub const fn rescale(window: u16, from: u32, to: u32) -> u16 {
+    let from = if from == NO_SCALE { 0 } else { from & 15 };
     let to = if to == NO_SCALE { 0 } else { to & 15 };
-    let bytes = (window as u32) << (from & 15);
+    let bytes = (window as u32) << from;
     let scaled = bytes >> to;
     if scaled > 0xffff {
         0xffff
@@ -255,6 +256,8 @@ mod tests {
         assert_eq!(rescale(100, 0, 7), 0);
         assert_eq!(rescale(512, 7, NO_SCALE), 65535);
         assert_eq!(rescale(3, 7, NO_SCALE), 384);
+        assert_eq!(rescale(502, NO_SCALE, NO_SCALE), 502);
+        assert_eq!(rescale(65535, NO_SCALE, 7), 511);
     }
 
     #[test]

@@ -92,6 +92,8 @@ reasons! {
     KernelRefused = 25, "kernel_refused";
     /// The connection was refused before and the client still sends.
     AlreadyRefused = 26, "already_refused";
+    /// A client's segment that is larger than its node takes; the client is told so, as far as the rate limit of resets allows.
+    SegmentTooBig = 27, "segment_too_big";
 }
 
 /// How many reasons there are: the size of the counter array.

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use forwarder_common::checksum::{Stored, Sum};
 use forwarder_common::seq::{SeqNumber, extend};
+use forwarder_common::tcp::{NO_SCALE, rescale};
 use proptest::prelude::*;
 
 /// RFC 1071 by the book, on big-endian words, one fold per addition.
@@ -56,6 +57,17 @@ proptest! {
             total = extend(total, SeqNumber(highest.wrapping_sub(back) as u32));
             prop_assert_eq!(total, highest);
         }
+    }
+
+    /// What arrives is what was meant, up to the receiver's units, and never more than its field holds.
+    #[test]
+    fn windows_mean_the_same_on_both_sides(window: u16, from in 0u32..=15, to in 0u32..=15) {
+        let shift = |scale: u32| if scale == NO_SCALE { 0 } else { scale };
+        let meant = u64::from(window) << shift(from);
+        let arrives = u64::from(rescale(window, from, to)) << shift(to);
+        let most = u64::from(u16::MAX) << shift(to);
+        prop_assert!(arrives <= meant && arrives <= most);
+        prop_assert!(arrives == most || meant - arrives < 1 << shift(to));
     }
 
     #[test]

@@ -81,8 +81,9 @@ pub fn send_alert<const V6: bool>(packet: Packet, work: &Work, segment: &Segment
     }
 }
 
+/// Sends the finished packet back where it came from. Returns the action.
 #[inline(always)]
-fn finish(packet: Packet, work: &Work) -> i32 {
+pub fn finish(packet: Packet, work: &Work) -> i32 {
     if work.l3 == ETHERNET && !packet.swap_ethernet() {
         return count::drop(DropReason::KernelRefused);
     }

@@ -35,6 +35,7 @@ mod packet;
 mod public;
 mod replay;
 mod rewrite;
+mod too_big;
 mod tunnel;
 mod verify;
 mod work;
@@ -173,6 +174,13 @@ pub fn stage_node_answer(context: TcContext) -> i32 {
 #[inline(always)]
 pub fn stage_replay(context: TcContext) -> i32 {
     run!(context, replay::stage)
+}
+
+/// Tells a client that its segment is too big for the node.
+#[classifier]
+#[inline(always)]
+pub fn stage_too_big(context: TcContext) -> i32 {
+    run!(context, too_big::stage)
 }
 
 /// Translates ICMP errors.

@@ -8,6 +8,8 @@ use forwarder_common::abi::{
     Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
     NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, slot, stage, tally,
 };
+use forwarder_common::node_options::LeastMss;
+use forwarder_common::token_bucket::TokenBucket;
 use forwarder_common::verdict::REASONS;
 
 use crate::hops::{self, Hop};
@@ -26,6 +28,8 @@ pub static NAMES: HashMap<NameKey, NameEntry> =
 #[map]
 pub static WILDCARDS: LpmTrie<[u8; NAME_KEY_BYTES], NameEntry> =
     LpmTrie::with_max_entries(1 << 18, 0);
+#[map]
+pub static VIP_MSS: Array<LeastMss> = Array::with_max_entries(256, 0);
 #[map]
 pub static POOLS: Array<Pool> = Array::with_max_entries(256, 0);
 #[map]
@@ -89,13 +93,15 @@ pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
 pub static HOPS: PerCpuArray<Hop> = PerCpuArray::with_max_entries(hops::SLOTS, 0);
 /// Token bucket of resets.
 #[map]
-pub static RESETS: PerCpuArray<forwarder_common::token_bucket::TokenBucket> =
-    PerCpuArray::with_max_entries(1, 0);
+pub static RESETS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+
+/// Token bucket of errors about segments that are too big.
+#[map]
+pub static ERRORS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 
 /// Token bucket of segments of unknown connections that the armour hands on.
 #[map]
-pub static STRAYS: PerCpuArray<forwarder_common::token_bucket::TokenBucket> =
-    PerCpuArray::with_max_entries(1, 0);
+pub static STRAYS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 
 /// This CPU's [`Work`].
 #[inline(always)]

@@ -9,12 +9,14 @@
 //! the pseudo-header's sum. It is therefore never written; it is patched by `bpf_l4_csum_replace` with
 //! differences: those of the pseudo-header apply to both forms, those of the segment only to the first.
 
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
     bpf_clone_redirect, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
-    bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
-    bpf_skb_store_bytes,
+    bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_skb_pull_data, bpf_skb_store_bytes,
 };
+use forwarder_common::abi::link;
 use forwarder_common::checksum::Sum;
 use forwarder_common::segment::Headers;
 
@@ -152,6 +154,12 @@ impl Packet {
         unsafe { (*self.skb).ifindex }
     }
 
+    /// The interface it came in by, with `L3` bytes of link-layer header, as a flow remembers it.
+    #[inline(always)]
+    pub fn link<const L3: usize>(&self) -> u32 {
+        self.ifindex() | if L3 == 0 { link::NO_HEADER } else { 0 }
+    }
+
     /// How many packets of the wire this one stands for.
     #[inline(always)]
     pub fn wire_packets(&self) -> u64 {
@@ -162,6 +170,14 @@ impl Packet {
         } else {
             u64::from(segments)
         }
+    }
+
+    /// Bytes of TCP payload in one packet of the wire, of which this one carries `payload_len` bytes in all.
+    #[inline(always)]
+    pub fn segment_size(&self, payload_len: u32) -> u32 {
+        // SAFETY: as above.
+        let size = unsafe { (*self.skb).gso_size };
+        if size == 0 { payload_len } else { size }
     }
 
     /// Copies `length` bytes from `offset`; false when they are not there.
@@ -189,6 +205,14 @@ impl Packet {
     pub fn resize(&self, length: u32) -> bool {
         // SAFETY: only the context is passed.
         unsafe { bpf_skb_change_tail(self.skb, length, 0) == 0 }
+    }
+
+    /// Makes room for `length` bytes between link-layer and IP header: all that follows moves back, and with it the
+    /// place from which on a device may be asked to sum up.
+    #[inline(always)]
+    pub fn make_room(&self, length: u32) -> bool {
+        // SAFETY: as above.
+        unsafe { bpf_skb_adjust_room(self.skb, length.cast_signed(), BPF_ADJ_ROOM_MAC, 0) == 0 }
     }
 
     /// Makes room for an Ethernet header, zeroed, before a packet that has none.

@@ -14,11 +14,11 @@ use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{at_most, forget, mask, positive};
 use crate::buffer::{self, Held};
-use crate::maps::{FLOWS, NODES};
+use crate::maps::{FLOWS, NODES, SETTINGS};
 use crate::packet::{ETHERNET, Packet};
 use crate::public::hello::next_held;
 use crate::work::{CHUNK, Work};
-use crate::{count, hops};
+use crate::{clock, count, hops};
 
 /// The longest payload of a replayed segment: fits every tunnel of an MTU of 1,260 or more. Even, so that
 /// sums of pieces add up.
@@ -35,17 +35,17 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
         return count::drop(DropReason::KernelRefused);
     };
     // SAFETY: held since an earlier stage.
-    match prepare(packet, work, unsafe { &*held.hello }) {
-        Some(target) => {
+    match prepare(packet, work, unsafe { &mut *held.hello }) {
+        Ok(target) => {
             if work.v6 == 0 {
                 family::<false>(context, packet, work, held, &target)
             } else {
                 family::<true>(context, packet, work, held, &target)
             }
         }
-        None => {
+        Err(reason) => {
             buffer::unlock(held.hello);
-            count::drop(DropReason::LinkDown)
+            count::drop(reason)
         }
     }
 }
@@ -56,36 +56,46 @@ struct Target {
     transparent: bool,
 }
 
-/// Finds where to and from which byte on, and gives the packet the link-layer header that the way needs.
+/// Finds whether it is time, where to and from which byte on, and gives the packet the link-layer header that the way needs.
 ///
 /// Clones find no neighbour for themselves. Towards an Ethernet-like tunnel the node's own frame says where
 /// it came from; a client's retransmission does not, and leaves as one segment (see [`family`]).
 #[inline(always)]
-fn prepare(packet: Packet, work: &mut Work, hello: &Hello) -> Option<Target> {
+fn prepare(packet: Packet, work: &mut Work, hello: &mut Hello) -> Result<Target, DropReason> {
+    let flow = FLOWS.get_ptr(work.key).ok_or(DropReason::LinkDown)?;
     // SAFETY: a map value; only fields that no longer change are read, and window edges.
-    let flow = unsafe { &*FLOWS.get_ptr(work.key)? };
-    let node = NODES.get(u32::from(flow.node))?;
+    let flow = unsafe { &*flow };
+    let node = NODES
+        .get(u32::from(flow.node))
+        .ok_or(DropReason::LinkDown)?;
     if node.ifindex == 0 {
-        return None;
+        return Err(DropReason::LinkDown);
     }
     if work.replay_at == 0 {
-        count::add!(PATH_STATS, u32::from(flow.path), replays, 1);
         let acked = flow.node_acked as u32;
+        let least = SETTINGS
+            .get(0)
+            .map_or(0, |settings| settings.syn_interval_us);
+        let now = clock::us(clock::now_ns());
+        if !hello.pace.take(now, acked, hello.syn_us, least) {
+            return Err(DropReason::Absorbed);
+        }
+        count::add!(PATH_STATS, u32::from(flow.path), replays, 1);
         if acked > 1 {
             work.replay_at = hello.header_len.wrapping_add(acked - 1);
         }
         if node.link == link::L2 {
             if work.l3 == 0 {
                 if !packet.add_ethernet() {
-                    return None;
+                    return Err(DropReason::KernelRefused);
                 }
                 work.l3 = ETHERNET;
             } else if work.from_node != 0 && !packet.swap_ethernet() {
-                return None;
+                return Err(DropReason::KernelRefused);
             }
         }
     }
-    Some(Target {
+    Ok(Target {
         flow,
         node,
         transparent: flow.is_transparent(),
@@ -103,8 +113,7 @@ fn family<const V6: bool>(
     // SAFETY: held.
     let hello = unsafe { &mut *held.hello };
     let total = hello.header_len + hello.stored;
-    let mss = u32::from(target.node.mss) & !1;
-    let limit = if mss < SEGMENT { mss } else { SEGMENT };
+    let limit = smaller(smaller(u32::from(target.node.mss), hello.piece), SEGMENT) & !1;
     for _ in 0..SEGMENTS {
         forget(work);
         let at = work.replay_at;
@@ -140,6 +149,11 @@ fn family<const V6: bool>(
     TC_ACT_SHOT
 }
 
+#[inline(always)]
+const fn smaller(one: u32, other: u32) -> u32 {
+    if one < other { one } else { other }
+}
+
 /// Makes the packet the segment that carries `taken` bytes from `at` of header and hello.
 #[inline(always)]
 fn put<const V6: bool>(
@@ -168,7 +182,7 @@ fn put<const V6: bool>(
         seq,
         ack: flow.node_expected().wrapping_sub(flow.delta),
         flags: flag::ACK | flag::PSH,
-        window: hello.window as u16,
+        window: flow.window_for_node(hello.window as u16),
         options: [0; 3],
         option_words: 0,
         payload_len: taken,

@@ -1,7 +1,7 @@
 //! Entry of the public side: is it ours, is it spliced already, or which stage has it next?
 
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{Flow, FlowKey, Vip, link, stage, state};
+use forwarder_common::abi::{Flow, FlowKey, Vip, stage, state};
 use forwarder_common::seq::SeqNumber;
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
@@ -12,7 +12,7 @@ use crate::maps::{FLOWS, HELLO_INDEX, HELLOS};
 use crate::packet::{Access, Packet};
 use crate::public::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, clock, next, owner};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, clock, next, owner, too_big};
 
 /// A packet on a public interface with `L3` bytes of link-layer header.
 #[inline(always)]
@@ -61,12 +61,16 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
     // SAFETY: a map value; its fields have one writer each.
     let flow: &mut Flow = unsafe { &mut *flow };
     let abandoned = syn && flow.is_abandoned(clock::ms(clock::now_ns()));
+    let mut slot = stage::PENDING;
     if flow.state == state::SPLICED && !abandoned
         || flow.state == state::REPLAYING && !overlaps(flow, &key, &header)
     {
-        return splice::up::<L3, V6>(packet, &header, &key, flow);
+        if !too_big::is_too_big::<L3, V6>(packet, &header, flow) {
+            return splice::up::<L3, V6>(packet, &header, &key, flow);
+        }
+        slot = stage::TOO_BIG;
     }
-    hand_on::<L3, V6>(context, packet, &header, &key, vip, stage::PENDING)
+    hand_on::<L3, V6>(context, packet, &header, &key, vip, slot)
 }
 
 /// Why a segment is not even looked up.
@@ -121,7 +125,7 @@ fn hand_on<const L3: usize, const V6: bool>(
         return count::drop(DropReason::KernelRefused);
     };
     fill::<L3, V6>(work, header, key, vip);
-    work.public_link = packet.ifindex() | if L3 == 0 { link::NO_HEADER } else { 0 };
+    work.public_link = packet.link::<L3>();
     next(context, slot)
 }
 

@@ -3,6 +3,7 @@
 
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{Flow, close_reason, stage, state};
+use forwarder_common::flow::Passing;
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
 
@@ -42,6 +43,15 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
         }
     };
     work.slot = held.slot;
+    let passing = Passing {
+        seq: work.seq,
+        ack: work.ack,
+        flags: work.flags as u8,
+        payload_len: work.payload_len,
+    };
+    if flow.public_link != work.public_link && flow.is_current(&passing) {
+        flow.public_link = work.public_link;
+    }
     if flow.state == state::CONNECTING {
         return connecting(packet, work, flow, held);
     }
@@ -80,6 +90,7 @@ fn connecting(packet: Packet, work: &Work, flow: &mut Flow, held: Held) -> i32 {
         buffer::unlock(held.hello);
         return count::drop(DropReason::Absorbed);
     }
+    hello.challenges = 0;
     let silent = hello.node_syns >= per_node;
     let next = if silent {
         failover::next(work, flow, hello, true)

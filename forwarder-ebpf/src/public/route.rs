@@ -12,6 +12,8 @@ use forwarder_common::abi::{
 };
 use forwarder_common::hello::NAME_MAX;
 use forwarder_common::name_key;
+use forwarder_common::node_options::NodeOptions;
+use forwarder_common::pace::Pace;
 use forwarder_common::proxy::{self, Header, HeaderBytes};
 use forwarder_common::verdict::DropReason;
 
@@ -112,12 +114,13 @@ fn open(work: &Work, hello: &mut Hello) -> Result<(Choice, u16), DropReason> {
         path: choice.path as u16,
         source_port_be: port_be,
         client_address: choice.client_address,
-        pad: 0,
         state: state::CONNECTING,
-        node_scale: 0,
+        node_options: NodeOptions::NONE.0,
         client_marks: 0,
         node_marks: 0,
     };
+    hello.challenges = 0;
+    hello.pace = Pace::START;
     hello.state = hello_state::ROUTED;
     let made = FLOWS.insert(&work.key, &flow, u64::from(BPF_NOEXIST));
     if let Err(error) = made {

@@ -52,7 +52,7 @@ pub fn up<const L3: usize, const V6: bool>(
         } else {
             header.ack
         },
-        window: header.window,
+        window: flow.window_for_node(header.window),
         // Linux takes the byte that an urgent pointer names out of the stream, unless the application asked for it
         // there. The node would then read another hello than was judged.
         flags: header.flags & !flag::URG,
@@ -78,6 +78,10 @@ pub fn up<const L3: usize, const V6: bool>(
         flow.client_syn(now);
     } else {
         flow.seen_ms = now;
+        let link = packet.link::<L3>();
+        if flow.public_link != link && flow.is_current(&passing) {
+            flow.public_link = link;
+        }
         let outcome = flow.client_segment(&passing);
         ends::follow(key, flow, outcome, close_reason::CLIENT_RESET);
     }

@@ -10,6 +10,7 @@ use forwarder_common::tcp::{
 use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{forget, mask, positive};
+use crate::maps::VIP_MSS;
 use crate::packet::{Access, Packet};
 use crate::work::{Options, Work};
 use crate::{answer, cookies, count};
@@ -77,7 +78,8 @@ pub fn cookie<const V6: bool>(packet: impl Access, work: &mut Work) -> Result<Se
         window_scale: work.options.scale as u8,
         sack: work.options.sack != 0,
     };
-    let Some(isn) = cookies::mint(work, offered, packet.now_ns()) else {
+    let now = packet.now_ns();
+    let Some(isn) = cookies::mint(work, offered, now) else {
         return Err(DropReason::KernelRefused);
     };
     let scale = if work.options.scale == NO_SCALE {
@@ -85,7 +87,9 @@ pub fn cookie<const V6: bool>(packet: impl Access, work: &mut Work) -> Result<Se
     } else {
         ENTRANCE_SCALE
     };
-    let (options, option_words) = syn_option_words(u32::from(work.mss), offered.sack, scale);
+    let learnt = VIP_MSS.get(u32::from(work.key.vip)).copied();
+    let mss = learnt.unwrap_or_default().advertised(work.mss, now);
+    let (options, option_words) = syn_option_words(u32::from(mss), offered.sack, scale);
     count::add!(LISTENER_STATS, u32::from(work.listener), cookies, 1);
     Ok(Segment {
         options,

@@ -1,15 +1,20 @@
-//! The node's answer to our SYN: learn its sequence numbers and send what we kept; or go to the next node.
+//! The node's answer to our SYN: learn its sequence numbers and send what we kept; have it forget an older connection
+//! and ask again; or go to the next node.
 
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{Flow, Node, close_reason, stage, state};
+use forwarder_common::abi::{Flow, Hello, Node, close_reason, stage, state};
 use forwarder_common::checksum::Sum;
+use forwarder_common::cookie::CookieOptions;
+use forwarder_common::handshake;
+use forwarder_common::handshake::{Answer, CHALLENGES};
+use forwarder_common::node_options::{NodeOptions, piece};
 use forwarder_common::segment::Segment;
-use forwarder_common::tcp::{NO_SCALE, flag};
+use forwarder_common::tcp::{DEFAULT_MSS, NO_SCALE, flag};
 use forwarder_common::verdict::DropReason;
 
 use crate::buffer::{self, Held};
 use crate::failover::{self, Next};
-use crate::maps::{FLOWS, NODES, VIPS};
+use crate::maps::{FLOWS, NODES, VIP_MSS, VIPS};
 use crate::packet::Packet;
 use crate::public::hello::next_held;
 use crate::public::syn::read_options;
@@ -42,9 +47,8 @@ fn family<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work) 
         return count::drop(DropReason::NotItsFlow);
     };
     // First, while every path arrives alike: the verifier then walks these loops once.
-    let right = !work.has(flag::SYN)
-        || verify::checksum::<V6>(packet, work, peer.address, work.local)
-            && read_options::<V6>(packet, work);
+    let right = verify::checksum::<V6>(packet, work, peer.address, work.local)
+        && (!work.has(flag::SYN) || read_options::<V6>(packet, work));
     if flow.state == state::SPLICED && work.flags & ENDS == u32::from(flag::SYN | flag::ACK) {
         let repeated = work.seq.wrapping_add(flow.delta) == flow.entrance_isn;
         return if right && !repeated {
@@ -65,27 +69,27 @@ fn family<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work) 
         buffer::unlock(held.hello);
         return count::drop(DropReason::Absorbed);
     }
-    let acked = work.has(flag::ACK) && work.ack == node::node_side_isn(hello).wrapping_add(1);
-    let connecting = flow.state == state::CONNECTING;
-    if connecting && acked && work.has(flag::RST) {
-        return refused::<V6>(packet, work, flow, held);
-    }
-    if !work.has(flag::SYN) || work.has(flag::RST) || !acked || flow.state == state::SPLICED {
-        buffer::unlock(held.hello);
-        return count::drop(DropReason::Absorbed);
-    }
-    if connecting {
+    let answer = handshake::answer(work.flags as u8, work.ack, node::node_side_isn(hello));
+    if flow.state == state::CONNECTING {
         if !right {
             buffer::unlock(held.hello);
             return count::drop(DropReason::BadChecksum);
         }
+        if answer == Answer::Refused {
+            return refused::<V6>(packet, work, flow, held);
+        }
+        if answer == Answer::Challenge && hello.challenges < CHALLENGES {
+            return challenged::<V6>(packet, work, flow, held);
+        }
+    }
+    if answer != Answer::Accepted || flow.state == state::SPLICED {
+        buffer::unlock(held.hello);
+        return count::drop(DropReason::Absorbed);
+    }
+    if flow.state == state::CONNECTING {
         let now = clock::now_ns();
         flow.delta = flow.entrance_isn.wrapping_sub(work.seq);
-        flow.node_scale = if work.options.scale == NO_SCALE {
-            0
-        } else {
-            work.options.scale as u8
-        };
+        learn::<V6>(work, flow, hello, now);
         flow.node_acked = 1;
         flow.seen_ms = clock::ms(now);
         let connect_us = clock::us(now).wrapping_sub(hello.syn_us);
@@ -98,6 +102,74 @@ fn family<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work) 
     }
     work.replay_at = 0;
     next_held(context, stage::REPLAY, held)
+}
+
+/// What the node offered, for this flow and for the clients that come next.
+#[inline(always)]
+fn learn<const V6: bool>(work: &Work, flow: &mut Flow, hello: &mut Hello, now: u64) {
+    let asked = u32::from(CookieOptions::of_cookie(flow.entrance_isn).window_scale);
+    let scale = if asked == NO_SCALE {
+        NO_SCALE
+    } else {
+        work.options.scale
+    };
+    // What a header without the option means is another number in IPv6.
+    let mss = match work.options.mss {
+        DEFAULT_MSS if V6 => 0,
+        mss => mss,
+    };
+    flow.node_options = NodeOptions::new(scale, mss, V6).0;
+    hello.piece = piece(mss, V6);
+    if let Some(least) = VIP_MSS.get_ptr_mut(u32::from(work.key.vip)) {
+        // SAFETY: one word of a map, for which a lost write is harmless.
+        unsafe {
+            let known = *least;
+            let with = known.with(mss, now);
+            if with != known {
+                *least = with;
+            }
+        }
+    }
+}
+
+/// The node still knows another connection of these ends: it is told to forget that one, by a copy, and the packet
+/// becomes the SYN once more. What came is a sign of life, so the SYNs before count for nothing.
+#[inline(always)]
+fn challenged<const V6: bool>(packet: Packet, work: &Work, flow: &mut Flow, held: Held) -> i32 {
+    // SAFETY: held.
+    let hello = unsafe { &mut *held.hello };
+    hello.challenges = hello.challenges.wrapping_add(1);
+    hello.node_syns = 0;
+    let Next::Node(choice) = failover::again(work, flow, hello) else {
+        buffer::unlock(held.hello);
+        return count::drop(DropReason::Absorbed);
+    };
+    let reset = Segment {
+        source: work.local,
+        destination: choice.node.address,
+        source_port_be: work.local_port_be,
+        destination_port_be: choice.node.port_be,
+        seq: work.ack,
+        ack: 0,
+        flags: flag::RST,
+        window: 0,
+        options: [0; 3],
+        option_words: 0,
+        payload_len: 0,
+    };
+    let headers = reset.headers::<V6>();
+    let made = packet.resize(work.l3 + headers.len)
+        && packet.put_headers::<V6>(work.l3, &headers, Sum::ZERO)
+        // A copy finds no neighbour for itself; the node's own frame tells where it came from.
+        && (work.l3 == 0 || packet.swap_ethernet());
+    if made && u32::from(flow.node) == work.node {
+        let _ = packet.clone_to(choice.node.ifindex);
+    }
+    let now = clock::now_ns();
+    let port_be = flow.source_port_be;
+    let action = node::send_syn::<V6>(packet, work, hello, &choice, port_be, now);
+    buffer::unlock(held.hello);
+    action
 }
 
 /// The node takes a forwarded SYN for the first of a connection: it has lost the flow, as the client has.

@@ -1,9 +1,7 @@
 //! Node → client of a spliced flow.
 
 use forwarder_common::abi::{Flow, FlowKey, close_reason, state};
-use forwarder_common::cookie::CookieOptions;
 use forwarder_common::flow::Passing;
-use forwarder_common::tcp::{ENTRANCE_SCALE, NO_SCALE, rescale};
 use forwarder_common::verdict::DropReason;
 
 use crate::buffer;
@@ -27,12 +25,6 @@ pub fn down<const L3: usize, const V6: bool>(
     if header.ttl <= 1 {
         return count::drop(DropReason::TtlExpired);
     }
-    let offered = u32::from(CookieOptions::of_cookie(flow.entrance_isn).window_scale);
-    let scale = if offered == NO_SCALE {
-        NO_SCALE
-    } else {
-        ENTRANCE_SCALE
-    };
     let seq = header.seq.wrapping_add(flow.delta);
     let rewrite = Rewrite {
         source: vip.address,
@@ -41,7 +33,7 @@ pub fn down<const L3: usize, const V6: bool>(
         destination_port_be: key.port_be,
         seq,
         ack: header.ack,
-        window: rescale(header.window, u32::from(flow.node_scale), scale),
+        window: flow.window_for_client(header.window),
         // Nothing that a node sends is judged, so what it calls urgent goes on.
         flags: header.flags,
     };

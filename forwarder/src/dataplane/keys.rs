@@ -81,7 +81,7 @@ pub fn make_name_secret(pins: &Pins) -> Result<(), KeysError> {
     Ok(())
 }
 
-fn random() -> Result<u64, KeysError> {
+pub(super) fn random() -> Result<u64, KeysError> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))

@@ -41,6 +41,7 @@ pub mod weights;
 pub mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -446,16 +447,44 @@ fn is_complete(pins: &Pins) -> Result<bool, MapsError> {
     Ok(settings.is_some_and(|settings| settings.hellos != 0))
 }
 
-fn fill_queues(pins: &Pins, config: &Config) -> Result<(), MapsError> {
+/// Ports of a range, each once, from a random one on: nodes may still know connections from those that were used last
+/// before this machine was started anew.
+fn turned(ports: &RangeInclusive<u16>, random: u64) -> impl Iterator<Item = u16> + use<> {
+    let (first, count) = (*ports.start(), ports.len() as u64);
+    let start = random.checked_rem(count).unwrap_or_default();
+    (0..count).map(move |n| first + ((start + n) % count) as u16)
+}
+
+fn fill_queues(pins: &Pins, config: &Config) -> Result<(), DataplaneError> {
     let mut state = State::open(pins)?;
     for slot in 0..config.entrance.hello_buffers {
         state.hello_free.push(slot, 0).writing(map::HELLO_FREE)?;
     }
-    for port in config.entrance.source_ports.get_ref().clone() {
+    for port in turned(config.entrance.source_ports.get_ref(), keys::random()?) {
         state
             .source_ports
             .push(u32::from(port), 0)
             .writing(map::SOURCE_PORTS)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::turned;
+
+    #[test]
+    fn ports_start_anywhere_and_come_once_each() {
+        for (range, random, first) in [
+            (1_024..=1_027, 0, 1_024),
+            (1_024..=1_027, 7, 1_027),
+            (65_500..=65_535, u64::MAX, 65_500 + (u64::MAX % 36) as u16),
+            (9..=9, 5, 9),
+        ] {
+            let mut ports: Vec<u16> = turned(&range, random).collect();
+            assert_eq!(ports.first(), Some(&first));
+            ports.sort_unstable();
+            assert!(ports.into_iter().eq(range));
+        }
+    }
 }

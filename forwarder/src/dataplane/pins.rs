@@ -37,6 +37,7 @@ pub const MAPS: &[&str] = &[
     map::VIP_SLOTS,
     map::NODE_SLOTS,
     map::VIPS,
+    map::VIP_MSS,
     map::NAMES,
     map::WILDCARDS,
     map::POOLS,

@@ -210,9 +210,8 @@ mod tests {
             path: 0,
             source_port_be: 40_000_u16.to_be(),
             client_address,
-            pad: 0,
             state,
-            node_scale: 0,
+            node_options: forwarder_common::node_options::NodeOptions::NONE.0,
             client_marks: 0,
             node_marks: 0,
         }

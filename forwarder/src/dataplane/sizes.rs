@@ -129,10 +129,11 @@ impl Sizes {
     }
 
     /// Size of each map that has one of these.
-    pub fn by_map(&self) -> [(&'static str, u32); 19] {
+    pub fn by_map(&self) -> [(&'static str, u32); 20] {
         [
             (map::VIP_INDEX, self.vips),
             (map::VIPS, self.vips),
+            (map::VIP_MSS, self.vips),
             (map::NAMES, self.names),
             (map::WILDCARDS, self.names),
             (map::POOLS, self.pools),

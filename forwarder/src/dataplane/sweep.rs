@@ -426,9 +426,8 @@ mod tests {
             path: 0,
             source_port_be: 0,
             client_address: 0,
-            pad: 0,
             state,
-            node_scale: 0,
+            node_options: forwarder_common::node_options::NodeOptions::NONE.0,
             client_marks,
             node_marks,
         }

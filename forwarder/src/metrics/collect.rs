@@ -55,7 +55,12 @@ pub(crate) fn is_refusal(reason: DropReason) -> bool {
             false
         }
         R::BeforeNode | R::Fragment | R::IpOptions | R::MalformedSegment | R::TtlExpired => false,
-        R::NotItsFlow | R::LinkDown | R::Absorbed | R::KernelRefused | R::AlreadyRefused => false,
+        R::NotItsFlow
+        | R::LinkDown
+        | R::Absorbed
+        | R::KernelRefused
+        | R::AlreadyRefused
+        | R::SegmentTooBig => false,
     }
 }
 

@@ -38,9 +38,8 @@ fn flow(state: u8, source_port: u16, silent: Duration) -> Flow {
         path: 1,
         source_port_be: source_port.to_be(),
         client_address: client_address::PROXY_V2,
-        pad: 0,
         state,
-        node_scale: 7,
+        node_options: forwarder_common::node_options::NodeOptions::NONE.0,
         client_marks: 0,
         node_marks: 0,
     }
@@ -82,12 +81,12 @@ fn a_silent_flow_goes_with_all_it_had() {
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
         let mut maps = State::open(&pins(directory)).unwrap();
-        let (port, slot) = taken(&mut maps);
-        assert_eq!((port, slot), (2_000, 0));
+        let (freed, slot) = taken(&mut maps);
+        assert_eq!(slot, 0);
         enter(
             &mut maps,
             key(1),
-            flow(state::CONNECTING, port, Duration::from_secs(11)),
+            flow(state::CONNECTING, freed, Duration::from_secs(11)),
         );
         maps.hello_index.insert(key(1), slot, 0).unwrap();
         let (port, _) = taken(&mut maps);
@@ -112,7 +111,11 @@ fn a_silent_flow_goes_with_all_it_had() {
         assert!(maps.hello_index.get(&key(1), 0).is_err());
         let ports: Vec<u32> = std::iter::from_fn(|| maps.source_ports.pop(0).ok()).collect();
         assert_eq!(ports.len(), 99, "one of a hundred is in use");
-        assert_eq!(ports.last(), Some(&2_000), "the freed one is used last");
+        assert_eq!(
+            ports.last(),
+            Some(&u32::from(freed)),
+            "the freed one is used last"
+        );
         let slots: Vec<u32> = std::iter::from_fn(|| maps.hello_free.pop(0).ok()).collect();
         assert_eq!((slots.len(), slots.last()), (15, Some(&0)));
     });
@@ -251,6 +254,22 @@ fn a_transparent_flow_takes_its_own_reverse_entry_along() {
     });
 }
 
+/// After a reboot the first connections do not meet what nodes know of those before.
+#[test]
+fn source_ports_start_anywhere() {
+    sandboxed(|directory| {
+        interfaces();
+        let text = TEXT.replace("2000-2099", "2000-60000");
+        let (_dataplane, _) = open(directory, &text).unwrap();
+        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut ports: Vec<u32> = std::iter::from_fn(|| maps.source_ports.pop(0).ok()).collect();
+        // Once in 58,001 times it does.
+        assert_ne!(ports.first(), Some(&2_000));
+        ports.sort_unstable();
+        assert!(ports.into_iter().eq(2_000..=60_000));
+    });
+}
+
 #[test]
 fn a_full_table_is_swept_whole() {
     sandboxed(|directory| {
@@ -260,13 +279,9 @@ fn a_full_table_is_swept_whole() {
         follow(&mut dataplane, &text);
         let mut maps = State::open(&pins(directory)).unwrap();
         for port in 1..=256 {
-            assert_eq!(maps.source_ports.pop(0).unwrap(), u32::from(port) + 2_000);
+            let own = maps.source_ports.pop(0).unwrap() as u16;
             let silent = Duration::from_secs(if port % 2 == 0 { 8_000 } else { 1 });
-            enter(
-                &mut maps,
-                key(port),
-                flow(state::SPLICED, port + 2_000, silent),
-            );
+            enter(&mut maps, key(port), flow(state::SPLICED, own, silent));
         }
         assert!(
             maps.flows

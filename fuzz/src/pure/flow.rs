@@ -2,6 +2,7 @@
 
 use forwarder_common::abi::{Flow, mark};
 use forwarder_common::flow::{Outcome as FlowOutcome, Passing};
+use forwarder_common::node_options::NodeOptions;
 use forwarder_common::tcp::flag;
 
 /// Any segments on a flow: counts only grow, and by no more than is plausible;
@@ -94,9 +95,8 @@ pub fn spliced(client_isn: u32, entrance_isn: u32) -> Flow {
         path: 0,
         source_port_be: 0,
         client_address: 0,
-        pad: 0,
         state: 0,
-        node_scale: 0,
+        node_options: NodeOptions::NONE.0,
         client_marks: 0,
         node_marks: 0,
     }
