@@ -1,6 +1,10 @@
 //! The node's answer: what was kept is sent to it, and again as long as it is missing.
 
+use std::time::Duration;
+
 use forwarder_common::abi::{event_kind, state};
+use forwarder_common::node_options::NodeOptions;
+use forwarder_common::tcp::NO_SCALE;
 use forwarder_common::verdict::DropReason::{Absorbed, BadChecksum, BeforeNode};
 use forwarder_tests::hello::Hello;
 use forwarder_tests::packet::{Flags, Segment};
@@ -104,12 +108,14 @@ fn header_and_hello_are_sent_to_the_node() {
         let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
         assert_eq!(flow.state, state::REPLAYING);
         assert_eq!(flow.delta, opened.client.cookie.wrapping_sub(NODE_ISN));
-        assert_eq!((flow.node_scale, flow.node_acked), (9, 1));
+        let v6 = bench.shape.v6;
+        assert_eq!(flow.node_options(), NodeOptions::new(9, 1_380, v6));
+        assert_eq!(flow.node_acked, 1);
     });
 }
 
 /// Sends a hello in segments that a test run can take; the last must become the SYN.
-fn open_long(bench: &mut Bench, mode: Mode, hello: &[u8]) -> Opened {
+pub(crate) fn open_long(bench: &mut Bench, mode: Mode, hello: &[u8]) -> Opened {
     let client = Client::connect(bench, Refusal::Alert);
     let mut syn = None;
     for (number, piece) in hello.chunks(1_300).enumerate() {
@@ -183,6 +189,7 @@ fn what_is_missing_is_sent_again() {
         let hello = Hello::browser(mode.name(), 2).record();
         let opened = open_long(bench, mode, &hello);
         let all = joined(&opened, &opened.accept(bench));
+        bench.maps.set(|settings| settings.syn_interval_us = 0);
         let again = bench.from_node(&opened.syn_ack(&NODE));
         assert_eq!(again.reasons, []);
         assert_eq!(joined(&opened, &again.all()), all);
@@ -218,10 +225,43 @@ fn a_retransmission_with_other_bytes() {
         let first = opened.accept(bench);
         let forged = vec![0xee; opened.hello.len() + 50];
         for at in [0, 10, 0_u32.wrapping_sub(30)] {
+            // Soon after the first time none of it is sent, and nothing of the client's either.
+            bench
+                .maps
+                .set(|settings| settings.syn_interval_us = 60_000_000);
+            opened.client.send(bench, at, &forged).dropped(Absorbed);
+            bench.maps.set(|settings| settings.syn_interval_us = 0);
             let seen = opened.client.send(bench, at, &forged);
             assert_eq!(seen.all(), first, "our bytes in place of the client's");
         }
     });
+}
+
+/// One byte of the client's, sent all the time, does not make the entrance send 16 KB each time.
+#[test]
+fn a_client_that_asks_for_it_all_the_time() {
+    let mut bench = Bench::new();
+    bench
+        .maps
+        .set(|settings| settings.syn_interval_us = 200_000);
+    for mode in Mode::ALL {
+        let bench = &mut bench;
+        let hello = Hello::small(mode.name());
+        let rest = 16_000 - 5 - hello.message().len() - 4;
+        let hello = hello.extension(0xbeef, vec![0xe7; rest]).record();
+        let opened = open_long(bench, mode, &hello);
+        let first: usize = opened.accept(bench).iter().map(|s| s.payload.len()).sum();
+        let begin = std::time::Instant::now();
+        let mut sent = 0;
+        while begin.elapsed() < Duration::from_millis(700) {
+            let seen = opened.client.send(bench, 0, &hello[..1]);
+            sent += seen.all().iter().map(|s| s.payload.len()).sum::<usize>();
+            let seen = bench.from_node(&opened.syn_ack(&NODE));
+            sent += seen.all().iter().map(|s| s.payload.len()).sum::<usize>();
+        }
+        // At 200 and at 600 ms.
+        assert!((1..=2 * first).contains(&sent), "{sent} of {first}");
+    }
 }
 
 #[test]
@@ -249,11 +289,11 @@ fn answers_that_are_none() {
         let good = opened.syn_ack(&NODE);
         let mut wrong = good.clone();
         wrong.ack = wrong.ack.wrapping_add(1);
-        bench.from_node(&wrong).dropped(Absorbed);
         let mut bare = good.clone();
         bare.flags = Flags::SYN;
         bench.from_node(&bare).dropped(Absorbed);
-        let early = opened.from_node(Flags::PSH_ACK, 0, 0, b"early");
+        let mut early = opened.from_node(Flags::PSH_ACK, 0, 0, b"early");
+        early.ack = good.ack;
         bench.from_node(&early).dropped(Absorbed);
         let mut broken = good.to_bytes();
         broken[if bench.shape.v6 { 45 } else { 25 }] ^= 1;
@@ -273,17 +313,19 @@ fn answers_that_are_none() {
 #[test]
 fn options_of_the_node() {
     let mut bench = Bench::new();
-    for (options, scale) in [
-        (&[][..], 0),
-        (&[3, 3, 14, 0], 14),
-        (&NODE, 9),
-        (&[2, 4, 5, 180], 0),
+    for (options, scale, mss) in [
+        (&[][..], NO_SCALE, 536),
+        (&[3, 3, 14, 0], 14, 536),
+        (&NODE, 9, 1_380),
+        (&[2, 4, 5, 180], NO_SCALE, 1_460),
+        (&[2, 4, 35, 0, 3, 3, 0, 0], 0, 8_960),
     ] {
         let opened = Client::open(&mut bench, Mode::Transparent);
         let seen = bench.from_node(&opened.syn_ack(options));
-        assert_eq!(joined(&opened, &seen.all()), opened.hello);
+        let stream: Vec<u8> = seen.all().iter().flat_map(|s| s.payload.clone()).collect();
+        assert_eq!(stream, opened.hello);
         let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
-        assert_eq!(flow.node_scale, scale);
+        assert_eq!(flow.node_options(), NodeOptions::new(scale, mss, false));
     }
 }
 

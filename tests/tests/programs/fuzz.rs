@@ -151,9 +151,11 @@ fn mutated_packets() {
     for shape in Shape::all() {
         bench.reshape(shape);
         bench.maps.set(|settings| settings.syn_interval_us = 0);
+        bench.forget();
         let mut pool = seeds(&mut bench);
         for round in 0..ROUNDS {
             if round % 500 == 499 {
+                bench.forget();
                 pool = seeds(&mut bench);
             }
             let (public, seed) = &pool[dice.below(pool.len())];

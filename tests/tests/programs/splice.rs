@@ -67,7 +67,7 @@ fn data_and_acknowledgements() {
             Flags::ACK.with(Flags::ECE).with(Flags::CWR),
         ];
         for (n, flags) in flags.into_iter().enumerate() {
-            for length in [0, 1, 2, 3, 1_000, 1_321, 3_000] {
+            for length in [0, 1, 2, 3, 1_000, 1_321, 1_380] {
                 let payload = vec![n as u8 ^ length as u8; length];
                 let mut sent = opened.from_client(flags, 100 * n as u32, 7 * n as u32, &payload);
                 sent.window = 1_234;
@@ -239,6 +239,134 @@ fn windows_for_clients_without_a_scale() {
         passed.window = window;
         bench.from_node(&sent).expect(&passed, &[]);
     }
+}
+
+/// A connection of a client with these options to a node with those.
+fn between(bench: &mut Bench, mode: Mode, client: &[u8], node: &[u8]) -> Opened {
+    let hello = forwarder_tests::hello::Hello::small(mode.name()).record();
+    let client = Client::connect_with(bench, Refusal::Alert, client);
+    let syn = client.send(bench, 0, &hello).segment();
+    let opened = Opened {
+        client,
+        mode,
+        hello,
+        syn,
+    };
+    assert!(!bench.from_node(&opened.syn_ack(node)).all().is_empty());
+    let seen = bench.from_node(&opened.from_node(Flags::ACK, 0, 0, &[]));
+    assert_eq!(seen.segment().destination, opened.client.address);
+    opened
+}
+
+/// A node that takes no window scale (any that answers by SYN cookie without timestamps) is told windows in bytes, as
+/// many as fit; the client gets the node's in its own scale.
+#[test]
+fn windows_of_nodes_without_a_scale() {
+    let mut bench = Bench::new();
+    for shape in Shape::all() {
+        bench.reshape(shape);
+        for mode in Mode::ALL {
+            for scale in [0, 1, 2, 7, 8, 9, 13, 14] {
+                let options = [2, 4, 5, 180, 1, 3, 3, scale];
+                let opened = between(&mut bench, mode, &options, &[2, 4, 5, 100]);
+                assert_eq!(opened.syn.window_scale(), Some(scale));
+                for window in [0, 1, 502, 16_384, 65_535] {
+                    let bytes = (u32::from(window) << scale).min(65_535) as u16;
+                    let mut sent = opened.from_client(Flags::ACK, 0, 0, &[]);
+                    sent.window = window;
+                    let mut passed = up(&opened, &sent);
+                    passed.window = bytes;
+                    bench.from_client(&sent).expect(&passed, &[]);
+                    let mut sent = opened.from_node(Flags::ACK, 0, 0, &[]);
+                    sent.window = window;
+                    let mut passed = down(&opened, &sent);
+                    passed.window = window >> 7;
+                    bench.from_node(&sent).expect(&passed, &[]);
+                }
+            }
+        }
+    }
+}
+
+/// The hello itself tells the node of the client's window.
+#[test]
+fn the_window_of_a_replay_for_a_node_without_a_scale() {
+    let mut bench = Bench::new();
+    for mode in Mode::ALL {
+        let opened = Client::open(&mut bench, mode);
+        let replay = bench.from_node(&opened.syn_ack(&[2, 4, 5, 100])).segment();
+        assert_eq!(replay.window, (502_u32 << 7).min(65_535) as u16);
+        let opened = Client::open(&mut bench, mode);
+        assert_eq!(opened.accept(&mut bench)[0].window, 502);
+    }
+}
+
+/// A node that offers a scale although it was not asked for one has none (RFC 7323 2.2).
+#[test]
+fn windows_that_nobody_agreed_on() {
+    let mut bench = Bench::new();
+    for mode in Mode::ALL {
+        let opened = between(
+            &mut bench,
+            mode,
+            &[2, 4, 5, 180],
+            &[2, 4, 5, 100, 1, 3, 3, 9],
+        );
+        for window in [0, 1, 502, 65_535] {
+            let mut sent = opened.from_client(Flags::ACK, 0, 0, &[]);
+            sent.window = window;
+            bench.from_client(&sent).expect(&up(&opened, &sent), &[]);
+            let mut sent = opened.from_node(Flags::ACK, 0, 0, &[]);
+            sent.window = window;
+            let mut passed = down(&opened, &sent);
+            passed.window = window;
+            bench.from_node(&sent).expect(&passed, &[]);
+        }
+    }
+}
+
+/// The way back follows the client: a line that was dialled anew is another interface, and so is another uplink.
+/// Whoever does not know the numbers cannot lead it away.
+#[test]
+fn the_way_back_follows_the_client() {
+    each_flow(|bench, opened| {
+        let link_of = |bench: &Bench| {
+            let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
+            flow.public_link & !forwarder_common::abi::link::NO_HEADER
+        };
+        let elsewhere = Context {
+            ifindex: bench.tunnel,
+            ..Context::default()
+        };
+        assert_eq!(link_of(bench), bench.public);
+        let good = opened.from_client(Flags::ACK, 0, 0, &[]);
+        let ahead = opened.from_client(Flags::PSH_ACK, 3_000, 1_000, b"data");
+        let seen = bench.run(true, &ahead.to_bytes(), elsewhere);
+        assert_eq!(seen.segment().destination, opened.syn.destination);
+        assert_eq!(link_of(bench), bench.tunnel);
+        bench.from_client(&good).expect(&up(opened, &good), &[]);
+        assert_eq!(link_of(bench), bench.public);
+        let far = 1 << 21;
+        for (seq, ack) in [
+            (far, 0),
+            (0_u32.wrapping_sub(far), 0),
+            (0, 0_u32.wrapping_sub(far)),
+            (0, far),
+        ] {
+            let mut spoofed = good.clone();
+            spoofed.seq = spoofed.seq.wrapping_add(seq);
+            spoofed.ack = spoofed.ack.wrapping_add(ack);
+            let _ = bench.run(true, &spoofed.to_bytes(), elsewhere);
+            assert_eq!(link_of(bench), bench.public, "{seq} {ack}");
+        }
+        for flags in [Flags::RST, Flags::SYN] {
+            let mut spoofed = good.clone();
+            spoofed.flags = flags;
+            spoofed.seq = spoofed.seq.wrapping_add(5_000);
+            let _ = bench.run(true, &spoofed.to_bytes(), elsewhere);
+            assert_eq!(link_of(bench), bench.public, "{flags:?}");
+        }
+    });
 }
 
 /// What an IP header says beyond addresses and time to live is left alone: ECN, identification, flow label.
