@@ -81,6 +81,9 @@ pub mod map {
     pub const HELLO_INDEX: &str = "HELLO_INDEX";
     /// `QUEUE` of `u32`: free buffers of [`HELLOS`]. Filled by the daemon when the map is made.
     pub const HELLO_FREE: &str = "HELLO_FREE";
+    /// `LRU_HASH` [`super::FlowKey`] → `u32`, the cookie: connections whose hello lost its buffer, so that their next
+    /// segment is answered with a reset.
+    pub const HELLO_LOST: &str = "HELLO_LOST";
     /// `QUEUE` of `u32`: free source ports (host order) of the tunnel side, oldest first. Filled by the daemon.
     pub const SOURCE_PORTS: &str = "SOURCE_PORTS";
     /// `ARRAY` of [`super::FlowKey`], from [`super::Settings::first_port`] on: the flow that a source port serves, or
@@ -430,7 +433,7 @@ abi! {
     }
 
     /// A hello that is being collected or that no node has acknowledged yet. Guarded by `users`.
-    19_004 struct Hello {
+    20_476 struct Hello {
         /// Try-lock: incremented on entry; whoever then reads 1 is alone.
         users: u32,
         /// The client's initial sequence number.
@@ -488,7 +491,7 @@ abi! {
     }
 
     /// Knobs of the data path.
-    56 struct Settings {
+    64 struct Settings {
         /// SipHash key of [`NameKey`]: random, made with the maps, and the same for as long as they exist.
         name_secret: [u64; 2],
         /// Resets for unknown flows, per CPU: ns that one of them costs (`token_bucket::Limit`).
@@ -499,14 +502,18 @@ abi! {
         syn_interval_us: u32,
         /// SYNs to one node before the next is tried.
         syns_per_node: u32,
-        /// Age after which an incomplete hello may lose its buffer, ms.
+        /// Age from which on an incomplete hello may lose its buffer to any other, ms.
         hello_steal_ms: u32,
+        /// How long a hello may take from its first byte on, ms.
+        hello_timeout_ms: u32,
         /// [`events`] bits.
         events: u32,
         /// Number of entries of [`map::HELLOS`].
         hellos: u32,
         /// The first source port towards nodes: the one that [`map::PORT_FLOWS`] begins with.
         first_port: u32,
+        /// Zero.
+        pad: u32,
     }
 
     /// Counters of a path. Bytes are of whole packets from the IP header on.
@@ -616,8 +623,9 @@ abi! {
 
 /// Bytes before the stream in [`Hello::bytes`], for the PROXY header.
 pub const HELLO_PREFIX: usize = 512;
-/// The longest stream that is kept: a record of 2^14 bytes with its header, rounded up.
-pub const HELLO_CAP: usize = 16_448;
+/// The longest stream that is kept: a record of 2^14 bytes with its header, and room for one more segment, so that a
+/// sender with the last part of it is not told a window smaller than that. A multiple of the unit of our windows.
+pub const HELLO_CAP: usize = 17_920;
 /// Size of [`Hello::bytes`]: prefix, stream, and slack, because the verifier sees offset and length apart.
 pub const HELLO_BYTES: usize = HELLO_PREFIX + HELLO_CAP + 1_584;
 /// Size of a wildcard's key without its prefix length: the most an LPM trie takes.
@@ -655,6 +663,8 @@ pub mod hello_state {
     pub const ROUTED: u32 = 1;
     /// It was judged and refused.
     pub const REFUSED: u32 = 2;
+    /// As [`ROUTED`], and its node has answered.
+    pub const ANSWERED: u32 = 3;
 }
 
 /// [`Vip::on_refuse`].
@@ -719,6 +729,8 @@ pub mod close_reason {
     pub const IDLE: u32 = 4;
     /// The client began anew from the same port, and the node had forgotten the connection.
     pub const ABANDONED: u32 = 5;
+    /// The node accepted it, did not acknowledge the hello, and the hello is no longer kept.
+    pub const UNCONFIRMED: u32 = 6;
 }
 
 /// [`Settings::events`].

@@ -254,7 +254,8 @@ impl Reader {
                     self.want(phase::VERSION, 2)
                 }
             }
-            phase::VERSION if value >> 8 == 3 => self.want(phase::RANDOM, 32),
+            // A version that nobody knows yet is negotiated down (RFC 5246 E.1).
+            phase::VERSION if value >= 0x0300 => self.want(phase::RANDOM, 32),
             phase::RANDOM => self.want(phase::SESSION_LENGTH, 1),
             phase::SESSION_LENGTH if value <= 32 && value < left => {
                 self.want(phase::SESSION, value)

@@ -29,6 +29,7 @@ pub mod pace;
 pub mod proxy;
 pub mod segment;
 pub mod seq;
+pub mod share;
 pub mod siphash;
 pub mod tcp;
 pub mod token_bucket;

@@ -60,7 +60,7 @@ reasons! {
     NoNode = 9, "no_node";
     /// Every node of the pool was tried; none answered.
     NodesUnreachable = 10, "nodes_unreachable";
-    /// Every hello buffer is held by a younger connection.
+    /// Every hello buffer is in use, and nobody has to give way; the client sends again.
     HelloBuffersFull = 11, "hello_buffers_full";
     /// Two processors held the same hello at once; the client sends again.
     HelloBusy = 12, "hello_busy";
@@ -94,6 +94,10 @@ reasons! {
     AlreadyRefused = 26, "already_refused";
     /// A client's segment that is larger than its node takes; the client is told so, as far as the rate limit of resets allows.
     SegmentTooBig = 27, "segment_too_big";
+    /// The hello lost its buffer to another connection; the client is reset.
+    HelloDisplaced = 28, "hello_displaced";
+    /// The hello was not whole within `hello_timeout`; the client is reset.
+    HelloTimeout = 29, "hello_timeout";
 }
 
 /// How many reasons there are: the size of the counter array.

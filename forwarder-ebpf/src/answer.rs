@@ -57,6 +57,14 @@ pub fn send<const V6: bool>(packet: Packet, work: &Work, segment: &Segment) -> i
     finish(packet, work)
 }
 
+/// Makes the packet a bare segment without options.
+#[inline(always)]
+pub fn put<const V6: bool>(packet: Packet, work: &Work, segment: &Segment) -> bool {
+    let headers = segment.headers::<V6>();
+    let length = if V6 { 60 } else { 40 };
+    packet.resize(work.l3 + length) && packet.put_headers::<V6>(work.l3, &headers, Sum::ZERO)
+}
+
 /// Sends it with the TLS alert behind it.
 #[inline(always)]
 pub fn send_alert<const V6: bool>(packet: Packet, work: &Work, segment: &Segment) -> i32 {

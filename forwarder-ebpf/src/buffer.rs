@@ -4,18 +4,15 @@
 //! tells whose is whose. A buffer is touched only under its try-lock, because two CPUs may carry segments
 //! of one client: bytes that were judged must not change under the judge. Whoever finds it held drops the
 //! packet; the client sends it again.
+//!
+//! Programs free a buffer only while they hold it, and whoever removes its entry of the index gives it back.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
-use forwarder_common::abi::{FlowKey, Hello, hello_state};
+use forwarder_common::abi::{FlowKey, Hello};
 
 use crate::bounds::{atomic_add, forget};
-use crate::maps::{HELLO_FREE, HELLO_INDEX, HELLOS, SETTINGS};
-
-/// How many buffers are looked at for one that may be taken over.
-const SAMPLES: u32 = 4;
-/// A hello whose node has not answered for this long has lost its flow to the sweeper.
-const ROUTED_MAX_MS: u32 = 15_000;
+use crate::displace;
+use crate::maps::{HELLO_FREE, HELLO_INDEX, HELLOS};
 
 /// A buffer that this CPU holds.
 #[derive(Clone, Copy)]
@@ -62,25 +59,35 @@ pub fn same(a: &FlowKey, b: &FlowKey) -> bool {
     (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2) | (a3 ^ b3) == 0 && a.port_be == b.port_be && a.vip == b.vip
 }
 
+/// The number of the connection's buffer.
+#[inline(always)]
+pub fn slot_of(key: &FlowKey) -> Option<u32> {
+    // SAFETY: the number is copied at once.
+    unsafe { HELLO_INDEX.get(key) }.copied()
+}
+
 /// The connection's buffer, held.
 #[inline(always)]
 pub fn find(key: &FlowKey) -> Result<Held, Missing> {
-    // SAFETY: the number is copied at once.
-    let Some(slot) = (unsafe { HELLO_INDEX.get(key) }).copied() else {
-        return Err(Missing::Absent);
-    };
-    let Some(hello) = HELLOS.get_ptr_mut(slot) else {
-        return Err(Missing::Absent);
-    };
-    if !try_lock(hello) {
-        return Err(Missing::Busy);
-    }
+    let slot = slot_of(key).ok_or(Missing::Absent)?;
+    let held = lock(slot)?;
     // SAFETY: held.
-    if same(unsafe { &(*hello).owner }, key) {
-        return Ok(Held { slot, hello });
+    if same(unsafe { &(*held.hello).owner }, key) {
+        return Ok(held);
     }
-    unlock(hello);
+    unlock(held.hello);
     Err(Missing::Absent)
+}
+
+/// A buffer by its number, held.
+#[inline(always)]
+pub fn lock(slot: u32) -> Result<Held, Missing> {
+    let hello = HELLOS.get_ptr_mut(slot).ok_or(Missing::Absent)?;
+    if try_lock(hello) {
+        Ok(Held { slot, hello })
+    } else {
+        Err(Missing::Busy)
+    }
 }
 
 /// The buffer that an earlier stage of this packet holds.
@@ -92,60 +99,27 @@ pub fn held(slot: u32) -> Option<Held> {
 /// A fresh buffer for a connection that has none, held and entered under its key.
 #[inline(always)]
 pub fn take(key: &FlowKey, now_ms: u32) -> Result<Held, Missing> {
-    let slot = match HELLO_FREE.pop() {
-        Ok(Some(slot)) => slot,
-        _ => take_over(now_ms).ok_or(Missing::Absent)?,
+    let held = match HELLO_FREE.pop() {
+        Ok(Some(slot)) => match lock(slot) {
+            Ok(held) => held,
+            Err(missing) => {
+                let _ = HELLO_FREE.push(slot, 0);
+                return Err(missing);
+            }
+        },
+        _ => displace::one(key, now_ms)?,
     };
-    let Some(hello) = HELLOS.get_ptr_mut(slot) else {
-        return Err(Missing::Absent);
-    };
-    if !try_lock(hello) {
-        let _ = HELLO_FREE.push(slot, 0);
-        return Err(Missing::Busy);
-    }
     // SAFETY: held.
-    unsafe { (*hello).owner = *key };
+    unsafe { (*held.hello).owner = *key };
     if HELLO_INDEX
-        .insert(key, slot, u64::from(BPF_NOEXIST))
+        .insert(key, held.slot, u64::from(BPF_NOEXIST))
         .is_err()
     {
-        unlock(hello);
-        let _ = HELLO_FREE.push(slot, 0);
+        unlock(held.hello);
+        let _ = HELLO_FREE.push(held.slot, 0);
         return Err(Missing::Busy);
     }
-    Ok(Held { slot, hello })
-}
-
-/// All are taken: of a few at random, the one that has waited longest loses its buffer. A hello that is on
-/// its way to a node keeps it.
-#[inline(always)]
-fn take_over(now_ms: u32) -> Option<u32> {
-    let settings = SETTINGS.get(0)?;
-    let count = settings.hellos;
-    if count == 0 {
-        return None;
-    }
-    let mut best = None;
-    let mut best_age = settings.hello_steal_ms;
-    for _ in 0..SAMPLES {
-        // SAFETY: no argument.
-        let slot = unsafe { bpf_get_prandom_u32() } % count;
-        let Some(hello) = HELLOS.get_ptr_mut(slot) else {
-            continue;
-        };
-        // SAFETY: words of a map value; a stale one only makes the choice worse.
-        let (state, touched) = unsafe { ((*hello).state, (*hello).touched_ms) };
-        let age = now_ms.wrapping_sub(touched);
-        if age >= best_age && (state != hello_state::ROUTED || age > ROUTED_MAX_MS) {
-            best_age = age;
-            best = Some(slot);
-        }
-    }
-    let slot = best?;
-    let hello = HELLOS.get_ptr_mut(slot)?;
-    // SAFETY: copied; only who removes the entry takes the buffer.
-    let owner = unsafe { (*hello).owner };
-    HELLO_INDEX.remove(owner).ok().map(|()| slot)
+    Ok(held)
 }
 
 /// Ends a connection's use of its buffer, and the hold on it.

@@ -4,8 +4,8 @@ use forwarder_common::abi::{Flow, FlowKey, close_reason, state};
 use forwarder_common::flow::Outcome;
 
 use crate::bounds::barrier;
-use crate::maps::{FLOWS, HELLO_FREE, HELLO_INDEX, NODES, SOURCE_PORTS};
-use crate::{clock, count, events, node};
+use crate::maps::{FLOWS, NODES, SOURCE_PORTS};
+use crate::{buffer, clock, count, events, node};
 
 /// Removes a flow. Two CPUs may want to: whoever removes the entry does the rest.
 #[inline(always)]
@@ -50,13 +50,11 @@ pub fn follow(key: &FlowKey, flow: &mut Flow, outcome: Outcome, reset: u32) {
 /// As [`remove`], for a flow whose hello may still be kept, by a caller that does not hold it.
 #[inline(always)]
 pub fn remove_with_hello(key: &FlowKey, flow: &Flow, reason: u32) {
-    if flow.state != state::SPLICED {
-        // SAFETY: the number is copied at once.
-        if let Some(slot) = unsafe { HELLO_INDEX.get(key) }.copied()
-            && HELLO_INDEX.remove(key).is_ok()
-        {
-            let _ = HELLO_FREE.push(slot, 0);
-        }
+    // Where another CPU holds it, the sweeper frees it, or the client's next segment.
+    if flow.state != state::SPLICED
+        && let Ok(held) = buffer::find(key)
+    {
+        buffer::release(key, held);
     }
     remove(key, flow, reason);
 }

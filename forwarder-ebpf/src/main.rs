@@ -21,6 +21,7 @@ mod buffer;
 mod clock;
 mod cookies;
 mod count;
+mod displace;
 mod ends;
 mod events;
 mod failover;

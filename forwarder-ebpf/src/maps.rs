@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use forwarder_common::abi::{
     Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
     NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, slot, stage, tally,
@@ -12,6 +12,7 @@ use forwarder_common::node_options::LeastMss;
 use forwarder_common::token_bucket::TokenBucket;
 use forwarder_common::verdict::REASONS;
 
+use crate::displace::Sample;
 use crate::hops::{self, Hop};
 use crate::work::{Chunk, TrieKey, Work};
 
@@ -54,6 +55,8 @@ pub static HELLO_INDEX: HashMap<FlowKey, u32> = HashMap::with_max_entries(1024, 
 #[map]
 pub static HELLO_FREE: Queue<u32> = Queue::with_max_entries(1024, 0);
 #[map]
+pub static HELLO_LOST: LruHashMap<FlowKey, u32> = LruHashMap::with_max_entries(4096, 0);
+#[map]
 pub static SOURCE_PORTS: Queue<u32> = Queue::with_max_entries(65_536, 0);
 #[map]
 pub static PORT_FLOWS: Array<FlowKey> = Array::with_max_entries(65_536, 0);
@@ -91,6 +94,9 @@ pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
 /// Next hops by a hash of the destination.
 #[map]
 pub static HOPS: PerCpuArray<Hop> = PerCpuArray::with_max_entries(hops::SLOTS, 0);
+/// Buffers that may have to give way.
+#[map]
+pub static SAMPLE: PerCpuArray<Sample> = PerCpuArray::with_max_entries(1, 0);
 /// Token bucket of resets.
 #[map]
 pub static RESETS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);

@@ -48,6 +48,8 @@ fn hellos_that_are_routed() {
     };
     let mut old = hello();
     old.version = 0x0301;
+    let mut unknown = hello();
+    unknown.version = 0x0401;
     let mut small = hello();
     small.session.clear();
     small.ciphers.truncate(1);
@@ -57,6 +59,7 @@ fn hellos_that_are_routed() {
         ("plain", hello(), NAME),
         ("reversed extension order", shuffled, NAME),
         ("TLS 1.0 client", old, NAME),
+        ("a version that nobody knows yet", unknown, NAME),
         ("no session id, one cipher suite", small, NAME),
         ("two compression methods", compressing, NAME),
         (

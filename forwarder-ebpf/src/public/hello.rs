@@ -7,14 +7,16 @@
 //! written again, so what is judged is what the node gets.
 
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{HELLO_CAP, Hello, hello_state, stage};
+use forwarder_common::abi::{HELLO_CAP, Hello, hello_state, on_refuse, stage};
 use forwarder_common::cookie::{CookieOptions, Fit};
 use forwarder_common::hello::Reader;
+use forwarder_common::share;
 use forwarder_common::tcp::{ENTRANCE_SCALE, NO_SCALE, flag};
 use forwarder_common::verdict::DropReason;
 
 use crate::answer::{self, ALERT_LEN};
 use crate::buffer::{self, Held, Missing};
+use crate::maps::{FLOWS, HELLO_LOST, SETTINGS};
 use crate::packet::Packet;
 use crate::work::{Reply, Work};
 use crate::{clock, cookies, count, next};
@@ -26,6 +28,8 @@ enum Outcome {
     /// Rate-limited, and never to a reset.
     Reset,
     Next(u32, Held),
+    /// It has a flow by now.
+    Pending,
 }
 
 /// The stage.
@@ -33,20 +37,27 @@ enum Outcome {
 pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     let now = clock::now_ns();
     let mut found = buffer::find(&work.key);
-    if let Ok(held) = found
-        && is_another(work, held, now)
-    {
-        buffer::release(&work.key, held);
-        found = Err(Missing::Absent);
+    let mut routed = false;
+    if let Ok(held) = found {
+        routed = has_flow(work, held);
+        if !routed && is_another(work, held, now) {
+            buffer::release(&work.key, held);
+            found = Err(Missing::Absent);
+        }
     }
     let outcome = match found {
-        Ok(held) => known(work, held),
+        Ok(held) if routed => {
+            buffer::unlock(held.hello);
+            Outcome::Pending
+        }
+        Ok(held) => known(work, held, now),
         Err(Missing::Busy) => Outcome::Drop(DropReason::HelloBusy),
         Err(Missing::Absent) => unknown(work, now),
     };
     match outcome {
         Outcome::Drop(reason) => return count::drop(reason),
         Outcome::Next(slot, held) => return next_held(context, slot, held),
+        Outcome::Pending => return next(context, stage::PENDING),
         Outcome::Answer(reason) => count::reason(reason),
         Outcome::Reset => {
             if let Err(reason) = answer::reset_unknown(work, now) {
@@ -59,6 +70,18 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     } else {
         answer::reply::<true>(packet, work)
     }
+}
+
+/// Whether another CPU made the flow after this one had looked for it.
+#[inline(always)]
+fn has_flow(work: &Work, held: Held) -> bool {
+    // SAFETY: held.
+    let state = unsafe { (*held.hello).state };
+    is_routed(state) && FLOWS.get_ptr(work.key).is_some()
+}
+
+const fn is_routed(state: u32) -> bool {
+    state == hello_state::ROUTED || state == hello_state::ANSWERED
 }
 
 /// Whether a client that forgot the connection in the buffer has begun another from the same port: its
@@ -94,15 +117,15 @@ fn unknown(work: &mut Work, now: u64) -> Outcome {
             Outcome::Drop(DropReason::Absorbed)
         };
     }
+    if lost(work) {
+        return Outcome::Answer(DropReason::HelloDisplaced);
+    }
     count::add!(LISTENER_STATS, u32::from(work.listener), cookies_valid, 1);
     let held = match buffer::take(&work.key, clock::ms(now)) {
         Ok(held) => held,
         Err(Missing::Busy) => return Outcome::Drop(DropReason::HelloBusy),
-        Err(Missing::Absent) => {
-            count::add!(LISTENER_STATS, u32::from(work.listener), refused, 1);
-            work.reply = Reply::new(flag::RST | flag::ACK, work.ack, answer::end(work));
-            return Outcome::Answer(DropReason::HelloBuffersFull);
-        }
+        // Its client repeats it, and finds one then: that takes longer, but loses nothing.
+        Err(Missing::Absent) => return Outcome::Drop(DropReason::HelloBuffersFull),
     };
     // SAFETY: held.
     let hello = unsafe { &mut *held.hello };
@@ -133,17 +156,35 @@ fn stray(work: &mut Work, fit: Fit, now: u64) -> Outcome {
     if !ours {
         return Outcome::Reset;
     }
+    if fit == Fit::Ends && lost(work) {
+        return Outcome::Answer(DropReason::HelloDisplaced);
+    }
     // One of our cookies, at its start, or behind a FIN or an alert and FIN of ours: a later segment that
     // overtook the first, or the client's farewell.
     if work.has(flag::FIN) {
         work.reply = Reply::new(flag::ACK, work.ack, answer::end(work));
         return Outcome::Answer(DropReason::Absorbed);
     }
-    Outcome::Drop(if work.payload_len == 0 {
-        DropReason::Absorbed
-    } else {
-        DropReason::OutOfOrder
-    })
+    if work.payload_len == 0 {
+        return Outcome::Drop(DropReason::Absorbed);
+    }
+    if fit == Fit::Ends {
+        return Outcome::Drop(DropReason::OutOfOrder);
+    }
+    // It has our alert, and writes on.
+    still_sends(work)
+}
+
+/// Whether the connection had a buffer and lost it. Then its client cannot go on, and is told.
+#[inline(always)]
+fn lost(work: &mut Work) -> bool {
+    // SAFETY: the number is copied at once.
+    let cookie = unsafe { HELLO_LOST.get(work.key) }.copied();
+    if work.payload_len == 0 || cookie != Some(work.ack.wrapping_sub(1)) {
+        return false;
+    }
+    work.reply = Reply::new(flag::RST, work.ack, 0);
+    true
 }
 
 /// FIN is answered with FIN: both ends are done.
@@ -155,14 +196,14 @@ fn close(work: &mut Work) -> Outcome {
 
 /// A connection whose hello was begun, or refused.
 #[inline(always)]
-fn known(work: &mut Work, held: Held) -> Outcome {
+fn known(work: &mut Work, held: Held, now: u64) -> Outcome {
     // SAFETY: held.
     let hello = unsafe { &mut *held.hello };
     work.slot = held.slot;
     let first = hello.client_isn.wrapping_add(1);
     let offset = work.seq.wrapping_sub(first);
     let edge = hello.stored;
-    if hello.state == hello_state::ROUTED {
+    if is_routed(hello.state) {
         // Its flow is over: a client that still sends learns it from a reset.
         buffer::release(&work.key, held);
         return Outcome::Reset;
@@ -176,6 +217,15 @@ fn known(work: &mut Work, held: Held) -> Outcome {
         }
         return Outcome::Drop(DropReason::Absorbed);
     }
+    if is_late(hello, now) {
+        buffer::release(&work.key, held);
+        work.reply = Reply::new(flag::RST, work.ack, 0);
+        return if work.has(flag::ACK) {
+            Outcome::Answer(DropReason::HelloTimeout)
+        } else {
+            Outcome::Drop(DropReason::HelloTimeout)
+        };
+    }
     if hello.state == hello_state::REFUSED {
         return refused(work, held, offset, edge);
     }
@@ -188,8 +238,17 @@ fn known(work: &mut Work, held: Held) -> Outcome {
             buffer::release(&work.key, held);
             return close(work);
         }
+        // A keep-alive, or a probe of the window (RFC 9293 3.8.4, 3.8.6.1).
+        let probe = offset == edge.wrapping_sub(1);
+        if probe {
+            acknowledge(work, hello);
+        }
         buffer::unlock(held.hello);
-        return Outcome::Drop(DropReason::Absorbed);
+        return if probe {
+            Outcome::Answer(DropReason::Absorbed)
+        } else {
+            Outcome::Drop(DropReason::Absorbed)
+        };
     }
     let skip = edge.wrapping_sub(offset);
     // Ahead of what is stored (then `skip` wraps), or nothing new.
@@ -209,6 +268,22 @@ fn known(work: &mut Work, held: Held) -> Outcome {
     Outcome::Next(stage::STORE, held)
 }
 
+/// Whether its client has had its time.
+#[inline(always)]
+fn is_late(hello: &Hello, now: u64) -> bool {
+    SETTINGS.get(0).is_some_and(|settings| {
+        share::age_ms(hello.started_ms, clock::ms(now)) >= settings.hello_timeout_ms
+    })
+}
+
+/// Data of a client that was told already that its connection is over. A reset that came before it had read the alert
+/// would make some stacks throw that away, so only an acknowledgement of the alert draws one.
+#[inline(always)]
+fn still_sends(work: &mut Work) -> Outcome {
+    work.reply = Reply::new(flag::RST, work.ack, 0);
+    Outcome::Answer(DropReason::AlreadyRefused)
+}
+
 /// The client of a refused hello still sends.
 #[inline(always)]
 fn refused(work: &mut Work, held: Held, offset: u32, edge: u32) -> Outcome {
@@ -219,6 +294,17 @@ fn refused(work: &mut Work, held: Held, offset: u32, edge: u32) -> Outcome {
     }
     if work.payload_len > 0 && offset < edge {
         return Outcome::Next(stage::REFUSE, held);
+    }
+    // SAFETY: held.
+    let cookie = unsafe { (*held.hello).entrance_isn };
+    let told = match work.on_refuse as u8 {
+        on_refuse::ALERT => work.ack.wrapping_sub(cookie) == 1 + ALERT_LEN + 1,
+        on_refuse::RESET => true,
+        _ => false,
+    };
+    if work.payload_len > 0 && told {
+        buffer::release(&work.key, held);
+        return still_sends(work);
     }
     buffer::unlock(held.hello);
     Outcome::Drop(DropReason::AlreadyRefused)
@@ -248,6 +334,7 @@ pub fn window(hello: &Hello) -> u32 {
     if scale == NO_SCALE {
         room
     } else {
-        room >> ENTRANCE_SCALE
+        // Rounded up: a sender that could not come to the end would never be judged.
+        (room + (1 << ENTRANCE_SCALE) - 1) >> ENTRANCE_SCALE
     }
 }

@@ -8,11 +8,11 @@ use forwarder_common::verdict::DropReason;
 
 use crate::count::{self, PASS};
 use crate::header::{Header, Kind};
-use crate::maps::{FLOWS, HELLO_INDEX, HELLOS};
+use crate::maps::{FLOWS, HELLOS};
 use crate::packet::{Access, Packet};
 use crate::public::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, clock, next, owner, too_big};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, buffer, clock, next, owner, too_big};
 
 /// A packet on a public interface with `L3` bytes of link-layer header.
 #[inline(always)]
@@ -92,23 +92,32 @@ pub fn unacceptable(header: &Header) -> Option<DropReason> {
 
 /// Whether a segment carries anything of what we answer for and the node may still be missing: the hello, or
 /// bytes before it. The node must get those from us: in their place it would take a forged PROXY header or
-/// another hello from the client, if ours were lost on the way.
+/// another hello from the client, if ours were lost on the way. Everything does when the hello is no longer kept.
 #[inline(always)]
 fn overlaps(flow: &Flow, key: &FlowKey, header: &Header) -> bool {
     if header.payload_len == 0 {
         return header.flags & flag::SYN != 0;
     }
-    // SAFETY: the number is copied at once.
-    let Some(slot) = (unsafe { HELLO_INDEX.get(key) }).copied() else {
-        return false;
+    let Some(hello) = buffer::slot_of(key).and_then(|slot| HELLOS.get_ptr(slot)) else {
+        return is_replaying(flow);
     };
-    let Some(hello) = HELLOS.get_ptr(slot) else {
-        return false;
+    // SAFETY: words of a map value that do not change in this state. Who has the buffer is asked last.
+    let (stored, own) = unsafe {
+        let stored = core::ptr::read_volatile(&raw const (*hello).stored);
+        (stored, buffer::same(&(*hello).owner, key))
     };
-    // SAFETY: one word of a map value that does not change in this state.
-    let stored = unsafe { (*hello).stored };
+    if !own {
+        return is_replaying(flow);
+    }
     let end = flow.client_isn.wrapping_add(1).wrapping_add(stored);
     SeqNumber(header.seq).before(SeqNumber(end))
+}
+
+/// Whether it still is, now that it has no buffer: the node's acknowledgement may just have come.
+#[inline(always)]
+fn is_replaying(flow: &Flow) -> bool {
+    // SAFETY: a byte of a map value.
+    unsafe { core::ptr::read_volatile(&raw const flow.state) == state::REPLAYING }
 }
 
 /// Leaves the fast path.

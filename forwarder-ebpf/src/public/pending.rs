@@ -2,14 +2,16 @@
 //! acknowledged the hello. The client's retransmissions are the only timer there is.
 
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{Flow, close_reason, stage, state};
+use forwarder_common::abi::{Flow, HELLO_CAP, close_reason, link, stage, state};
 use forwarder_common::flow::Passing;
+use forwarder_common::segment::Segment;
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
 
+use crate::bounds::forget;
 use crate::buffer::{self, Held, Missing};
 use crate::failover::{self, Next};
-use crate::maps::{FLOWS, SETTINGS};
+use crate::maps::{FLOWS, NODES, SETTINGS};
 use crate::node;
 use crate::packet::Packet;
 use crate::public::hello::next_held;
@@ -34,11 +36,15 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
         Ok(held) => held,
         Err(Missing::Busy) => return count::drop(DropReason::HelloBusy),
         Err(Missing::Absent) => {
-            if flow.state != state::CONNECTING {
-                return count::drop(DropReason::BeforeNode);
-            }
-            // Another connection took the buffer over: this one cannot be completed.
-            ends::remove(&work.key, flow, close_reason::NO_NODE);
+            forget(flow);
+            let reason = match flow.state {
+                state::SPLICED => return count::drop(DropReason::BeforeNode),
+                state::CONNECTING => close_reason::NO_NODE,
+                _ => close_reason::UNCONFIRMED,
+            };
+            // This one cannot be completed: nobody may speak in place of what is no longer kept.
+            reset_node(packet, work, flow);
+            ends::remove(&work.key, flow, reason);
             return reset(packet, work);
         }
     };
@@ -53,7 +59,7 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
         flow.public_link = work.public_link;
     }
     if flow.state == state::CONNECTING {
-        return connecting(packet, work, flow, held);
+        return connecting(context, packet, work, flow, held);
     }
     if flow.state == state::REPLAYING && work.payload_len > 0 {
         work.replay_at = 0;
@@ -64,7 +70,13 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
 }
 
 #[inline(always)]
-fn connecting(packet: Packet, work: &Work, flow: &mut Flow, held: Held) -> i32 {
+fn connecting(
+    context: &TcContext,
+    packet: Packet,
+    work: &mut Work,
+    flow: &mut Flow,
+    held: Held,
+) -> i32 {
     // SAFETY: held.
     let hello = unsafe { &mut *held.hello };
     let offset = work.seq.wrapping_sub(hello.client_isn.wrapping_add(1));
@@ -73,6 +85,15 @@ fn connecting(packet: Packet, work: &Work, flow: &mut Flow, held: Held) -> i32 {
         buffer::release(&work.key, held);
         ends::remove(&work.key, flow, close_reason::CLIENT_RESET);
         return count::drop(DropReason::Absorbed);
+    }
+    let room = (HELLO_CAP as u32).saturating_sub(hello.stored);
+    if offset == hello.stored
+        && work.payload_len > 0
+        && work.payload_len <= room
+        && !work.has(flag::SYN)
+    {
+        work.skip = 0;
+        return next_held(context, stage::STORE, held);
     }
     if work.payload_len == 0 || offset >= hello.stored || work.has(flag::SYN) {
         buffer::unlock(held.hello);
@@ -111,6 +132,37 @@ fn connecting(packet: Packet, work: &Work, flow: &mut Flow, held: Held) -> i32 {
     };
     buffer::unlock(held.hello);
     action
+}
+
+/// Tells the node, where a copy finds it without a neighbour's address. Behind other tunnels, and if this gets lost,
+/// the node learns it from the answer to its next segment.
+#[inline(always)]
+fn reset_node(packet: Packet, work: &Work, flow: &Flow) {
+    let Some(node) = NODES.get(u32::from(flow.node)) else {
+        return;
+    };
+    if flow.state == state::CONNECTING || node.link != link::L3 || node.ifindex == 0 {
+        return;
+    }
+    let segment = Segment {
+        source: if flow.is_transparent() {
+            work.key.client
+        } else {
+            node.local
+        },
+        destination: node.address,
+        source_port_be: flow.source_port_be,
+        destination_port_be: node.port_be,
+        ..answer::segment(work, flag::RST, flow.client_expected(), 0, 0)
+    };
+    let sent = if work.v6 == 0 {
+        answer::put::<false>(packet, work, &segment)
+    } else {
+        answer::put::<true>(packet, work, &segment)
+    };
+    if sent {
+        let _ = packet.clone_to(node.ifindex);
+    }
 }
 
 /// Tells the client that its connection is over.

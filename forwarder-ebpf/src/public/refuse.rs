@@ -22,6 +22,14 @@ pub fn stage(_context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     }
 }
 
+/// Whether the name was listed, and something else was missing. An alert would say that it is not; who is reset tries
+/// another address, or later.
+const fn is_listed(reason: u32) -> bool {
+    reason == DropReason::NoNode as u32
+        || reason == DropReason::FlowTableFull as u32
+        || reason == DropReason::SourcePortsExhausted as u32
+}
+
 #[inline(always)]
 fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
     let Some(held) = buffer::held(work.slot) else {
@@ -45,6 +53,7 @@ fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
         0 => 1,
         room => room as u16,
     };
+    let hello_reason = hello.refused;
     // A hello of one segment comes again whole if the answer is lost, and is judged again. Of a longer one
     // only the last part would come, so that it must be kept to be recognised.
     if hello.segments > 1 {
@@ -52,12 +61,13 @@ fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
     } else {
         buffer::release(&work.key, held);
     }
+    let listed = is_listed(hello_reason);
     match work.on_refuse as u8 {
-        on_refuse::ALERT => {
+        on_refuse::ALERT if !listed => {
             let reply = answer::segment(work, flag::PSH | flag::ACK | flag::FIN, seq, ack, window);
             answer::send_alert::<V6>(packet, work, &reply)
         }
-        on_refuse::RESET => {
+        on_refuse::ALERT | on_refuse::RESET => {
             let reply = answer::segment(work, flag::RST | flag::ACK, seq, ack, 0);
             answer::send::<V6>(packet, work, &reply)
         }

@@ -1,7 +1,7 @@
-//! Keeps a segment of a hello behind what is stored of it, if its checksum is right.
+//! Keeps a segment of a hello, or of what follows it, behind what is stored, if its checksum is right.
 
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{HELLO_CAP, HELLO_PREFIX, stage};
+use forwarder_common::abi::{HELLO_CAP, HELLO_PREFIX, hello_state, stage};
 use forwarder_common::verdict::DropReason;
 
 use crate::bounds::{at_most, forget, positive};
@@ -13,7 +13,7 @@ use crate::{clock, count, verify};
 
 /// Bytes copied at a time, and how often.
 const PIECE: u32 = 1024;
-const PIECES: u32 = 17;
+const PIECES: u32 = 18;
 
 /// The stage. The hello is held; the payload counts from its byte `work.skip` on.
 #[inline(always)]
@@ -37,8 +37,11 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
         }
         return count::drop(DropReason::BadChecksum);
     }
-    hello.touched_ms = clock::ms(clock::now_ns());
-    hello.segments = hello.segments.wrapping_add(1);
+    let routed = hello.state == hello_state::ROUTED;
+    if !routed {
+        hello.touched_ms = clock::ms(clock::now_ns());
+        hello.segments = hello.segments.wrapping_add(1);
+    }
     hello.window = work.window;
     let ip = if work.v6 == 0 { 20 } else { 40 };
     work.offset = work.l3 + ip + work.header_len + work.skip;
@@ -70,6 +73,11 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
         hello.stored = stored.wrapping_add(taken as u32);
         work.offset = work.offset.wrapping_add(taken as u32);
         work.left = left.wrapping_sub(taken as u32);
+    }
+    if routed {
+        // Data behind a hello whose node has not answered. It is sent with it; the node acknowledges it.
+        buffer::unlock(held.hello);
+        return count::drop(DropReason::Absorbed);
     }
     next_held(context, stage::PARSE, held)
 }

@@ -2,7 +2,7 @@
 //! and ask again; or go to the next node.
 
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{Flow, Hello, Node, close_reason, stage, state};
+use forwarder_common::abi::{Flow, Hello, Node, close_reason, hello_state, stage, state};
 use forwarder_common::checksum::Sum;
 use forwarder_common::cookie::CookieOptions;
 use forwarder_common::handshake;
@@ -95,6 +95,7 @@ fn family<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work) 
         let connect_us = clock::us(now).wrapping_sub(hello.syn_us);
         count_connect(work.node, connect_us);
         count::add!(PATH_STATS, u32::from(flow.path), opened, 1);
+        hello.state = hello_state::ANSWERED;
         // Published last: from here on both sides translate.
         crate::bounds::forget(flow);
         flow.state = state::REPLAYING;

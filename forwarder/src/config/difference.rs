@@ -217,6 +217,10 @@ fn entrance(config: &Config) -> BTreeMap<String, String> {
             "idle_timeout",
             humantime::format_duration(own.idle_timeout).to_string(),
         ),
+        (
+            "hello_timeout",
+            humantime::format_duration(own.hello_timeout).to_string(),
+        ),
         ("rst_rate", own.rst_rate.to_string()),
         ("watch", own.watch.to_string()),
         ("xdp", word(own.xdp).to_owned()),

@@ -61,6 +61,8 @@ pub struct Entrance {
     pub max_flows: u32,
     /// How many ClientHellos may be incomplete at once.
     pub hello_buffers: u32,
+    /// How long one may take from its first byte on.
+    pub hello_timeout: Duration,
     /// Local ports used towards nodes in `proxy-v2` and `masquerade`.
     pub source_ports: Spanned<RangeInclusive<u16>>,
     /// Where maps, programs and links are pinned.

@@ -47,6 +47,8 @@ pub struct RawEntrance {
     pub max_flows: Option<Number>,
     /// How many ClientHellos may be incomplete at once.
     pub hello_buffers: Option<Number>,
+    /// How long one may take from its first byte on.
+    pub hello_timeout: Option<Text>,
     /// Local ports used towards nodes, `first-last`.
     pub source_ports: Option<Text>,
     /// Where maps, programs and links are pinned.

@@ -273,7 +273,8 @@ impl Daemon {
                 _ = sweep.tick() => {
                     self.pulse.beat();
                     if let Some(mut sweeper) = self.sweeper.take() {
-                        sweeper.set_idle(self.config.entrance.idle_timeout);
+                        let own = &self.config.entrance;
+                        sweeper.set_times(own.idle_timeout, own.hello_timeout);
                         sweep_aside(sweeper, swept_to.clone());
                     }
                     self.telling.refresh();

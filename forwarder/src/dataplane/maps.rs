@@ -122,10 +122,14 @@ pub struct State {
     pub hello_index: HashMap<MapData, FlowKey, u32>,
     /// Those that nobody uses.
     pub hello_free: Queue<MapData, u32>,
+    /// Connections whose hello lost its buffer.
+    pub hello_lost: HashMap<MapData, FlowKey, u32>,
     /// Source ports that nobody uses.
     pub source_ports: Queue<MapData, u32>,
     /// Nodes.
     pub nodes: Array<MapData, Node>,
+    /// What is claimed.
+    pub vips: Array<MapData, Vip>,
 }
 
 /// The maps of counters.
@@ -171,8 +175,10 @@ impl State {
             hellos: open(pins, map::HELLOS)?,
             hello_index: open(pins, map::HELLO_INDEX)?,
             hello_free: open(pins, map::HELLO_FREE)?,
+            hello_lost: open(pins, map::HELLO_LOST)?,
             source_ports: open(pins, map::SOURCE_PORTS)?,
             nodes: open(pins, map::NODES)?,
+            vips: open(pins, map::VIPS)?,
         })
     }
 }

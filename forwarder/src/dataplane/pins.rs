@@ -50,6 +50,7 @@ pub const MAPS: &[&str] = &[
     map::HELLOS,
     map::HELLO_INDEX,
     map::HELLO_FREE,
+    map::HELLO_LOST,
     map::SOURCE_PORTS,
     map::PORT_FLOWS,
     map::COOKIE_KEYS,

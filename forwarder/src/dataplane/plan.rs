@@ -171,9 +171,11 @@ fn settings(config: &Config) -> abi::Settings {
         syn_interval_us: SYN_INTERVAL_US,
         syns_per_node: SYNS_PER_NODE,
         hello_steal_ms: HELLO_STEAL_MS,
+        hello_timeout_ms: config.entrance.hello_timeout.as_millis() as u32,
         events: abi::events::FLOWS | abi::events::REFUSALS,
         hellos: config.entrance.hello_buffers,
         first_port: first_port(config),
+        pad: 0,
     }
 }
 

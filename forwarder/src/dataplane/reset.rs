@@ -10,7 +10,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
-use forwarder_common::abi::{Address, Flow, FlowKey, Node, is_v4, link, state};
+use forwarder_common::abi::{Address, Flow, FlowKey, Hello, Node, Vip, is_v4, link, state};
 use forwarder_common::segment::{Headers, Segment, ip_len, pair};
 use forwarder_common::tcp::flag;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -39,6 +39,21 @@ impl Own {
                 ..bare(flow.node_expected())
             },
             ifindex: flow.public_link & !link::NO_HEADER,
+        }
+    }
+
+    /// A reset to a client whose hello took too long, which has got nothing from us but acknowledgements. It leaves by
+    /// whichever interface leads there.
+    pub fn reset_hello(key: &FlowKey, hello: &Hello, vip: &Vip) -> Self {
+        Self {
+            segment: Segment {
+                source: vip.address,
+                destination: key.client,
+                source_port_be: vip.port_be,
+                destination_port_be: key.port_be,
+                ..bare(hello.entrance_isn.wrapping_add(1))
+            },
+            ifindex: 0,
         }
     }
 

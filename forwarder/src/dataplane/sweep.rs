@@ -35,8 +35,11 @@ const RESET: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(5);
 /// One end has sent FIN; the other may go on for long, though not in silence.
 const HALF_CLOSED: Duration = Duration::from_secs(3_600);
-/// A hello that never became whole.
-const HELLO: Duration = Duration::from_secs(120);
+/// How long a hello may take, unless told.
+const HELLO: Duration = Duration::from_secs(10);
+/// The data path ends a hello that takes too long when its client says something; of silent ones the sweeper hears this
+/// much later.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Why a sweep ended early.
 #[derive(Debug, Error)]
@@ -145,6 +148,7 @@ pub struct Ended {
 pub struct Sweeper {
     state: State,
     idle: Duration,
+    hello_timeout: Duration,
     suspects: HashSet<Peer>,
     /// When nodes were asked for which flows, and when those were heard last, ms.
     asked: HashMap<Ends, Asked>,
@@ -163,6 +167,7 @@ impl Sweeper {
         Self {
             state,
             idle,
+            hello_timeout: HELLO,
             suspects: HashSet::new(),
             asked: HashMap::new(),
             sender: None,
@@ -199,9 +204,10 @@ impl Sweeper {
         Ok(swept)
     }
 
-    /// Flows are ended after this much silence.
-    pub fn set_idle(&mut self, idle: Duration) {
+    /// Flows are ended after this much silence, hellos after this time.
+    pub fn set_times(&mut self, idle: Duration, hello_timeout: Duration) {
         self.idle = idle;
+        self.hello_timeout = hello_timeout;
     }
 
     /// Ends a flow however lively it is: the next packet of either end meets no flow and draws a reset.
@@ -306,21 +312,42 @@ impl Sweeper {
             let hello: Option<Hello> =
                 found(self.state.hellos.get(&slot, 0)).reading(map::HELLOS)?;
             let Some(hello) = hello else { continue };
-            if elapsed_ms(hello.touched_ms, now) <= HELLO.as_millis() as u32 {
+            let limit = (self.hello_timeout + GRACE).as_millis() as u32;
+            if elapsed_ms(hello.started_ms, now) <= limit {
                 continue;
             }
-            let has_flow = found(self.state.flows.get(&key, 0))
-                .reading(map::FLOWS)?
-                .is_some();
-            if hello.state != hello_state::ROUTED || !has_flow {
-                stale.push(key);
+            let routed = matches!(hello.state, hello_state::ROUTED | hello_state::ANSWERED);
+            let has_flow = || found(self.state.flows.get(&key, 0)).reading(map::FLOWS);
+            if !routed || has_flow()?.is_none() {
+                stale.push((key, hello));
             }
         }
         let mut freed = 0;
-        for key in stale {
-            freed += usize::from(self.free_hello(&key)?);
+        for (key, hello) in stale {
+            if self.free_hello(&key)? {
+                freed += 1;
+                self.tell(&key, &hello)?;
+            }
         }
         Ok(freed)
+    }
+
+    /// Tells a client that its hello took too long: at once if that can be, and whenever it sends more of it.
+    fn tell(&mut self, key: &FlowKey, hello: &Hello) -> Result<(), SweepError> {
+        if hello.state != hello_state::COLLECTING {
+            return Ok(());
+        }
+        let lost = self.state.hello_lost.insert(key, hello.entrance_isn, 0);
+        lost.writing(map::HELLO_LOST)?;
+        let vip = found(self.state.vips.get(&u32::from(key.vip), 0)).reading(map::VIPS)?;
+        if self.sender.is_none() {
+            self.sender = Sender::open().ok();
+        }
+        if let (Some(sender), Some(vip)) = (&mut self.sender, vip) {
+            // Nothing else can be done where this fails; the client's next segment draws a reset.
+            let _ = sender.send(&Own::reset_hello(key, hello, &vip));
+        }
+        Ok(())
     }
 
     fn free_hello(&mut self, key: &FlowKey) -> Result<bool, SweepError> {

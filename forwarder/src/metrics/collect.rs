@@ -61,6 +61,7 @@ pub(crate) fn is_refusal(reason: DropReason) -> bool {
         | R::KernelRefused
         | R::AlreadyRefused
         | R::SegmentTooBig => false,
+        R::HelloDisplaced | R::HelloTimeout => true,
     }
 }
 

@@ -144,9 +144,11 @@ pub(super) fn fill(maps: &mut Maps, hellos: u32, ports: u32) {
         syn_interval_us: 60_000_000,
         syns_per_node: 2,
         hello_steal_ms: 60_000,
+        hello_timeout_ms: 60_000,
         events: events::FLOWS | events::REFUSALS,
         hellos,
         first_port: FIRST_SOURCE_PORT,
+        pad: 0,
     };
     maps.settings.set(0, settings, 0).expect("SETTINGS");
 }

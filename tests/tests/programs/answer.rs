@@ -268,7 +268,7 @@ fn a_client_that_asks_for_it_all_the_time() {
 fn data_behind_the_hello_waits_for_the_node_only() {
     each_shape_and_mode(|bench, mode| {
         let opened = Client::open(bench, mode);
-        let data = opened.from_client(Flags::PSH_ACK, 0, 0, b"finished");
+        let data = opened.from_client(Flags::PSH_ACK, 9, 0, b"finished");
         bench.from_client(&data).dropped(BeforeNode);
         opened.accept(bench);
         let seen = bench.from_client(&data);

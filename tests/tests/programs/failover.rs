@@ -159,7 +159,7 @@ fn what_does_not_ask_again() {
         bench.from_client(&bare).dropped(Absorbed);
         let fin = opened.from_client(Flags::FIN_ACK, 0, 0, &[]);
         bench.from_client(&fin).dropped(Absorbed);
-        let later = opened.from_client(Flags::PSH_ACK, 0, 0, b"later");
+        let later = opened.from_client(Flags::PSH_ACK, 1, 0, b"later");
         bench.from_client(&later).dropped(BeforeNode);
         let syn = opened.client.syn(&[]);
         bench.from_client(&syn).dropped(Absorbed);

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use forwarder_common::abi::slot as slots;
+use forwarder_common::abi::{HELLO_CAP, slot as slots};
 use forwarder_common::verdict::DropReason::{
     Absorbed, Fragment, IpOptions, MalformedSegment, NotItsFlow, UnknownFlow,
 };
@@ -181,7 +181,7 @@ fn padding_of_a_short_frame() {
         let client = Client::connect(bench, Refusal::Alert);
         let mut bytes = client.segment(Flags::PSH_ACK, 0, &[22]).to_bytes();
         bytes.extend([0xff; 6]);
-        let room = (16_448 - 1) >> 7;
+        let room = (HELLO_CAP as u16 - 1).div_ceil(128);
         bench
             .public_packet(&bytes)
             .expect(&client.answer(Flags::ACK, 0, 1, room), &[]);

@@ -34,7 +34,7 @@ fn kept(bench: &Bench, client: &Client) -> Vec<u8> {
 
 /// The acknowledgement of `stored` bytes of a hello.
 fn acknowledgement(client: &Client, stored: usize) -> Segment {
-    let room = (HELLO_CAP - stored) >> 7;
+    let room = (HELLO_CAP - stored).div_ceil(128);
     client.answer(Flags::ACK, 0, stored as u32, room as u16)
 }
 
@@ -386,6 +386,167 @@ fn a_hello_whose_flow_is_gone() {
             .from_client(&segment)
             .expect(&reset, &[DropReason::UnknownFlow]);
         assert_eq!(bench.maps.free().1.len(), buffers.len() + 1);
+    });
+}
+
+/// The entrance has the room that it announces, so every length comes to its verdict, whatever is left of the window.
+#[test]
+fn every_length_is_judged() {
+    let mut bench = Bench::new();
+    for options in [&LINUX[..], &[2, 4, 5, 180]] {
+        for length in (16_200..=16_390).step_by(10).chain([16_384, 16_388, 16_389]) {
+            let bytes = Hello::small(Mode::Transparent.name())
+                .padded_to(length)
+                .record();
+            let client = Client::connect_with(&mut bench, Refusal::Reset, options);
+            let (mut at, mut edge, mut packets) = (0, 16_384, 0);
+            let last = loop {
+                let end = bytes.len().min(at + 1_380).min(edge);
+                assert!(end > at, "{length}: no window at {at}");
+                let seen = client.send(&mut bench, at as u32, &bytes[at..end]);
+                let answer = seen.segment();
+                if answer.flags != Flags::ACK {
+                    break answer;
+                }
+                packets += 1;
+                assert!(packets < 20, "{length}");
+                at = answer.ack.wrapping_sub(client.isn).wrapping_sub(1) as usize;
+                let unit = if options.len() == LINUX.len() { 128 } else { 1 };
+                let right = at + usize::from(answer.window) * unit;
+                // Rounded to its unit, it may come back by less than that.
+                assert!(
+                    right + unit > edge,
+                    "{length}: a window that shrinks, at {at}"
+                );
+                edge = right;
+            };
+            // Less the four bytes before its body.
+            if length <= 16_388 {
+                assert_opened(&bench, &client, &last, &bytes);
+            } else {
+                assert!(last.flags.has(Flags::RST), "{length}: {last:?}");
+            }
+            bench.from_client(&client.segment(Flags::RST, 0, &[]));
+        }
+    }
+}
+
+/// A probe of the window, or a keep-alive, is answered (RFC 9293 3.8.4, 3.8.6.1).
+#[test]
+fn a_probe_in_the_middle() {
+    each_shape(|bench| {
+        let client = Client::connect(bench, Refusal::Alert);
+        client.send(bench, 0, &hello()[..500]);
+        let probe = client.segment(Flags::ACK, 499, &[]);
+        let answer = acknowledgement(&client, 500);
+        bench.from_client(&probe).expect(&answer, &[Absorbed]);
+        bench
+            .from_client(&client.segment(Flags::ACK, 500, &[]))
+            .dropped(Absorbed);
+    });
+}
+
+/// What follows a hello before its node has answered is kept, as far as there is room, and sent with it.
+#[test]
+fn data_behind_a_hello() {
+    each_shape(|bench| {
+        for mode in Mode::ALL {
+            let opened = Client::open(bench, mode);
+            let first = opened.from_client(Flags::PSH_ACK, 0, 0, b"early ");
+            let broken = with_checksum(bench, &first, |sum| !sum);
+            bench.public_packet(&broken).dropped(BadChecksum);
+            bench.from_client(&first).dropped(Absorbed);
+            // One that overtook another is for the client to send again.
+            let ahead = opened.from_client(Flags::PSH_ACK, 9, 0, b"late");
+            bench.from_client(&ahead).dropped(DropReason::BeforeNode);
+            let second = opened.from_client(Flags::PSH_ACK, 6, 0, b"data");
+            bench.from_client(&second).dropped(Absorbed);
+            let whole = [&opened.hello[..], b"early data"].concat();
+            assert_eq!(kept(bench, &opened.client), whole);
+            let sent: Vec<u8> = opened
+                .accept(bench)
+                .iter()
+                .flat_map(|segment| segment.payload.clone())
+                .collect();
+            assert!(sent.ends_with(&whole));
+            // Acknowledged in part, it is kept on.
+            bench.from_node(&opened.from_node(Flags::ACK, 0, 0, &[]));
+            assert_eq!(kept(bench, &opened.client), whole);
+            bench.from_node(&opened.from_node(Flags::ACK, 0, 10, &[]));
+            assert!(bench.hello(opened.client.address, Refusal::Alert).is_none());
+            let more = opened.from_client(Flags::PSH_ACK, 10, 0, b"more");
+            let passed = bench.from_client(&more).segment();
+            assert_eq!(passed.payload, b"more");
+            assert_eq!(passed.destination, opened.syn.destination);
+        }
+    });
+}
+
+/// After an alert, a client that has it and writes on is reset; one that says goodbye is not.
+#[test]
+fn a_client_that_writes_on_after_the_alert() {
+    each_shape(|bench| {
+        for pieces in [1, 2] {
+            let bytes = Hello::small("other.example.org").record();
+            let client = Client::connect(bench, Refusal::Alert);
+            let size = bytes.len().div_ceil(pieces);
+            let mut last = None;
+            for (number, piece) in bytes.chunks(size).enumerate() {
+                last = Some(client.send(bench, (number * size) as u32, piece).segment());
+            }
+            let alert = last.unwrap();
+            assert_eq!(
+                (alert.payload.len(), alert.flags.has(Flags::FIN)),
+                (7, true)
+            );
+            let end = bytes.len() as u32;
+            // On their way when the alert came: a reset might overtake it.
+            let on_its_way = client.segment(Flags::PSH_ACK, end, b"GET / HTTP/1.0");
+            let seen = bench.from_client(&on_its_way);
+            assert!(seen.bytes.is_none(), "{seen:?}");
+            let has_it = |flags, at, payload: &[u8]| {
+                let mut segment = client.segment(flags, at, payload);
+                segment.ack = segment.ack.wrapping_add(8);
+                segment
+            };
+            let acknowledged = bench.from_client(&has_it(Flags::ACK, end, &[]));
+            assert!(acknowledged.bytes.is_none(), "{acknowledged:?}");
+            for _ in 0..2 {
+                let again = has_it(Flags::PSH_ACK, end, b"GET / HTTP/1.0");
+                let reset = bench.from_client(&again).segment();
+                assert_eq!((reset.flags, reset.seq), (Flags::RST, again.ack));
+            }
+            let fin = bench
+                .from_client(&has_it(Flags::FIN_ACK, end, &[]))
+                .segment();
+            assert_eq!(
+                (fin.flags, fin.ack),
+                (Flags::ACK, client.isn.wrapping_add(end + 2))
+            );
+        }
+    });
+}
+
+/// A name that is listed and cannot be served is not called unrecognized.
+#[test]
+fn listed_names_that_cannot_be_served_are_reset() {
+    each_shape(|bench| {
+        let hello = Hello::small("empty.example.org").record();
+        for (refusal, answered) in [
+            (Refusal::Alert, true),
+            (Refusal::Reset, true),
+            (Refusal::Drop, false),
+        ] {
+            let client = Client::connect(bench, refusal);
+            let seen = client.send(bench, 0, &hello);
+            assert_eq!(seen.reasons, [DropReason::NoNode]);
+            if answered {
+                let reset = client.answer(Flags::RST_ACK, 0, hello.len() as u32, 0);
+                assert_eq!(seen.segment(), reset);
+            } else {
+                assert!(seen.bytes.is_none());
+            }
+        }
     });
 }
 

@@ -20,5 +20,6 @@ mod open;
 mod races;
 mod segment_size;
 mod splice;
+mod starved;
 mod syn;
 mod verdicts;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use forwarder_common::abi::state;
 use forwarder_tests::hello::Hello;
-use forwarder_tests::packet::{Flags, Segment};
+use forwarder_tests::packet::{Flags, Packet, Segment};
 use forwarder_tests::programs::bench::{Bench, ethernet};
 use forwarder_tests::programs::client::{Client, LINUX};
 use forwarder_tests::programs::kernel::{Context, Outcome};
@@ -119,6 +119,31 @@ fn a_repeated_hello_and_its_acknowledgement() {
         bench.maps.events();
     }
     assert_eq!(bench.maps.free().1.len(), 256, "every buffer is free");
+}
+
+/// A whole hello comes twice before it has a flow: one of them makes it, and the other does not end it.
+#[test]
+fn a_fresh_hello_twice() {
+    let mut bench = Bench::new();
+    for round in 0..ROUNDS {
+        let mode = Mode::ALL[round % 3];
+        let client = Client::connect(&mut bench, Refusal::Alert);
+        let hello = client.segment(Flags::PSH_ACK, 0, &Hello::small(mode.name()).record());
+        let outcomes = at_once(&mut bench, [(true, &hello), (true, &hello)]);
+        let sent = outcomes.iter().filter(|own| own.action == REDIRECT);
+        for outcome in sent {
+            let packet = Packet::parse(&outcome.bytes[14..], false).expect("a packet");
+            let flags = packet.tcp().expect("a segment").flags;
+            assert_eq!(flags, Flags::SYN, "round {round}");
+        }
+        let flow = bench.flow(client.address, Refusal::Alert);
+        assert!(flow.is_some(), "round {round}: no flow");
+        assert!(bench.hello(client.address, Refusal::Alert).is_some());
+        bench.from_client(&client.segment(Flags::RST, 0, &[]));
+        bench.maps.events();
+    }
+    let (ports, buffers) = bench.maps.free();
+    assert_eq!((ports.len(), buffers.len()), (1_024, 256));
 }
 
 /// One port of a client at two listeners that lead to the same nodes: each connection gets a node of its own.

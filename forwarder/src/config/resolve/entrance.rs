@@ -15,6 +15,8 @@ use crate::config::raw::{List, RawEntrance, Text};
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/forwarder";
 const DEFAULT_MAX_FLOWS: u32 = 65_536;
 const DEFAULT_HELLO_BUFFERS: u32 = 256;
+/// What a client takes that has to send each segment three times.
+const DEFAULT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Below the usual `net.ipv4.ip_local_port_range`, so that the host's own connections keep theirs.
 const DEFAULT_SOURCE_PORTS: RangeInclusive<u16> = 1_024..=32_767;
 /// RFC 5382, REQ-5: not less than 2 hours 4 minutes.
@@ -55,6 +57,12 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Entrance> {
     let source_ports = source_ports(context, raw.source_ports.as_ref(), &span);
     let bpffs = bpffs(context, raw.bpffs.as_ref());
     let idle_timeout = idle_timeout(context, raw.idle_timeout.as_ref());
+    let hello_timeout = context.duration(
+        "hello_timeout",
+        raw.hello_timeout.as_ref(),
+        Duration::from_secs(1)..=Duration::from_secs(120),
+        DEFAULT_HELLO_TIMEOUT,
+    );
     let xdp = context.keyword("xdp", raw.xdp.as_ref(), Xdp::Auto);
     let xdp_above = context.number(
         "xdp_above",
@@ -74,6 +82,7 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Entrance> {
         tunnels: tunnels?,
         max_flows,
         hello_buffers,
+        hello_timeout: hello_timeout?,
         source_ports: source_ports?,
         bpffs: bpffs?,
         idle_timeout: idle_timeout?,
