@@ -394,7 +394,10 @@ fn a_hello_whose_flow_is_gone() {
 fn every_length_is_judged() {
     let mut bench = Bench::new();
     for options in [&LINUX[..], &[2, 4, 5, 180]] {
-        for length in (16_200..=16_390).step_by(10).chain([16_384, 16_388, 16_389]) {
+        for length in (16_200..=16_390)
+            .step_by(10)
+            .chain([16_384, 16_388, 16_389])
+        {
             let bytes = Hello::small(Mode::Transparent.name())
                 .padded_to(length)
                 .record();
