@@ -58,7 +58,12 @@ pub fn opaque(value: u32) -> u32 {
     value as u32
 }
 
-/// Atomically adds to a counter in a map. Kernels before 5.12 have no form that returns the old value.
+/// Atomically adds to a counter in a map.
+///
+/// Kernels before 5.12 (arm64: 5.18) have no addition that fetches the old value, so none is written here. What is
+/// written orders memory on x86 only; where the kernel has the fetching form, the loader puts it in the place of each
+/// `lock … += …` on 32 bits (`forwarder/src/dataplane/atomics.rs`): it is a full barrier everywhere. It leaves the old
+/// value in the register of the amount, which is why that is an output.
 ///
 /// # Safety
 /// `counter` points into a map value.
@@ -66,12 +71,36 @@ pub fn opaque(value: u32) -> u32 {
 pub unsafe fn atomic_add(counter: *mut u32, amount: i32) {
     // SAFETY: by the caller.
     unsafe {
-        asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) counter, in(reg) i64::from(amount), options(nostack));
+        asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) counter, inout(reg) i64::from(amount) => _, options(nostack));
     }
 }
 
-/// On x86, what was written before is visible before anything is read after this, for an atomic addition is a barrier
-/// there.
+/// Atomically adds one to a counter in a map. 1 says that nobody else's one is in it: then nothing that follows is done
+/// before that was known.
+///
+/// The loader turns the two instructions into an addition that fetches and one that adds one to what was fetched: what
+/// a load of its own reads would say nothing of the loads behind it, except on x86.
+///
+/// # Safety
+/// `counter` points into a map value.
+#[inline(always)]
+pub unsafe fn atomic_enter(counter: *mut u32) -> u32 {
+    let mut count = 1_u64;
+    // SAFETY: by the caller. The two instructions stand together, with the same registers.
+    unsafe {
+        asm!(
+            "lock *(u32 *)({0} + 0) += {1}",
+            "{1} = *(u32 *)({0} + 0)",
+            in(reg) counter,
+            inout(reg) count,
+            options(nostack),
+        );
+    }
+    count as u32
+}
+
+/// What was written before is visible before anything is read after this: an atomic addition is a barrier, on x86 in
+/// either form, elsewhere in the one that fetches.
 ///
 /// `value` is a map value whose first word nobody writes meanwhile but by atomic additions.
 #[inline(always)]

@@ -10,7 +10,7 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use forwarder_common::abi::{FlowKey, Hello};
 
-use crate::bounds::{atomic_add, forget};
+use crate::bounds::{atomic_add, atomic_enter, forget};
 use crate::displace;
 use crate::maps::{HELLO_FREE, HELLO_INDEX, HELLOS};
 
@@ -35,8 +35,7 @@ fn try_lock(hello: *mut Hello) -> bool {
     // SAFETY: `hello` points at a map value. Additions to one word are ordered, so at most one reads 1.
     unsafe {
         let users = &raw mut (*hello).users;
-        atomic_add(users, 1);
-        if core::ptr::read_volatile(users) == 1 {
+        if atomic_enter(users) == 1 {
             return true;
         }
         atomic_add(users, -1);

@@ -18,6 +18,7 @@ use forwarder_common::abi::{map, program, stage};
 use thiserror::Error;
 
 use super::armour;
+use super::atomics;
 use super::attach::{self, AttachError, Hook};
 use super::pins::{self, MAPS, Pins, PinsError, Side};
 use super::sizes::Sizes;
@@ -65,6 +66,9 @@ pub enum LoadError {
         /// Why.
         source: std::io::Error,
     },
+    /// The lock of hello buffers would not hold.
+    #[error(transparent)]
+    Unordered(#[from] atomics::Unordered),
     /// The tree of pins cannot be changed.
     #[error(transparent)]
     Pins(#[from] PinsError),
@@ -91,8 +95,9 @@ impl Programs {
         for (name, size) in sizes.by_map() {
             loader.map_max_entries(name, size);
         }
+        let object = atomics::suited(object)?;
         let mut ebpf = loader
-            .load(object)
+            .load(&object)
             .map_err(|e| LoadError::Object(Box::new(e)))?;
         let stages = ebpf.take_map(map::STAGES);
         let stages = stages.ok_or(LoadError::Missing { name: map::STAGES })?;

@@ -13,6 +13,7 @@
 
 mod apply;
 pub mod armour;
+pub mod atomics;
 pub mod attach;
 pub mod batch;
 pub mod clock;

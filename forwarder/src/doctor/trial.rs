@@ -10,6 +10,7 @@ use forwarder_common::abi::program;
 
 use super::catalog::Code;
 use super::finding::{Finding, Fix};
+use crate::dataplane::atomics;
 use crate::dataplane::load::{self, LoadError};
 use crate::dataplane::sizes::Sizes;
 
@@ -83,8 +84,9 @@ fn loaded(object: &[u8]) -> Result<Ebpf, LoadError> {
     for (name, size) in SIZES.by_map() {
         loader.map_max_entries(name, size);
     }
+    let object = atomics::suited(object)?;
     let mut ebpf = loader
-        .load(object)
+        .load(&object)
         .map_err(|error| LoadError::Object(Box::new(error)))?;
     load::verify(&mut ebpf)?;
     Ok(ebpf)
