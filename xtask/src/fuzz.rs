@@ -27,6 +27,9 @@ const TARGETS: &[(&str, &[&str])] = &[
     ("control", &[]),
 ];
 
+/// Those that take the daemon, and minutes to build.
+const OF_THE_DAEMON: &[&str] = &["config", "control"];
+
 /// What makes the compiler count coverage as libFuzzer reads it.
 const FLAGS: &str = "-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -88,11 +91,14 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     if debian::machine_program("c++", Path::new("")).is_none() {
         bail!("libFuzzer is built with a C++ compiler, and there is none: apt install g++");
     }
-    let wanted = TARGETS.iter().filter(|(name, _)| {
-        arguments.targets.is_empty() || arguments.targets.iter().any(|own| own == name)
-    });
+    let wanted: Vec<_> = TARGETS
+        .iter()
+        .filter(|(name, _)| {
+            arguments.targets.is_empty() || arguments.targets.iter().any(|own| own == name)
+        })
+        .collect();
     let mut outcomes = Vec::new();
-    let folder = build(workspace)?;
+    let folder = build(workspace, &wanted)?;
     for (name, beside) in wanted {
         let outcome = search(workspace, &folder, name, beside, arguments.time)?;
         println!("{}", outcome.line());
@@ -132,29 +138,28 @@ impl Outcome {
     }
 }
 
-/// Builds all targets; returns where they are.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
+/// Builds these targets; returns where they are.
+fn build(workspace: &Workspace, wanted: &[&(&str, &[&str])]) -> Result<PathBuf> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let target = workspace.target().join("fuzz");
-    process::run(
-        Command::new("cargo")
-            .args([
-                "build",
-                "--release",
-                "--bins",
-                "--target",
-                &triple,
-                "--manifest-path",
-            ])
-            .arg(workspace.root().join("fuzz/Cargo.toml"))
-            .current_dir(workspace.root())
-            .env("RUSTFLAGS", FLAGS)
-            .env("CARGO_TARGET_DIR", &target)
-            .env(
-                "FORWARDER_BPF_OBJECT",
-                workspace.target().join("bpf/forwarder.o"),
-            ),
-    )?;
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--release", "--target", &triple, "--manifest-path"])
+        .arg(workspace.root().join("fuzz/Cargo.toml"))
+        .current_dir(workspace.root())
+        .env("RUSTFLAGS", FLAGS)
+        .env("CARGO_TARGET_DIR", &target)
+        .env(
+            "FORWARDER_BPF_OBJECT",
+            workspace.target().join("bpf/forwarder.o"),
+        );
+    for (name, _) in wanted {
+        cargo.args(["--bin", name]);
+    }
+    if !wanted.iter().any(|(name, _)| OF_THE_DAEMON.contains(name)) {
+        cargo.arg("--no-default-features");
+    }
+    process::run(&mut cargo)?;
     Ok(target.join(triple).join("release"))
 }
 
