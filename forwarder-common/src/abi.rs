@@ -271,8 +271,9 @@ abi! {
         table: u16,
         /// What to do with what is not forwarded: [`on_refuse`].
         on_refuse: u8,
-        /// Zero.
-        pad: u8,
+        /// Not 0: it is no longer configured, and takes no new connection. Its open flows go on; everything else is
+        /// the host's.
+        closed: u8,
         /// MSS that is advertised to clients: the smallest of the tunnels behind this listener.
         mss: u16,
         /// Zero.
@@ -512,8 +513,8 @@ abi! {
         hellos: u32,
         /// The first source port towards nodes: the one that [`map::PORT_FLOWS`] begins with.
         first_port: u32,
-        /// Zero.
-        pad: u32,
+        /// Not 0: programs of an earlier layout are attached behind these. What these do not know is theirs.
+        predecessor: u32,
     }
 
     /// Counters of a path. Bytes are of whole packets from the IP header on.

@@ -19,7 +19,7 @@ use crate::maps::{FLOWS, HELLO_INDEX, SETTINGS, STRAYS};
 use crate::packet::{Access, ETHERNET};
 use crate::public::{ingress, syn};
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, cookies, count, owner};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, cookies, count, owner, predecessor};
 
 const L3: usize = ETHERNET as usize;
 
@@ -47,6 +47,9 @@ fn family<const V6: bool>(frame: Frame) -> u32 {
         port_be: header.source_port_be,
         vip: id as u16,
     };
+    if vip.closed != 0 {
+        return pass(tally::XDP_FOREIGN);
+    }
     // A SYN of an open flow too: the node's challenge ACK resolves it, a cookie would not.
     if FLOWS.get_ptr(key).is_some() {
         return pass(tally::XDP_FLOW);
@@ -92,6 +95,9 @@ fn answer<const V6: bool>(frame: Frame, work: &mut Work) -> u32 {
 /// deserve a reset, are worth the next hook's time.
 #[inline(always)]
 fn stranger(frame: Frame, work: &Work) -> u32 {
+    if predecessor::is_behind() {
+        return pass(tally::XDP_HANDED_ON);
+    }
     if work.has(flag::RST) {
         return drop(frame, work, DropReason::Absorbed);
     }

@@ -33,6 +33,7 @@ mod maps;
 mod node;
 mod owner;
 mod packet;
+mod predecessor;
 mod public;
 mod replay;
 mod rewrite;

@@ -17,12 +17,15 @@ use forwarder_common::verdict::DropReason;
 use crate::answer::{self, ALERT_LEN};
 use crate::buffer::{self, Held, Missing};
 use crate::maps::{FLOWS, HELLO_LOST, SETTINGS};
+use crate::count::PASS;
 use crate::packet::Packet;
 use crate::work::{Reply, Work};
-use crate::{clock, cookies, count, next};
+use crate::{clock, cookies, count, next, predecessor};
 
 /// What comes of a segment. An answer stands in `work.reply`, so that one place sends it.
 enum Outcome {
+    /// Of none of our connections, and perhaps one of the programs behind.
+    Pass,
     Drop(DropReason),
     Answer(DropReason),
     /// Rate-limited, and never to a reset.
@@ -55,6 +58,7 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
         Err(Missing::Absent) => unknown(work, now),
     };
     match outcome {
+        Outcome::Pass => return PASS,
         Outcome::Drop(reason) => return count::drop(reason),
         Outcome::Next(slot, held) => return next_held(context, slot, held),
         Outcome::Pending => return next(context, stage::PENDING),
@@ -98,7 +102,11 @@ fn is_another(work: &Work, held: Held, now: u64) -> bool {
 #[inline(always)]
 fn unknown(work: &mut Work, now: u64) -> Outcome {
     if work.has(flag::RST) {
-        return Outcome::Drop(DropReason::Absorbed);
+        return if predecessor::is_behind() {
+            Outcome::Pass
+        } else {
+            Outcome::Drop(DropReason::Absorbed)
+        };
     }
     let (isn, cookie) = (work.seq.wrapping_sub(1), work.ack.wrapping_sub(1));
     let fit = if work.has(flag::ACK) {
@@ -149,10 +157,13 @@ fn unknown(work: &mut Work, now: u64) -> Outcome {
 /// A segment without a buffer and without a cookie that fits its sequence number.
 #[inline(always)]
 fn stray(work: &mut Work, fit: Fit, now: u64) -> Outcome {
-    count::add!(LISTENER_STATS, u32::from(work.listener), cookies_invalid, 1);
     // Nothing more of ours, a FIN, or an alert and a FIN.
     let ours = fit == Fit::Ends
         || work.has(flag::ACK) && cookies::acknowledged(work, [1, ALERT_LEN + 1], now);
+    if !ours && predecessor::is_behind() {
+        return Outcome::Pass;
+    }
+    count::add!(LISTENER_STATS, u32::from(work.listener), cookies_invalid, 1);
     if !ours {
         return Outcome::Reset;
     }

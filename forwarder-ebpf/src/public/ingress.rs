@@ -35,6 +35,14 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
     let Some((id, vip)) = owner::vip(&header.destination, header.destination_port_be) else {
         return PASS;
     };
+    let key = FlowKey {
+        client: header.source,
+        port_be: header.source_port_be,
+        vip: id as u16,
+    };
+    if vip.closed != 0 && is_the_hosts(&header, &key) {
+        return PASS;
+    }
     let listener = u32::from(vip.listener);
     let bytes = u64::from(packet.len() - L3 as u32);
     count::add!(
@@ -48,11 +56,6 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
     if let Some(reason) = unacceptable(&header) {
         return count::drop(reason);
     }
-    let key = FlowKey {
-        client: header.source,
-        port_be: header.source_port_be,
-        vip: id as u16,
-    };
     let syn = header.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
     let Some(flow) = FLOWS.get_ptr_mut(key) else {
         let slot = if syn { stage::SYN } else { stage::HELLO };
@@ -71,6 +74,14 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         slot = stage::TOO_BIG;
     }
     hand_on::<L3, V6>(context, packet, &header, &key, vip, slot)
+}
+
+/// Whether a segment to a claimed address that is closed is none of ours: of no open flow, or the first of a new
+/// connection.
+#[inline(always)]
+pub fn is_the_hosts(header: &Header, key: &FlowKey) -> bool {
+    let syn = header.flags & (flag::SYN | flag::ACK) == flag::SYN;
+    syn || FLOWS.get_ptr(key).is_none()
 }
 
 /// Why a segment is not even looked up.

@@ -12,7 +12,7 @@ use crate::header::{Header, Kind};
 use crate::packet::Packet;
 use crate::tunnel::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, answer, clock, next, node, owner};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, answer, clock, next, node, owner, predecessor};
 
 /// A packet on a tunnel interface with `L3` bytes of link-layer header.
 #[inline(always)]
@@ -97,7 +97,10 @@ fn stray<const L3: usize, const V6: bool>(
     node: &Node,
     number: u32,
 ) -> i32 {
-    if same(&node.local, &header.destination) || has_socket::<V6>(packet, header) {
+    if predecessor::is_behind()
+        || same(&node.local, &header.destination)
+        || has_socket::<V6>(packet, header)
+    {
         return PASS;
     }
     count::add!(NODE_STATS, number, strays, 1);

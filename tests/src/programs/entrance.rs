@@ -92,7 +92,7 @@ pub(super) fn fill(maps: &mut Maps, hellos: u32, ports: u32) {
                 listener: refusal.listener(),
                 table: NAME_TABLE,
                 on_refuse: refusal.number(),
-                pad: 0,
+                closed: 0,
                 mss: if v6 { 1_360 } else { 1_380 },
                 pad2: [0; 3],
                 ifindex: 0,
@@ -148,7 +148,7 @@ pub(super) fn fill(maps: &mut Maps, hellos: u32, ports: u32) {
         events: events::FLOWS | events::REFUSALS,
         hellos,
         first_port: FIRST_SOURCE_PORT,
-        pad: 0,
+        predecessor: 0,
     };
     maps.settings.set(0, settings, 0).expect("SETTINGS");
 }

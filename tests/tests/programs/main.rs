@@ -15,6 +15,7 @@ mod foreign;
 mod fuzz;
 mod hello;
 mod icmp;
+mod leaving;
 mod names;
 mod open;
 mod races;
