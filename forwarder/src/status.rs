@@ -16,10 +16,13 @@ use crate::daemon::lock::Lock;
 use crate::daemon::place::Place;
 use crate::dataplane::counters::sum_paths;
 use crate::dataplane::expired::{Counts, Expired};
+use crate::dataplane::hooks;
 use crate::dataplane::maps::{CounterMaps, MapsError, OfMap, Tables, found};
 use crate::dataplane::pins::{Pins, PinsError, Side};
 use crate::dataplane::registry::{Attachment, Registry, RegistryError};
 use crate::dataplane::unload::open_flows;
+use crate::dataplane::upgrade::carry;
+use crate::dataplane::upgrade::predecessor::Predecessor;
 use crate::health::report::{NodeReport, PoolReport, Report};
 use crate::health::tunnel::TunnelReport;
 use crate::metrics::collect::is_refusal;
@@ -29,6 +32,24 @@ use crate::units;
 /// Why there is no status.
 #[derive(Debug, Error)]
 pub enum StatusError {
+    /// Another version has pinned its maps there.
+    #[error(
+        "the programs of another version are loaded ({}); they forward as configured last, and nothing tends their \
+         flows. {}",
+        path.display(),
+        if *convertible {
+            "`forwarder run` takes over, and the open flows go on"
+        } else {
+            "Start the version that loaded them, or change over, which ends the open flows: \
+             `forwarder unload`, then `forwarder run`"
+        }
+    )]
+    OtherVersion {
+        /// Its directory.
+        path: std::path::PathBuf,
+        /// Whether this version can take its flows over.
+        convertible: bool,
+    },
     /// Nothing is pinned there.
     #[error("no forwarder is loaded under {}; `forwarder run` loads one", path.display())]
     NotLoaded {
@@ -55,8 +76,11 @@ pub struct Status {
     pub started: Option<f64>,
     /// Where things are pinned.
     pub bpffs: String,
-    /// Where programs are attached.
+    /// Where programs are attached, by what the kernel says now.
     pub attachments: Vec<Attachment>,
+    /// The version whose flows are being taken over, while that lasts.
+    #[serde(default)]
+    pub upgrade: Option<UpgradeStatus>,
     /// Configured interfaces that do not exist, as the daemon saw it last.
     pub missing: Vec<String>,
     /// The armour of public interfaces, as the daemon left it.
@@ -69,6 +93,9 @@ pub struct Status {
     pub flows: Flows,
     /// By listener.
     pub listeners: Vec<ListenerStatus>,
+    /// Addresses and ports that are no longer claimed, of which flows are still open. What is new there is the host's.
+    #[serde(default)]
+    pub closing: Vec<String>,
     /// By route.
     pub routes: Vec<RouteStatus>,
     /// By node.
@@ -83,6 +110,15 @@ pub struct Status {
     pub refusals: BTreeMap<String, u64>,
     /// Changes at run time that the next reload undoes.
     pub edits: Vec<Edit>,
+}
+
+/// A version whose flows are being taken over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpgradeStatus {
+    /// Its directory.
+    pub from: String,
+    /// Flows that are still there.
+    pub flows: usize,
 }
 
 /// The flow table.
@@ -291,7 +327,14 @@ impl Counted {
 /// Reads the status of the instance at `place`.
 pub fn read(place: &Place) -> Result<Status, StatusError> {
     let pins = Pins::new(place.bpffs());
+    let others = pins.other_versions()?;
     if !pins.exists() {
+        if let Some(path) = others.last() {
+            return Err(StatusError::OtherVersion {
+                path: path.clone(),
+                convertible: Predecessor::at(path).is_some(),
+            });
+        }
         return Err(StatusError::NotLoaded {
             path: place.bpffs().to_owned(),
         });
@@ -318,7 +361,11 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         started: daemon.as_deref().and_then(process::started),
         daemon,
         bpffs: place.bpffs().display().to_string(),
-        attachments: registry.attachments.clone(),
+        attachments: attached(&pins, &registry),
+        upgrade: others.last().map(|path| UpgradeStatus {
+            from: path.display().to_string(),
+            flows: Predecessor::at(path).map_or(0, |old| carry::left(&old)),
+        }),
         missing: registry.missing.clone(),
         armour: ArmourReport::load(&place.armour())
             .unwrap_or_default()
@@ -332,6 +379,7 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
             max: pins.max_flows(),
         },
         listeners: listeners(&registry, &tables, &counters)?,
+        closing: closing(&registry, &tables)?,
         routes: routes(&registry, &counters)?,
         nodes: nodes(&registry, &tables, &counters, &health)?,
         drops: by_reason(|_| true),
@@ -340,6 +388,19 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         tunnels: health.tunnels,
         edits: edits_in_use(&place.edits()),
     })
+}
+
+/// Where programs are attached, by what the kernel says now.
+fn attached(pins: &Pins, registry: &Registry) -> Vec<Attachment> {
+    let standing = hooks::look_now(registry.attachments.iter());
+    let places = registry.attachments.iter().zip(standing);
+    places
+        .filter(|(place, standing)| {
+            let standing = standing.as_ref();
+            standing.is_none_or(|standing| standing.own(pins, place).is_some())
+        })
+        .map(|(place, _)| place.clone())
+        .collect()
 }
 
 fn listeners(
@@ -362,7 +423,8 @@ fn listeners(
                     .is_some(),
                 None => false,
             };
-            if claimed && value.is_some_and(|value| value.listener == number) {
+            let open = value.filter(|value| value.closed == 0);
+            if claimed && open.is_some_and(|value| value.listener == number) {
                 addresses.push(display(*ip, *port));
             }
         }
@@ -377,6 +439,17 @@ fn listeners(
             packets: stats.packets,
             bytes: stats.bytes,
         });
+    }
+    Ok(all)
+}
+
+fn closing(registry: &Registry, tables: &Tables) -> Result<Vec<String>, StatusError> {
+    let mut all = Vec::new();
+    for (number, (ip, port)) in registry.vips.iter() {
+        let value = found(tables.vips.get(&(number as u32), 0)).reading("VIPS")?;
+        if value.is_some_and(|value| value.closed != 0) {
+            all.push(display(*ip, *port));
+        }
     }
     Ok(all)
 }

@@ -178,3 +178,23 @@ fn the_metric_reference_is_what_the_code_says() {
     }
     assert_eq!(read("docs/metrics.md"), page, "run the test with UPDATE=1");
 }
+
+/// Before an upgrade the package says which layouts the daemon in it cannot take over, so it has to know the others.
+#[test]
+fn the_package_knows_the_layouts() {
+    use forwarder::dataplane::upgrade::predecessor::CONVERTIBLE;
+    let script = read("packaging/debian/preinst");
+    let mut known: Vec<String> = CONVERTIBLE.iter().map(|own| format!("v{own}")).collect();
+    known.push(format!("v{}", forwarder_common::abi::ABI_VERSION));
+    let line = format!("'v*' | {}) ;;", known.join(" | "));
+    assert!(script.contains(&line), "{line}");
+}
+
+/// The exit code that the unit does not restart is the one that `run` documents.
+#[test]
+fn the_unit_knows_the_exit_code() {
+    let unit = read("packaging/forwarder.service");
+    assert!(unit.contains("RestartPreventExitStatus=78"));
+    let run = read("forwarder/src/cli/run.rs");
+    assert!(run.contains("LASTING: u8 = 78"));
+}

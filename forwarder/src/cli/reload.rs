@@ -58,6 +58,9 @@ fn render(reloaded: &Reloaded) -> String {
             own.key, own.running, own.file
         ));
     }
+    for own in &reloaded.tight {
+        text.push_str(&format!("! little room is left for {own}\n"));
+    }
     if !reloaded.edits.is_empty() {
         let count = reloaded.edits.len();
         text.push_str(&format!("{count} edits made at run time have ended\n"));

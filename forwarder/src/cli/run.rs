@@ -9,7 +9,7 @@ use forwarder::config::{self, Config, Sources};
 use forwarder::daemon::Daemon;
 use forwarder::object::OBJECT;
 
-use super::Globals;
+use super::{Globals, failure};
 
 const AFTER_HELP: &str = "\
 Needs the right to load and attach programs (root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON), and
@@ -26,7 +26,12 @@ Examples:
 Exit codes:
   0  stopped by a signal
   1  the configuration has errors, or the kernel refuses
-  2  the command line is wrong";
+  2  the command line is wrong
+  78 what is loaded in the kernel does not go with this version or this configuration, and starting
+     again will not mend it: the message says what does";
+
+/// `EX_CONFIG` of `sysexits.h`. The systemd unit knows it.
+const LASTING: u8 = 78;
 
 /// Load, attach and serve until stopped.
 #[derive(Debug, clap::Args)]
@@ -51,10 +56,16 @@ impl Run {
             .build()
             .context("cannot start the asynchronous runtime")?;
         runtime.block_on(async {
-            let daemon = Daemon::start(OBJECT, config, sources, &place).await?;
-            daemon.run(self.confirm).await
-        })?;
-        Ok(ExitCode::SUCCESS)
+            match Daemon::start(OBJECT, config, sources, &place).await {
+                Ok(daemon) => daemon.run(self.confirm).await?,
+                Err(error) if error.is_lasting() => {
+                    failure::show(&error.into(), false);
+                    return Ok(ExitCode::from(LASTING));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            Ok(ExitCode::SUCCESS)
+        })
     }
 }
 

@@ -157,6 +157,14 @@ fn summary(status: &Status, now: SystemTime) -> Vec<(&'static str, String)> {
             format!("{} ({}){peers}", own.interface, hook(own)),
         ));
     }
+    if status.attachments.is_empty() {
+        let what = "no program stands at any interface; a daemon attaches them again";
+        lines.push(("DETACHED", String::from(what)));
+    }
+    if let Some(own) = &status.upgrade {
+        let what = format!("{} flows are yet to come over from {}", own.flows, own.from);
+        lines.push(("upgrade", what));
+    }
     for interface in &status.missing {
         lines.push(("MISSING", format!("{interface}: no such interface")));
     }
@@ -187,6 +195,10 @@ fn summary(status: &Status, now: SystemTime) -> Vec<(&'static str, String)> {
     let Flows { open, max } = status.flows;
     let share = open as f64 * 100.0 / f64::from(max.max(1));
     lines.push(("flows", format!("{open} of {max} ({share:.1} %)")));
+    if !status.closing.is_empty() {
+        let what = "no longer claimed; open flows go on, new connections are the host's";
+        lines.push(("closing", format!("{}: {what}", status.closing.join(", "))));
+    }
     lines.push(("refused", refused(&status.refusals)));
     if !status.edits.is_empty() {
         let edits: Vec<_> = status.edits.iter().map(ToString::to_string).collect();

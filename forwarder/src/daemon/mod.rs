@@ -10,6 +10,7 @@ mod health;
 pub mod lock;
 pub mod place;
 pub mod reload;
+mod stacked;
 mod telling;
 mod timers;
 
@@ -28,6 +29,7 @@ use self::edits::EditsFile;
 use self::file_watch::FileWatch;
 use self::lock::{Lock, LockError};
 use self::place::Place;
+use self::stacked::Stacked;
 use self::telling::Telling;
 use self::timers::sweep_aside;
 use crate::armour::report::Report as ArmourReport;
@@ -40,8 +42,10 @@ use crate::control::order::{self, Order};
 use crate::control::server::{self, Shared};
 use crate::control::socket::{self, SocketError, SocketFile};
 use crate::dataplane::events::{self, Events, EventsError, Kind, Record};
+use crate::dataplane::hooks;
 use crate::dataplane::maps::{CounterMaps, MapsError, State};
 use crate::dataplane::pins::{Pins, PinsError};
+use crate::dataplane::registry::Attachment;
 use crate::dataplane::sweep::{Sweeper, Swept};
 use crate::dataplane::unload::unload;
 use crate::dataplane::{Dataplane, DataplaneError, Origin, plan};
@@ -59,6 +63,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 const KEYS: Duration = Duration::from_secs(60);
 /// How often the network is looked at although nothing was heard: a message may have been lost.
 const RESURVEY: Duration = Duration::from_secs(60);
+/// How often it is looked whether programs are still attached. Nobody tells when a TCX link is detached.
+const HOOKS: Duration = Duration::from_secs(2);
 /// A ring full of events is read in fewer turns.
 const RING_TURNS: usize = 64;
 
@@ -71,6 +77,9 @@ pub enum DaemonError {
     /// Another one runs.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Another instance has the same claims.
+    #[error(transparent)]
+    Stacked(#[from] Stacked),
     /// The kernel side.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
@@ -98,6 +107,17 @@ pub enum DaemonError {
     /// Nobody confirmed, and everything was removed.
     #[error("not confirmed in time: everything was detached, nothing is forwarded")]
     Unconfirmed,
+}
+
+impl DaemonError {
+    /// Whether the next start will fail for the same reason, unless somebody does something.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Stacked(_) => true,
+            Self::Dataplane(error) => error.is_lasting(),
+            _ => false,
+        }
+    }
 }
 
 /// A daemon that has started.
@@ -142,7 +162,7 @@ impl Daemon {
     /// say; a reload reads the same files again.
     pub async fn start(
         object: &[u8],
-        config: Config,
+        mut config: Config,
         sources: Sources,
         place: &Place,
     ) -> Result<Self, DaemonError> {
@@ -150,8 +170,11 @@ impl Daemon {
         let surveyor = Surveyor::open()?;
         // Before the first survey, so that no change falls between.
         let watch = Watch::open().map_err(DaemonError::Watch)?;
+        let network = surveyor.survey(std::iter::empty()).await?;
+        stacked::check(place, &config, &network)?;
         let pins = Pins::new(place.bpffs());
         let (dataplane, origin) = Dataplane::open(object, &config, pins, &place.registry())?;
+        reload::warn_of_fixed(&dataplane.keep_pinned(&mut config));
         let events = Events::open(dataplane.pins())?;
         let state = State::open(dataplane.pins())?;
         let sweeper = Sweeper::new(state, config.entrance.idle_timeout);
@@ -209,6 +232,7 @@ impl Daemon {
         daemon.dataplane.publish()?;
         daemon.follow_armour();
         daemon.health.save(&daemon.config);
+        daemon.warn_of_tight();
         daemon.pulse.in_step(&daemon.missing);
         daemon.metrics.listen(daemon.config.metrics);
         daemon.follow_files();
@@ -222,6 +246,7 @@ impl Daemon {
             match origin {
                 Origin::Fresh => "forwarding",
                 Origin::Adopted => "forwarding; the open flows of the former daemon go on",
+                Origin::Upgraded => "forwarding; the open flows of the former version go on",
             }
         );
         Ok(daemon)
@@ -238,6 +263,7 @@ impl Daemon {
         let mut sweep = every(SWEEP);
         let mut keys = every(KEYS);
         let mut resurvey = every(RESURVEY);
+        let mut hooks = every(HOOKS);
         let beat = sd_notify::watchdog_enabled();
         let mut poll = every(nodes::POLL);
         let mut heartbeat = every(beat.map_or(RESURVEY, |timeout| timeout / 2));
@@ -264,6 +290,7 @@ impl Daemon {
                         self.watch = Watch::open().map_err(DaemonError::Watch)?;
                     }
                     self.keep_up().await;
+                    self.look_at_hooks().await;
                 }
                 events = self.events.next() => {
                     for event in events? {
@@ -296,10 +323,12 @@ impl Daemon {
                     self.health_polled();
                     self.telling.tell_dropped();
                     self.watch_for_floods();
+                    self.follow_upgrade();
                 }
                 _ = tunnels.tick() => self.ask_tunnels(&asked_to),
                 Some(readings) = asked.recv() => self.tunnels_answered(&readings),
                 _ = resurvey.tick() => self.keep_up().await,
+                _ = hooks.tick() => self.look_at_hooks().await,
                 _ = heartbeat.tick() => if beat.is_some() {
                     self.tell_systemd(&[NotifyState::Watchdog]);
                 },
@@ -376,6 +405,57 @@ impl Daemon {
             self.follow_armour();
         }
         Ok(())
+    }
+
+    /// Attaches again what somebody else has detached.
+    async fn look_at_hooks(&mut self) {
+        let mut lost = Vec::new();
+        for (place, id) in self.dataplane.places(&self.network) {
+            let standing = hooks::look(&self.surveyor, &place.interface, place.ifindex).await;
+            if standing.is_some_and(|standing| !standing.has(id)) {
+                lost.push(place);
+            }
+        }
+        if lost.is_empty() {
+            return;
+        }
+        for place in &lost {
+            // One that went with its interface is no news here.
+            if self.is_there(place).await {
+                warn!(
+                    interface = place.interface,
+                    side = place.side.word(),
+                    "somebody has detached the program; attaching it again"
+                );
+                self.tally.hooks_lost.add(1);
+            }
+            if let Err(error) = self.dataplane.lost(place) {
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "numbers not saved"
+                );
+            }
+        }
+        self.dataplane.doubt();
+        self.keep_up().await;
+    }
+
+    async fn is_there(&self, place: &Attachment) -> bool {
+        let network = self.surveyor.survey(std::iter::empty()).await;
+        network.is_ok_and(|network| {
+            let link = network.link_by_index(place.ifindex);
+            link.is_some_and(|link| link.name == place.interface)
+        })
+    }
+
+    /// Ends a change from another version when it is done.
+    fn follow_upgrade(&mut self) {
+        if let Err(error) = self.dataplane.follow_upgrade(&self.network) {
+            error!(
+                error = &error as &dyn std::error::Error,
+                "the former version is not gone"
+            );
+        }
     }
 
     /// The warnings that `check` would show, as log lines.

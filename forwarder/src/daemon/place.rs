@@ -91,6 +91,19 @@ impl Place {
         self.run_dir.join(format!("{}.health.json", self.escaped()))
     }
 
+    /// The other instances that have numbers in the run directory, by where they pin. Not all of them need be loaded.
+    pub fn others(&self) -> Vec<Self> {
+        let files = std::fs::read_dir(&self.run_dir).into_iter().flatten();
+        let names = files.flatten().map(|file| file.file_name());
+        let others = names.filter_map(|name| {
+            let escaped = name.to_str()?.strip_suffix(".json")?;
+            // Other files of an instance have two endings.
+            let bpffs = (!escaped.contains('.')).then(|| unescaped(escaped))?;
+            (bpffs != self.bpffs).then(|| Self::new(&bpffs, &self.run_dir))
+        });
+        others.collect()
+    }
+
     /// Removes everything of this instance from the run directory but its lock, whose holder calls this; and
     /// what cannot be removed is named in the error.
     ///
@@ -135,9 +148,41 @@ impl Place {
     }
 }
 
+/// What `escaped` made of a path.
+fn unescaped(name: &str) -> PathBuf {
+    let mut path = String::from("/");
+    let mut rest = name.chars().peekable();
+    while let Some(letter) = rest.next() {
+        path.push(match letter {
+            '-' if rest.next_if_eq(&'-').is_some() => '-',
+            '-' => '/',
+            other => other,
+        });
+    }
+    PathBuf::from(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_are_known_by_their_numbers() {
+        let run = tempfile::tempdir().unwrap();
+        let at = |bpffs: &str| Place::new(Path::new(bpffs), run.path());
+        let (one, two) = (at("/sys/fs/bpf/for-warder"), at("/sys/fs/bpf/x"));
+        for file in [
+            one.registry(),
+            one.journal(),
+            one.edits(),
+            one.health(),
+            two.lock(),
+        ] {
+            std::fs::write(file, "").unwrap();
+        }
+        assert_eq!(two.others(), [one.clone()]);
+        assert!(one.others().is_empty());
+    }
 
     #[test]
     fn each_instance_has_its_own_files() {

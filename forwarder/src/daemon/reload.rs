@@ -30,6 +30,9 @@ pub struct Reloaded {
     pub difference: Difference,
     /// What the files say in vain.
     pub fixed: Vec<Fixed>,
+    /// What the maps have little room left for.
+    #[serde(default)]
+    pub tight: Vec<String>,
     /// Edits that ended.
     pub edits: Vec<Edit>,
     /// Warnings about the files, as `forwarder check --json` writes them.
@@ -141,14 +144,8 @@ impl Daemon {
         self.refused = None;
         self.follow_files();
         report.log();
-        for own in &fixed {
-            warn!(
-                key = own.key,
-                running = own.running,
-                file = own.file,
-                "cannot change while maps are pinned; `forwarder unload` and a new start apply it"
-            );
-        }
+        warn_of_fixed(&fixed);
+        let tight = self.warn_of_tight();
         for line in difference.lines().take(LOGGED_MAX) {
             info!("{line}");
         }
@@ -161,10 +158,21 @@ impl Daemon {
         Ok(Reloaded {
             difference,
             fixed,
+            tight,
             edits,
             report: report.to_json(),
             reset: 0,
         })
+    }
+
+    /// Says what the maps have little room left for.
+    pub(super) fn warn_of_tight(&self) -> Vec<String> {
+        let tight = self.dataplane.tight().iter();
+        let tight: Vec<String> = tight.map(ToString::to_string).collect();
+        for own in &tight {
+            warn!("little room is left for {own}");
+        }
+        tight
     }
 
     async fn edit(&mut self, edit: Edit, persist: bool, reset: bool) -> Result<Value, Problem> {
@@ -361,6 +369,18 @@ impl Daemon {
                 Err(error) => warn!(?edit, %error, "edit of the former daemon is dropped"),
             }
         }
+    }
+}
+
+/// Says which keys have another value in the file than in the maps.
+pub(super) fn warn_of_fixed(fixed: &[Fixed]) {
+    for own in fixed {
+        warn!(
+            key = own.key,
+            running = own.running,
+            file = own.file,
+            "cannot change while maps are pinned; `forwarder unload` and a new start apply it"
+        );
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::listed::{Step, Way};
 use super::maps::MapsError;
-use super::plan::NameTable;
 use super::registry::TableState;
 use super::retire::Retired;
 use super::write::Changes;
@@ -15,15 +14,11 @@ use crate::link::Network;
 impl Dataplane {
     /// Brings the maps in step.
     pub fn apply(&mut self, config: &Config, network: &Network) -> Result<Changes, DataplaneError> {
-        // A plan that does not fit leaves no trace in the numbers.
-        let mut registry = self.registry.clone();
-        let plan = plan::plan(config, network, &mut registry, &self.sizes, &self.weights)?;
-        let rows: usize = plan.tables.iter().map(NameTable::len).sum();
-        plan::room(
-            "listed names (on each listener, old and new ones)",
-            2 * rows,
-            self.sizes.names,
-        )?;
+        let (plan, registry) =
+            plan::fit(config, network, &self.registry, &self.sizes, &self.weights)?;
+        let mut occupancy = Vec::from(plan::occupancy(&plan, &registry, &self.sizes));
+        occupancy.retain(plan::Occupancy::is_tight);
+        self.tight = occupancy;
         self.registry = registry;
         self.in_step = false;
         let steps = self.listed.steps(&plan.tables, &mut self.registry);
@@ -31,7 +26,9 @@ impl Dataplane {
         // Numbers are on disk before any map holds them.
         self.file.save(&mut self.registry)?;
         self.settled = 0;
-        let changes = self.tables.apply(&plan, &steps, &ids, &self.registry)?;
+        let changes =
+            self.tables
+                .apply(&plan, &steps, &ids, &self.registry, self.upgrade.is_some())?;
         let retired = self.settle(&steps, &ids);
         self.planned = plan.nodes;
         self.in_step = true;

@@ -7,14 +7,14 @@
 use std::mem;
 
 use aya::pin::PinError;
-use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::links::{FdLink, Link as _, LinkError, PinnedLink};
 use aya::programs::tc::{
     self, NlOptions, SchedClassifier, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError,
     TcHandle,
 };
 use aya::programs::{LinkOrder, ProgramError};
 use aya::util::KernelVersion;
-use forwarder_common::abi::program;
+use forwarder_common::abi::{ABI_VERSION, program};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -31,8 +31,9 @@ const PROGRAMS: [&str; 4] = [
 
 /// The first kernel with TCX links.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
-/// Priority of the filter under clsact: early, with room before it.
-const PRIORITY: u16 = 10;
+/// Priority of the filter under clsact: early, with room before it, and for each layout one before that of the layout
+/// before, which may still be there.
+const PRIORITY: u16 = 15 - ABI_VERSION as u16;
 /// Its handle; together with the priority it tells our filter from others.
 const HANDLE: TcHandle = TcHandle::new(0, 0x4657);
 
@@ -207,6 +208,18 @@ fn clsact(classifier: &mut SchedClassifier, interface: &str) -> Result<(), Progr
     // Dropping the link would remove the filter; it is to outlive this process.
     mem::forget(classifier.take_link(id)?);
     Ok(())
+}
+
+/// Whether a filter of that priority and handle stands where ours do.
+pub fn is_our_place(priority: u16, major: u16, minor: u16) -> bool {
+    priority == PRIORITY && TcHandle::new(major, minor) == HANDLE
+}
+
+/// Detaches from one interface the filter of that priority which has our handle. Says whether there was one.
+pub fn detach_filter(interface: &str, priority: u16) -> bool {
+    let ingress = TcAttachType::Ingress;
+    let filter = SchedClassifierLink::attached(interface, ingress, priority, HANDLE, None);
+    filter.is_ok_and(|filter| filter.detach().is_ok())
 }
 
 /// Detaches from one interface whatever of ours is attached by clsact. Says whether anything was.

@@ -164,6 +164,13 @@ impl Programs {
         attached
     }
 
+    /// The kernel's id of the program for an interface.
+    pub fn id(&self, side: Side, link: &Link) -> Option<u32> {
+        let name = attach::program_for(side, link).ok()?;
+        let info = self.ebpf.program(name)?.info();
+        info.ok().map(|info| info.id())
+    }
+
     /// Lets go of the tail-call tables of programs that are not attached any more.
     pub fn forget_stages(
         &self,

@@ -21,6 +21,7 @@ pub mod counters;
 pub mod events;
 pub mod expired;
 pub mod flows;
+pub mod hooks;
 pub mod keys;
 pub mod listed;
 pub mod load;
@@ -38,6 +39,7 @@ pub mod retire;
 pub mod sizes;
 pub mod sweep;
 pub mod unload;
+pub mod upgrade;
 pub mod weights;
 pub mod write;
 
@@ -47,6 +49,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use forwarder_common::abi::{self, map};
+use serde_spanned::Spanned;
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -57,14 +60,16 @@ use self::listed::Listed;
 use self::load::{LoadError, Programs};
 use self::maps::{MapsError, OfMap, State, Tables, found};
 use self::pins::{Pins, PinsError, Side};
-use self::plan::PlanError;
+use self::plan::{Occupancy, PlanError};
 use self::registry::{Attachment, InUse, Registry, RegistryError};
 use self::registry_file::RegistryFile;
 use self::retire::Retiring;
-use self::sizes::{Sizes, SizesError, same_ports};
+use self::sizes::{Sizes, SizesError};
 use self::sweep::{SweepError, Sweeper, Swept};
+use self::upgrade::{Upgrade, UpgradeError};
 use self::weights::Weights;
 use crate::config::Config;
+use crate::config::difference::{Fixed, keep_fixed};
 use crate::link::{Link, Network};
 
 /// Why the data plane is not in step.
@@ -109,9 +114,24 @@ pub enum DataplaneError {
         /// The interface.
         interface: String,
     },
+    /// The flows of a former version.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
     /// The flows of a former daemon.
     #[error(transparent)]
     Sweep(#[from] SweepError),
+}
+
+impl DataplaneError {
+    /// Whether the next start will fail for the same reason, unless somebody does something.
+    pub fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::Pins(PinsError::OtherVersion { .. })
+                | Self::Sizes(SizesError::Layout { .. })
+                | Self::Plan(_)
+        )
+    }
 }
 
 /// Sweeps after a change whose findings say nothing yet about what is no longer in use.
@@ -124,6 +144,8 @@ pub enum Origin {
     Fresh,
     /// Maps of a former daemon go on being used, and the flows in them.
     Adopted,
+    /// Maps were made, and flows are carried over from those of an earlier layout.
+    Upgraded,
 }
 
 /// The kernel side.
@@ -141,6 +163,10 @@ pub struct Dataplane {
     weights: Weights,
     /// Sweeps that saw nothing but the present plan at work.
     settled: u32,
+    /// What there is little room left for.
+    tight: Vec<Occupancy>,
+    /// While programs of an earlier layout run behind ours.
+    upgrade: Option<Upgrade>,
     /// Whether the maps hold what was planned last: not while they are written, nor when that failed.
     in_step: bool,
     /// The nodes that were planned last.
@@ -157,33 +183,49 @@ impl Dataplane {
         pins: Pins,
         registry_path: &Path,
     ) -> Result<(Self, Origin), DataplaneError> {
-        pins.prepare()?;
+        let predecessor = pins.prepare()?;
         if pins.exists() && !is_complete(&pins)? {
             warn!("maps of a start that was interrupted are made anew");
             pins.remove_maps()?;
         }
-        let origin = if pins.exists() {
-            Origin::Adopted
-        } else {
-            Origin::Fresh
+        let origin = match (pins.exists(), &predecessor) {
+            (true, _) => Origin::Adopted,
+            (false, Some(_)) => Origin::Upgraded,
+            (false, None) => Origin::Fresh,
         };
-        let sizes = Sizes::of(config).adopt(&pins, object)?;
+        let mut sizes = Sizes::of(config).adopt(&pins, object)?;
         if origin == Origin::Adopted {
             let pinned = Tables::open(&pins)?.settings.get(&0, 0);
-            same_ports(&pinned.reading(map::SETTINGS)?, config)?;
+            sizes.first_port = pinned.reading(map::SETTINGS)?.first_port;
+        } else if let Some(old) = &predecessor {
+            // Open flows have their ports already, and all of them must find room.
+            (sizes.first_port, sizes.source_ports) = old.ports()?;
+            if sizes.flows < old.max_flows() && upgrade::carry::left(old) * 2 > sizes.flows as usize
+            {
+                sizes.flows = old.max_flows();
+            }
         }
         let programs = Programs::load(object, &pins, &sizes)?;
-        if origin == Origin::Fresh {
+        if origin != Origin::Adopted {
             keys::make_name_secret(&pins)?;
         }
         let mut tables = Tables::open(&pins)?;
         let registry = match origin {
             Origin::Fresh => {
-                fill_queues(&pins, config)?;
+                fill_hellos(&pins, &sizes)?;
+                fill_ports(&pins, &sizes)?;
                 KeyRing::fill(&mut tables)?;
                 Registry::default()
             }
-            Origin::Adopted => match Registry::load(registry_path)? {
+            Origin::Upgraded => {
+                fill_hellos(&pins, &sizes)?;
+                KeyRing::fill(&mut tables)?;
+                match &predecessor {
+                    Some(old) => upgrade::numbers(old, registry_path)?,
+                    None => Registry::default(),
+                }
+            }
+            Origin::Adopted => match load_registry(registry_path)? {
                 Some(registry) => registry,
                 None => {
                     warn!(path = %registry_path.display(), "registry lost, made from the maps");
@@ -206,14 +248,41 @@ impl Dataplane {
             retiring: Retiring::default(),
             weights: Weights::default(),
             settled: 0,
+            tight: Vec::new(),
+            upgrade: None,
             in_step: true,
             planned: Vec::new(),
             attached: BTreeSet::new(),
         };
+        if let Some(old) = predecessor {
+            info!(
+                from = old.version,
+                to = abi::ABI_VERSION,
+                flows = upgrade::carry::left(&old),
+                "flows of another version are taken over"
+            );
+            dataplane.upgrade = Some(Upgrade::new(old, &dataplane.pins));
+        }
         if origin == Origin::Adopted {
             dataplane.find_left_over()?;
         }
         Ok((dataplane, origin))
+    }
+
+    /// Sets what pinned maps fix in a configuration to what they hold. Returns what it said instead.
+    pub fn keep_pinned(&self, config: &mut Config) -> Vec<Fixed> {
+        let mut running = config.clone();
+        let entrance = &mut running.entrance;
+        entrance.max_flows = self.sizes.flows;
+        entrance.hello_buffers = self.sizes.hellos;
+        let span = entrance.source_ports.span();
+        entrance.source_ports = Spanned::new(span, self.sizes.ports());
+        keep_fixed(&running, config)
+    }
+
+    /// What there is little room left for, with what is configured.
+    pub fn tight(&self) -> &[Occupancy] {
+        &self.tight
     }
 
     /// The weights that count from the next [`Self::apply`] on.
@@ -263,6 +332,9 @@ impl Dataplane {
         config: &'a Config,
         network: &Network,
     ) -> Result<Vec<&'a str>, DataplaneError> {
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.prepare()?;
+        }
         let tunnels = config
             .entrance
             .tunnels
@@ -298,6 +370,26 @@ impl Dataplane {
             self.file.save(&mut self.registry)?;
         }
         Ok(missing)
+    }
+
+    /// Interfaces that programs are attached to, as far as this process knows, each with the program's id.
+    pub fn places(&self, network: &Network) -> Vec<(Attachment, u32)> {
+        let known = self.registry.attachments.iter();
+        let known = known.filter(|own| self.attached.contains(&(own.side, own.ifindex)));
+        known
+            .filter_map(|own| {
+                let link = network.link_by_index(own.ifindex)?;
+                Some((own.clone(), self.programs.id(own.side, link)?))
+            })
+            .collect()
+    }
+
+    /// Somebody else has detached the program of an interface: nothing says any more that it is there, and the next
+    /// [`Self::attach`] attaches it again.
+    pub fn lost(&mut self, place: &Attachment) -> Result<(), DataplaneError> {
+        self.attached.remove(&(place.side, place.ifindex));
+        self.registry.attachments.retain(|own| own != place);
+        Ok(self.file.save(&mut self.registry)?)
     }
 
     fn attach_one(&mut self, side: Side, link: &Link) -> Result<Hook, DataplaneError> {
@@ -372,8 +464,35 @@ impl Dataplane {
     }
 
     /// Call once after the first [`Self::attach`]: the new programs' tail-call table replaces the old.
-    pub fn publish(&self) -> Result<(), DataplaneError> {
-        Ok(self.programs.publish()?)
+    pub fn publish(&mut self) -> Result<(), DataplaneError> {
+        self.programs.publish()?;
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.begin();
+        }
+        Ok(())
+    }
+
+    /// Ends the change from an earlier layout, once every flow is carried over. Call it now and then.
+    pub fn follow_upgrade(&mut self, network: &Network) -> Result<(), DataplaneError> {
+        let Some(upgrade) = &mut self.upgrade else {
+            return Ok(());
+        };
+        let Some(carried) = upgrade.finished() else {
+            return Ok(());
+        };
+        let lost = upgrade.finish(&mut self.tables, network)?;
+        info!(
+            moved = carried.moved,
+            ended = carried.ended + lost,
+            "the former version is gone; its flows go on here"
+        );
+        self.upgrade = None;
+        Ok(())
+    }
+
+    /// The change from an earlier layout, while it lasts.
+    pub fn upgrade(&self) -> Option<&Upgrade> {
+        self.upgrade.as_ref()
     }
 
     /// Renews the cookie key whose turn it is. Says whether there was one.
@@ -399,7 +518,8 @@ impl Dataplane {
             self.tables.prefer(node, vip)?;
         }
         self.settled += 1;
-        if self.in_step && self.settled > SETTLED {
+        // Flows that are yet to be carried over use numbers, too.
+        if self.in_step && self.settled > SETTLED && self.upgrade.is_none() {
             self.release(&swept.in_use)?;
         }
         Ok(())
@@ -438,6 +558,22 @@ impl Dataplane {
     }
 }
 
+/// The registry, if there is one that is about these maps. One that says nothing is put aside.
+fn load_registry(path: &Path) -> Result<Option<Registry>, RegistryError> {
+    match Registry::load(path) {
+        Err(error @ (RegistryError::Damaged { .. } | RegistryError::OtherVersion { .. })) => {
+            let aside = registry_file::set_aside(path)?;
+            warn!(
+                error = &error as &dyn std::error::Error,
+                aside = %aside.display(),
+                "the registry is put aside"
+            );
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
 /// Settings are written last when maps are made; they tell whether that was finished.
 fn is_complete(pins: &Pins) -> Result<bool, MapsError> {
     if pins.pinned_maps().count() < pins::MAPS.len() {
@@ -456,12 +592,17 @@ fn turned(ports: &RangeInclusive<u16>, random: u64) -> impl Iterator<Item = u16>
     (0..count).map(move |n| first + ((start + n) % count) as u16)
 }
 
-fn fill_queues(pins: &Pins, config: &Config) -> Result<(), DataplaneError> {
+fn fill_hellos(pins: &Pins, sizes: &Sizes) -> Result<(), MapsError> {
     let mut state = State::open(pins)?;
-    for slot in 0..config.entrance.hello_buffers {
+    for slot in 0..sizes.hellos {
         state.hello_free.push(slot, 0).writing(map::HELLO_FREE)?;
     }
-    for port in turned(config.entrance.source_ports.get_ref(), keys::random()?) {
+    Ok(())
+}
+
+fn fill_ports(pins: &Pins, sizes: &Sizes) -> Result<(), DataplaneError> {
+    let mut state = State::open(pins)?;
+    for port in turned(&sizes.ports(), keys::random()?) {
         state
             .source_ports
             .push(u32::from(port), 0)

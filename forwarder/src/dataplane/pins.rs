@@ -27,6 +27,8 @@ use forwarder_common::abi::{ABI_VERSION, map};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::upgrade::predecessor::Predecessor;
+
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -80,7 +82,7 @@ pub enum PinsError {
     },
     /// Another version of the forwarder is attached there.
     #[error(
-        "{} holds the maps of another version of the forwarder, which this one (layout v{ABI_VERSION}) \
+        "{} holds the maps of another version of the forwarder, whose flows this one (layout v{ABI_VERSION}) \
          cannot take over. What is loaded goes on forwarding as configured last. Either start the version \
          that loaded it; or change over, which ends its open flows: \
          `forwarder unload --yes --bpffs {root}`, then `forwarder run --bpffs {root}` \
@@ -106,7 +108,7 @@ pub enum PinsError {
     },
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PinsError {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PinsError {
     let path = path.to_owned();
     move |source| PinsError::Io {
         action,
@@ -211,26 +213,38 @@ impl Pins {
         self.version.join("links")
     }
 
-    /// Makes the directories, and refuses a tree of another version.
-    pub fn prepare(&self) -> Result<(), PinsError> {
+    /// Makes the directories, and refuses a tree of another version, unless its flows can be taken over: then that is
+    /// returned.
+    pub fn prepare(&self) -> Result<Option<Predecessor>, PinsError> {
         let parent = existing_ancestor(&self.root);
         if !is_bpffs(&parent).map_err(failed("inspect", &parent))? {
             return Err(PinsError::NotBpffs {
                 path: self.root.clone(),
             });
         }
-        for version in self.versions()? {
-            if version != self.version && version.join("links").is_dir() {
-                return Err(PinsError::OtherVersion {
-                    path: version,
-                    root: self.root.clone(),
-                });
+        let mut predecessor = None;
+        for version in self.other_versions()? {
+            match Predecessor::at(&version) {
+                Some(own) => predecessor = Some(own),
+                None => {
+                    return Err(PinsError::OtherVersion {
+                        path: version,
+                        root: self.root.clone(),
+                    });
+                }
             }
         }
         for directory in [self.links(), self.stages_in_use()] {
             fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
         }
-        Ok(())
+        Ok(predecessor)
+    }
+
+    /// The directories of other versions whose programs may be attached.
+    pub fn other_versions(&self) -> Result<Vec<PathBuf>, PinsError> {
+        let mut all = self.versions()?;
+        all.retain(|version| *version != self.version && version.join("links").is_dir());
+        Ok(all)
     }
 
     /// Whether maps are pinned here, that is, whether there is something to adopt or to unload.
@@ -240,8 +254,7 @@ impl Pins {
 
     /// Room of the pinned flow table; 0 if it cannot be inspected.
     pub fn max_flows(&self) -> u32 {
-        let info = MapInfo::from_pin(self.map(map::FLOWS));
-        info.map_or(0, |info| info.max_entries())
+        entries(&self.map(map::FLOWS))
     }
 
     /// The maps that are pinned here.
@@ -251,19 +264,19 @@ impl Pins {
 
     /// The links of traffic-control programs that are pinned here.
     pub fn pinned_links(&self) -> Result<Vec<(Side, u32, PathBuf)>, PinsError> {
-        places_in(&self.links(), parse_link)
+        links_in(&self.version)
     }
 
     /// The interfaces that wear the armour, by their index, and the pins of their links.
     pub fn pinned_armour(&self) -> Result<Vec<(u32, PathBuf)>, PinsError> {
-        pins_in(&self.links(), parse_armour)
+        armour_in(&self.version)
     }
 
     /// The links that are pinned here by any version.
     pub fn all_links(&self) -> Result<Vec<(Side, u32, PathBuf)>, PinsError> {
         let mut all = Vec::new();
         for version in self.versions()? {
-            all.extend(places_in(&version.join("links"), parse_link)?);
+            all.extend(links_in(&version)?);
         }
         Ok(all)
     }
@@ -311,6 +324,21 @@ impl Pins {
         }
         Ok(versions)
     }
+}
+
+/// Entries of a pinned map; 0 if it cannot be inspected.
+pub fn entries(path: &Path) -> u32 {
+    MapInfo::from_pin(path).map_or(0, |info| info.max_entries())
+}
+
+/// The links of traffic-control programs in the tree of one version.
+pub fn links_in(version: &Path) -> Result<Vec<(Side, u32, PathBuf)>, PinsError> {
+    places_in(&version.join("links"), parse_link)
+}
+
+/// The links of XDP programs in the tree of one version.
+pub fn armour_in(version: &Path) -> Result<Vec<(u32, PathBuf)>, PinsError> {
+    pins_in(&version.join("links"), parse_armour)
 }
 
 /// The pins of a directory that belong to interfaces, by what their names say.

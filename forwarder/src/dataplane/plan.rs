@@ -4,6 +4,7 @@
 //! their tunnel may change under them like that of any other node.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use forwarder_common::token_bucket::Limit;
 use thiserror::Error;
 
 use super::registry::{PoolKey, Registry, RouteKey};
-use super::sizes::{Sizes, first_port};
+use super::sizes::Sizes;
 use super::weights::Weights;
 use crate::config::Config;
 use crate::config::model::{
@@ -27,6 +28,8 @@ const LEAST_MTU: u32 = 1_280;
 const SYN_INTERVAL_US: u32 = 200_000;
 /// SYNs to one node before the next one is tried.
 const SYNS_PER_NODE: u32 = 2;
+/// The listener of a claimed address that no listener has any more. No map has room for so many.
+pub const NO_LISTENER: u16 = u16::MAX;
 /// Age after which an incomplete hello may lose its buffer.
 const HELLO_STEAL_MS: u32 = 1_000;
 
@@ -42,10 +45,39 @@ pub struct PlanError {
     pub room: u32,
 }
 
+/// How much of the room for something is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Of what.
+    pub what: &'static str,
+    /// How many there are.
+    pub count: usize,
+    /// How many fit.
+    pub room: u32,
+}
+
+impl Occupancy {
+    /// Whether little is left: a fifth.
+    pub fn is_tight(&self) -> bool {
+        self.count as u64 * 5 > u64::from(self.room) * 4
+    }
+}
+
+impl fmt::Display for Occupancy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, count, room } = self;
+        write!(
+            f,
+            "{what}: {count} of {room}; a configuration with more than that is refused until \
+             `forwarder unload` and a new start make room, which ends open flows"
+        )
+    }
+}
+
 /// What the maps should hold, by number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// `SETTINGS`; the secret stays what it is in the map.
+    /// `SETTINGS`; the secret stays what it is in the map, and whether there is a predecessor is entered when it is written.
     pub settings: abi::Settings,
     /// `NODES` and `NODE_INDEX`.
     pub nodes: Vec<(u16, abi::Node)>,
@@ -55,7 +87,7 @@ pub struct Plan {
     pub pools: Vec<(u16, PoolPlan)>,
     /// `NAMES` and `WILDCARDS`, a table for each listener.
     pub tables: Vec<NameTable>,
-    /// `VIPS` and `VIP_INDEX`; the table is entered when it is written.
+    /// `VIPS` and `VIP_INDEX`; the table is entered when it is written. Those that are closed are among them.
     pub vips: Vec<(u16, abi::Vip)>,
 }
 
@@ -110,6 +142,45 @@ pub fn destinations(config: &Config, registry: &Registry) -> Vec<IpAddr> {
     all
 }
 
+/// The plan for a configuration, and the numbers with it, if it fits maps of these sizes. What a reload accepts and
+/// what a start accepts is decided here and nowhere else.
+pub fn fit(
+    config: &Config,
+    network: &Network,
+    registry: &Registry,
+    sizes: &Sizes,
+    weights: &Weights,
+) -> Result<(Plan, Registry), PlanError> {
+    // A plan that does not fit leaves no trace in the numbers.
+    let mut registry = registry.clone();
+    let plan = plan(config, network, &mut registry, sizes, weights)?;
+    for own in occupancy(&plan, &registry, sizes) {
+        room(own.what, own.count, own.room)?;
+    }
+    Ok((plan, registry))
+}
+
+/// How full maps of these sizes are with a plan, lingering numbers included.
+pub fn occupancy(plan: &Plan, registry: &Registry, sizes: &Sizes) -> [Occupancy; 6] {
+    let names: usize = plan.tables.iter().map(NameTable::len).sum();
+    [
+        (NODES, registry.nodes.end(), sizes.nodes),
+        (POOLS, registry.pools.end(), sizes.pools),
+        (LISTENERS, registry.listeners.end(), sizes.listeners),
+        (PATHS, registry.paths_end(), sizes.paths),
+        (VIPS, registry.vips.end(), sizes.vips),
+        (NAMES, 2 * names, sizes.names),
+    ]
+    .map(|(what, count, room)| Occupancy { what, count, room })
+}
+
+const NODES: &str = "nodes";
+const POOLS: &str = "pools";
+const LISTENERS: &str = "listeners";
+const PATHS: &str = "paths (listeners × routes × nodes)";
+const VIPS: &str = "claimed addresses";
+const NAMES: &str = "listed names (on each listener, old and new ones)";
+
 /// Plans the maps. Numbers are taken from `registry`, new ones are entered there.
 pub fn plan(
     config: &Config,
@@ -120,22 +191,23 @@ pub fn plan(
 ) -> Result<Plan, PlanError> {
     registry.begin();
     let nodes = number_nodes(config, registry);
-    room("nodes", registry.nodes.end(), sizes.nodes)?;
+    room(NODES, registry.nodes.end(), sizes.nodes)?;
     let pools = pools(config, registry, weights);
-    room("pools", registry.pools.end(), sizes.pools)?;
+    room(POOLS, registry.pools.end(), sizes.pools)?;
     let listeners: Vec<u16> = config
         .listeners
         .iter()
         .map(|listener| narrow(registry.listeners.number(listener.name.get_ref())))
         .collect();
-    room("listeners", registry.listeners.end(), sizes.listeners)?;
+    room(LISTENERS, registry.listeners.end(), sizes.listeners)?;
     let tables = tables(config, registry, &listeners, &pools, &nodes, sizes)?;
     let mut node_values = node_values(config, network, registry);
-    let vips = vips(config, network, registry, &listeners, &node_values);
-    room("claimed addresses", registry.vips.end(), sizes.vips)?;
+    let mut vips = vips(config, network, registry, &listeners, &node_values);
+    room(VIPS, registry.vips.end(), sizes.vips)?;
     homes(config, &listeners, &vips, &nodes, &mut node_values);
+    vips.extend(closed_vips(registry));
     Ok(Plan {
-        settings: settings(config),
+        settings: settings(config, sizes),
         nodes: node_values,
         paths: paths(registry),
         pools: pools
@@ -160,7 +232,7 @@ fn narrow(number: usize) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
 }
 
-fn settings(config: &Config) -> abi::Settings {
+fn settings(config: &Config, sizes: &Sizes) -> abi::Settings {
     // A second's worth of resets may come at once.
     let rate = config.entrance.rst_rate;
     let resets = Limit::per_second(rate, rate);
@@ -173,9 +245,9 @@ fn settings(config: &Config) -> abi::Settings {
         hello_steal_ms: HELLO_STEAL_MS,
         hello_timeout_ms: config.entrance.hello_timeout.as_millis() as u32,
         events: abi::events::FLOWS | abi::events::REFUSALS,
-        hellos: config.entrance.hello_buffers,
-        first_port: first_port(config),
-        pad: 0,
+        hellos: sizes.hellos,
+        first_port: sizes.first_port,
+        predecessor: 0,
     }
 }
 
@@ -286,7 +358,7 @@ fn tables(
             let base = base
                 .filter(|_| end <= sizes.paths as usize)
                 .ok_or(PlanError {
-                    what: "paths (listeners × routes × nodes)",
+                    what: PATHS,
                     count: end,
                     room: sizes.paths,
                 })?;
@@ -444,7 +516,7 @@ fn vips(
                 listener: listeners[at],
                 table: 0,
                 on_refuse: on_refuse(listener),
-                pad: 0,
+                closed: 0,
                 mss: advertised_mss(config, network, at, ip, registry, nodes),
                 pad2: [0; 3],
                 ifindex: owner.map_or(0, |link| link.ifindex),
@@ -454,6 +526,27 @@ fn vips(
         }
     }
     vips
+}
+
+/// What is no longer claimed and still numbered: flows may use it. Whose it was is known to the map.
+fn closed_vips(registry: &Registry) -> impl Iterator<Item = (u16, abi::Vip)> {
+    let gone = registry.vips.iter();
+    let gone = gone.filter(|(number, _)| !registry.vips.is_live(*number));
+    gone.map(|(number, (ip, port))| {
+        let value = abi::Vip {
+            address: address(*ip),
+            port_be: port.to_be(),
+            listener: NO_LISTENER,
+            table: 0,
+            on_refuse: abi::on_refuse::RESET,
+            closed: 1,
+            mss: mss(LEAST_MTU, *ip),
+            pad2: [0; 3],
+            ifindex: 0,
+            pad3: 0,
+        };
+        (narrow(number), value)
+    })
 }
 
 /// The homes of each node: the claimed addresses of its family that lead there transparently, as many as fit.
@@ -557,5 +650,7 @@ fn word<T: Keyword + PartialEq>(value: T) -> &'static str {
     found.map_or("", |(word, _)| *word)
 }
 
+#[cfg(test)]
+mod growth;
 #[cfg(test)]
 mod tests;

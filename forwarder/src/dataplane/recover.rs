@@ -19,7 +19,7 @@ pub fn recover(tables: &Tables, in_use: &InUse) -> Result<Registry, MapsError> {
         let place = (ip(&key.address), u16::from_be(key.port_be));
         registry.vips.restore(index as usize, place);
         let vip = found(tables.vips.get(&index, 0)).reading(map::VIPS)?;
-        if let Some(vip) = vip {
+        if let Some(vip) = vip.filter(|vip| vip.closed == 0) {
             // No digest matches, so the names are written anew, under another id.
             let state = TableState {
                 id: vip.table,
@@ -56,7 +56,7 @@ pub fn recover(tables: &Tables, in_use: &InUse) -> Result<Registry, MapsError> {
     Ok(registry)
 }
 
-fn restore_names(registry: &mut Registry, listener: u16, route: u16, pool: u16) {
+pub(super) fn restore_names(registry: &mut Registry, listener: u16, route: u16, pool: u16) {
     let unknown = |what: &str, number: u16| format!("(unknown {what} {number})");
     registry
         .listeners

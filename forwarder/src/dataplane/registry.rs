@@ -40,7 +40,7 @@ pub enum RegistryError {
         source: io::Error,
     },
     /// The file is not a registry.
-    #[error("{} is damaged; `forwarder unload` starts afresh", path.display())]
+    #[error("{} is damaged; the next `forwarder run` puts it aside and makes another from the maps", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -206,6 +206,8 @@ pub struct InUse {
 pub struct Released {
     /// Nodes.
     pub nodes: Vec<(u16, SocketAddr)>,
+    /// Claimed addresses and ports.
+    pub vips: Vec<(u16, (IpAddr, u16))>,
 }
 
 impl Registry {
@@ -323,7 +325,8 @@ impl Registry {
             |n: usize| by_block(&|block| block.nodes.iter().any(|own| usize::from(*own) == n));
         let nodes = self.nodes.release(in_block);
         let fits = |n: usize| u16::try_from(n).ok();
-        self.vips
+        let vips = self
+            .vips
             .release(|n| fits(n).is_some_and(|n| in_use.vips.contains(&n)));
         self.names.release(|n| in_use.names.contains(&n));
         let nodes: Vec<_> = nodes
@@ -333,7 +336,22 @@ impl Registry {
         for (number, _) in &nodes {
             self.node_names.remove(number);
         }
-        Released { nodes }
+        let vips = vips.into_iter();
+        let vips = vips.filter_map(|(n, at)| Some((fits(n)?, at))).collect();
+        Released { nodes, vips }
+    }
+
+    /// The numbers alone, for maps that are yet to be filled.
+    pub(super) fn carried_over(self) -> Self {
+        Self {
+            version: ABI_VERSION,
+            tables: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            attachments: Vec::new(),
+            missing: Vec::new(),
+            generation: 0,
+            ..self
+        }
     }
 
     /// Whether it came from a file of this version.

@@ -6,6 +6,7 @@
 //! run directory does not outlive the kernel whose maps the numbers are about.
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ struct Journal {
     file: File,
     /// Bytes it may still take.
     room: u64,
+    /// Digest of what was written last, names left out.
+    written: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -99,12 +102,14 @@ impl RegistryFile {
         Ok(Journal {
             file: replace(&journal_of(&self.path), &heading)?,
             room: JOURNAL_MIN.max(text.len() as u64 / 2),
+            // Unknown, so the next save writes a line even if nothing changed.
+            written: 0,
         })
     }
 }
 
 impl Journal {
-    /// Appends a line, if there is room.
+    /// Appends a line, if there is room. A registry that is as it was written last needs none.
     fn append(
         mut self,
         registry: &Registry,
@@ -121,19 +126,56 @@ impl Journal {
         };
         let mut text = serde_json::to_vec(&line)?;
         text.push(b'\n');
+        let written = digest(&text);
+        if line.names.is_empty() && written == self.written {
+            return Ok(Some(self));
+        }
         let Some(room) = self.room.checked_sub(text.len() as u64) else {
             return Ok(None);
         };
         self.file.write_all(&text)?;
         self.room = room;
+        self.written = written;
         Ok(Some(self))
     }
 }
 
+fn digest(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Puts the files aside, so that another registry can take their place. Returns where the first one is now.
+pub fn set_aside(path: &Path) -> Result<PathBuf, RegistryError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let ending = format!(".damaged-{}", now.unwrap_or_default().as_secs());
+    let aside = |path: &Path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(&ending);
+        PathBuf::from(name)
+    };
+    for path in [path, &journal_of(path)] {
+        match fs::rename(path, aside(path)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                let path = path.to_owned();
+                return Err(RegistryError::Write { path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(aside(path))
+}
+
 /// Reads the file; `None` if there is none.
 pub fn load(path: &Path) -> Result<Option<Registry>, RegistryError> {
+    load_of(path, ABI_VERSION)
+}
+
+/// Reads the file, which may be of an earlier version, too. Its numbers mean the same.
+pub fn load_of(path: &Path, or_version: u32) -> Result<Option<Registry>, RegistryError> {
     for _ in 1..READS {
-        let registry = load_whole(path)?;
+        let registry = load_whole(path, or_version)?;
         let Some(registry) = registry else {
             return Ok(None);
         };
@@ -143,13 +185,13 @@ pub fn load(path: &Path) -> Result<Option<Registry>, RegistryError> {
             (_, false) => std::thread::yield_now(),
         }
     }
-    let registry = load_whole(path)?;
+    let registry = load_whole(path, or_version)?;
     registry
         .map(|registry| Ok(with_journal(registry, path)?.0))
         .transpose()
 }
 
-fn load_whole(path: &Path) -> Result<Option<Registry>, RegistryError> {
+fn load_whole(path: &Path, or_version: u32) -> Result<Option<Registry>, RegistryError> {
     let path = path.to_owned();
     let text = match fs::read(&path) {
         Ok(text) => text,
@@ -160,7 +202,7 @@ fn load_whole(path: &Path) -> Result<Option<Registry>, RegistryError> {
         Ok(registry) => registry,
         Err(source) => return Err(RegistryError::Damaged { path, source }),
     };
-    if registry.version != ABI_VERSION {
+    if ![ABI_VERSION, or_version].contains(&registry.version) {
         let found = registry.version;
         return Err(RegistryError::OtherVersion { path, found });
     }
@@ -221,6 +263,13 @@ mod tests {
             (Some("a"), Some("b"))
         );
         assert_eq!(loaded.listeners.key(0).map(String::as_str), Some("https"));
+
+        // What is as it was needs no line, however often it is saved; the first save of a whole may write one.
+        file.save(&mut registry).unwrap();
+        let length = || fs::metadata(journal_of(&path)).unwrap().len();
+        let before = length();
+        file.save(&mut registry).unwrap();
+        assert_eq!(length(), before);
 
         // A daemon that is killed while it writes leaves half a line.
         let journal = journal_of(&path);

@@ -1,14 +1,15 @@
-//! How large each map is made, and whether maps that are pinned already will do.
+//! How large each map is made.
 //!
-//! Sizes the user chose must be met exactly; the others only have to be large enough, so that a new
-//! start with a somewhat larger configuration needs no new maps.
+//! Maps that are pinned already keep their sizes: flows live in them. So a start takes what it finds, says what the
+//! configuration asks for in vain, and refuses only what a reload would refuse: more than the maps have room for.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use aya::maps::MapInfo;
 use aya_obj::Object;
-use forwarder_common::abi::{Settings, map};
+use forwarder_common::abi::map;
 use thiserror::Error;
 
 use super::pins::Pins;
@@ -34,35 +35,9 @@ pub enum SizesError {
         /// Its pin.
         path: PathBuf,
     },
-    /// A pinned map has another size.
-    #[error(
-        "the pinned map {name} has {found} entries where the configuration needs {needed}{hint}; \
-         `forwarder unload` makes room, and ends open flows"
-    )]
-    Size {
-        /// The map.
-        name: &'static str,
-        /// Entries it has.
-        found: u32,
-        /// Entries it should have.
-        needed: u32,
-        /// The key to set back, if there is one.
-        hint: &'static str,
-    },
-    /// The source ports in the pinned queue are others, though as many.
-    #[error(
-        "the pinned maps hold the source ports from {found} on where the configuration has those from {needed} on \
-         (`source_ports`); `forwarder unload` makes room, and ends open flows"
-    )]
-    Ports {
-        /// The first one there.
-        found: u32,
-        /// The first one wanted.
-        needed: u32,
-    },
 }
 
-/// Entries of each map.
+/// Entries of each map, and what else stays as it is while maps are pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Claimed addresses and ports.
@@ -83,17 +58,9 @@ pub struct Sizes {
     pub hellos: u32,
     /// Source ports.
     pub source_ports: u32,
+    /// The first of them.
+    pub first_port: u32,
 }
-
-/// Maps whose size the user chose, and the key.
-const CHOSEN: &[(&str, &str)] = &[
-    (map::FLOWS, "max_flows"),
-    (map::HELLOS, "hello_buffers"),
-    (map::HELLO_INDEX, "hello_buffers"),
-    (map::HELLO_FREE, "hello_buffers"),
-    (map::SOURCE_PORTS, "source_ports"),
-    (map::PORT_FLOWS, "source_ports"),
-];
 
 impl Sizes {
     /// Room for `config` twice over, so that it may be edited while flows still use what it was.
@@ -125,6 +92,7 @@ impl Sizes {
             flows: config.entrance.max_flows,
             hellos: config.entrance.hello_buffers,
             source_ports: config.entrance.source_ports.get_ref().len() as u32,
+            first_port: u32::from(*config.entrance.source_ports.get_ref().start()),
         }
     }
 
@@ -154,8 +122,9 @@ impl Sizes {
         ]
     }
 
-    /// Takes the sizes of maps that are pinned already, if they will do.
-    pub fn adopt(mut self, pins: &Pins, object: &[u8]) -> Result<Self, SizesError> {
+    /// Takes the sizes of maps that are pinned already, whatever the configuration would make anew: flows live in
+    /// them. Whether the configuration fits is decided where a reload decides it, by [`super::plan::fit`].
+    pub fn adopt(self, pins: &Pins, object: &[u8]) -> Result<Self, SizesError> {
         let object = Object::parse(object).map_err(|e| SizesError::Object(Box::new(e)))?;
         let mut found = BTreeMap::new();
         for name in pins.pinned_maps() {
@@ -176,59 +145,30 @@ impl Sizes {
             }
             found.insert(name, info.max_entries());
         }
-        for (name, needed) in self.by_map() {
-            if let Some(found) = found.get(name) {
-                will_do(name, *found, needed)?;
-            }
-        }
-        let take = |name: &str, own: &mut u32| *own = found.get(name).copied().unwrap_or(*own);
+        Ok(self.with(|name| found.get(name).copied()))
+    }
+
+    /// With the entries that maps are known to have.
+    pub(super) fn with(mut self, known: impl Fn(&str) -> Option<u32>) -> Self {
+        let take = |name: &str, own: &mut u32| *own = known(name).unwrap_or(*own);
         take(map::VIPS, &mut self.vips);
         take(map::NAMES, &mut self.names);
         take(map::POOLS, &mut self.pools);
         take(map::PATHS, &mut self.paths);
         take(map::NODES, &mut self.nodes);
         take(map::LISTENER_STATS, &mut self.listeners);
-        Ok(self)
+        take(map::FLOWS, &mut self.flows);
+        take(map::HELLOS, &mut self.hellos);
+        take(map::SOURCE_PORTS, &mut self.source_ports);
+        self
     }
-}
 
-/// Whether the source ports that were given out begin where the configuration's do.
-pub fn same_ports(pinned: &Settings, config: &Config) -> Result<(), SizesError> {
-    let needed = first_port(config);
-    match pinned.first_port {
-        // A start that was interrupted before it wrote them.
-        0 => Ok(()),
-        found if found == needed => Ok(()),
-        found => Err(SizesError::Ports { found, needed }),
+    /// The source ports.
+    pub fn ports(&self) -> RangeInclusive<u16> {
+        let narrow = |port: u32| u16::try_from(port).unwrap_or(u16::MAX);
+        let last = (self.first_port + self.source_ports).saturating_sub(1);
+        narrow(self.first_port)..=narrow(last)
     }
-}
-
-/// The first source port towards nodes.
-pub fn first_port(config: &Config) -> u32 {
-    u32::from(*config.entrance.source_ports.get_ref().start())
-}
-
-fn will_do(name: &'static str, found: u32, needed: u32) -> Result<(), SizesError> {
-    let chosen = CHOSEN.iter().find(|(map, _)| *map == name);
-    let fits = match chosen {
-        Some(_) => found == needed,
-        None => found >= needed,
-    };
-    if fits {
-        return Ok(());
-    }
-    let hint = match chosen {
-        Some((_, "max_flows")) => " (`max_flows`)",
-        Some((_, "hello_buffers")) => " (`hello_buffers`)",
-        Some(_) => " (`source_ports`)",
-        None => "",
-    };
-    Err(SizesError::Size {
-        name,
-        found,
-        needed,
-        hint,
-    })
 }
 
 /// Twice `count` as a power of two, at least `least`.
@@ -255,14 +195,23 @@ mod tests {
     }
 
     #[test]
-    fn what_was_chosen_must_be_met_and_the_rest_be_large_enough() {
-        assert!(will_do(map::NODES, 1_024, 64).is_ok());
-        assert!(will_do(map::NODES, 64, 1_024).is_err());
-        let error = will_do(map::FLOWS, 65_536, 1_024).unwrap_err().to_string();
-        assert!(
-            error.contains("max_flows") && error.contains("unload"),
-            "{error}"
-        );
+    fn maps_that_are_there_keep_their_sizes() {
+        let text = include_str!("../../tests/check/fine.toml");
+        let config = crate::config::parse(Path::new("fine.toml"), text)
+            .config
+            .unwrap();
+        let pinned = [
+            (map::FLOWS, 512),
+            (map::SOURCE_PORTS, 100),
+            (map::PATHS, 4_096),
+        ];
+        let known = |name: &str| {
+            let mut pinned = pinned.iter();
+            pinned.find(|(own, _)| *own == name).map(|(_, size)| *size)
+        };
+        let sizes = Sizes::of(&config).with(known);
+        assert_eq!((sizes.flows, sizes.paths, sizes.vips), (512, 4_096, 256));
+        assert_eq!(sizes.ports(), 1_024..=1_123);
     }
 
     #[test]

@@ -48,18 +48,20 @@ impl Changes {
 
 impl Tables {
     /// Brings the maps to `plan`, and the names there by `steps`; tables that are written anew have their `ids`,
-    /// by listener.
+    /// by listener. `has_predecessor` is for [`abi::Settings::predecessor`].
     pub fn apply(
         &mut self,
         plan: &Plan,
         steps: &[Step],
         ids: &BTreeMap<u16, u16>,
         registry: &Registry,
+        has_predecessor: bool,
     ) -> Result<Changes, MapsError> {
         let mut changes = Changes::default();
         let settings = found(self.settings.get(&0, 0)).reading(map::SETTINGS)?;
         let planned = abi::Settings {
             name_secret: self.names.secret(),
+            predecessor: u32::from(has_predecessor),
             ..plan.settings
         };
         if settings != Some(planned) {
@@ -97,7 +99,7 @@ impl Tables {
         Ok(changes)
     }
 
-    /// Takes released nodes out of the index. Their values stay until the number is given away again.
+    /// Takes what was released out of the indices. Values stay until the number is given away again.
     pub fn forget(&mut self, released: &Released) -> Result<(), MapsError> {
         let gone: Vec<Endpoint> = released
             .nodes
@@ -109,6 +111,14 @@ impl Tables {
         self.write_node_slots(|key| !gone.contains(key))?;
         for key in &gone {
             found(self.node_index.remove(key)).writing(map::NODE_INDEX)?;
+        }
+        let gone = released.vips.iter();
+        let gone: Vec<Endpoint> = gone
+            .map(|(_, (ip, port))| Endpoint::new(super::plan::address(*ip), port.to_be()))
+            .collect();
+        self.write_vip_slots(|key| !gone.contains(key))?;
+        for key in &gone {
+            found(self.vip_index.remove(key)).writing(map::VIP_INDEX)?;
         }
         Ok(())
     }
@@ -265,7 +275,8 @@ impl Tables {
         for entry in self.vip_index.iter() {
             let (_, index) = entry.reading(map::VIP_INDEX)?;
             let vip = found(self.vips.get(&index, 0)).reading(map::VIPS)?;
-            ids.extend(vip.map(|vip| vip.table));
+            let open = vip.filter(|vip| vip.closed == 0);
+            ids.extend(open.map(|vip| vip.table));
         }
         Ok(ids)
     }
@@ -292,8 +303,13 @@ impl Tables {
             let present = registry.tables.get(&vip.listener).map(|state| state.id);
             let table = ids.get(&vip.listener).copied().or(present);
             let table = table.unwrap_or_default();
-            let vip = abi::Vip { table, ..*vip };
-            let same = found(self.vips.get(&index, 0)).reading(map::VIPS)? == Some(vip);
+            let present = found(self.vips.get(&index, 0)).reading(map::VIPS)?;
+            let vip = if vip.closed == 0 {
+                abi::Vip { table, ..*vip }
+            } else {
+                closed(present, vip)
+            };
+            let same = present == Some(vip);
             if !same {
                 self.vips.set(index, vip, 0).writing(map::VIPS)?;
             }
@@ -337,6 +353,19 @@ impl Tables {
             found(self.vip_index.remove(key)).writing(map::VIP_INDEX)?;
         }
         Ok(unwanted.len())
+    }
+}
+
+/// A claimed address that is no longer configured stays the listener's whose flows it has, as far as the map knows.
+fn closed(present: Option<abi::Vip>, planned: &abi::Vip) -> abi::Vip {
+    let same = |own: &abi::Vip| own.address == planned.address && own.port_be == planned.port_be;
+    match present.filter(same) {
+        Some(present) => abi::Vip {
+            table: 0,
+            closed: 1,
+            ..present
+        },
+        None => *planned,
     }
 }
 

@@ -16,8 +16,10 @@ use crate::config::model::Xdp;
 use crate::control::client::{Client, ClientError};
 use crate::daemon::lock::Lock;
 use crate::daemon::place::Place;
+use crate::dataplane::hooks;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::registry::Registry;
+use crate::dataplane::upgrade::predecessor::Predecessor;
 
 /// The unit of the package.
 const UNIT: &str = "forwarder.service";
@@ -73,6 +75,13 @@ fn versions(pins: &Pins) -> Option<Finding> {
     let own = pins.stages();
     let other = versions.iter().find(|path| !own.starts_with(path));
     let other = other.filter(|path| path.join("links").is_dir())?;
+    if Predecessor::at(other).is_some() {
+        let seen = format!(
+            "the flows of {} are taken over by a daemon of this version",
+            other.display()
+        );
+        return Some(Finding::ok(Code::OtherVersion, "", seen));
+    }
     let seen = format!("{} is of another version", other.display());
     Some(
         Finding::failure(Code::OtherVersion, "", seen)
@@ -92,13 +101,42 @@ fn attached(place: &Place, patient: &Patient<'_>) -> Vec<Finding> {
         }
     };
     let mut findings = Vec::new();
+    let pins = Pins::new(place.bpffs());
+    let standing = hooks::look_now(registry.attachments.iter());
     for (side, name) in patient.interfaces() {
         if !patient.is_there(name) {
             continue;
         }
-        let mut all = registry.attachments.iter();
-        let own = all.find(|own| own.interface == name && own.side.word() == side_word(side));
-        findings.push(match own {
+        let mut all = registry.attachments.iter().zip(&standing);
+        let own = all.find(|(own, _)| own.interface == name && own.side.word() == side_word(side));
+        let seen = own.and_then(|(own, standing)| Some((own, standing.as_ref()?)));
+        if let Some((own, standing)) = seen {
+            let id = standing.own(&pins, own);
+            let before: Vec<_> = id
+                .map_or(&[][..], |id| standing.before(id))
+                .iter()
+                .collect();
+            if id.is_none() {
+                let seen = "the program was detached by somebody else: packets are not looked at";
+                findings.push(
+                    Finding::failure(Code::NotAttached, name, seen)
+                        .fix(Fix::here("systemctl restart forwarder")),
+                );
+                continue;
+            }
+            let foreign: Vec<_> = before.iter().map(|own| own.name.as_str()).collect();
+            if !foreign.is_empty() {
+                let seen = format!(
+                    "packets meet {} first: what that lets through to the host (TC_ACT_OK, TCX_PASS) never gets here",
+                    foreign.join(", ")
+                );
+                findings.push(Finding::warning(Code::NotAttached, name, seen).fix(Fix::advice(
+                    "let it return TC_ACT_UNSPEC for what it does not decide, or attach it behind",
+                )));
+                continue;
+            }
+        }
+        findings.push(match own.map(|(own, _)| own) {
             Some(own) => {
                 let hook = format!("{:?}", own.hook).to_lowercase();
                 Finding::ok(

@@ -25,6 +25,7 @@ const SIZES: Sizes = Sizes {
     flows: 64,
     hellos: 16,
     source_ports: 64,
+    first_port: 1_024,
 };
 
 /// Loads and attaches `object` on a thread of its own.

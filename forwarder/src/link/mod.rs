@@ -42,7 +42,7 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
-    /// Its addresses that clients can reach: neither link-local, tentative nor deprecated; sorted.
+    /// Its addresses that clients can reach: neither link-local nor tentative; sorted.
     pub addresses: Vec<IpAddr>,
 }
 

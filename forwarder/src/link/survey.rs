@@ -12,6 +12,7 @@ use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType,
 };
+use rtnetlink::packet_route::tc::TcMessage;
 use rtnetlink::{Handle, RouteMessageBuilder};
 use thiserror::Error;
 
@@ -82,6 +83,17 @@ impl Surveyor {
         Ok(network)
     }
 
+    /// The filters at the ingress of an interface.
+    pub(crate) async fn filters(&self, ifindex: u32) -> Result<Vec<TcMessage>, SurveyError> {
+        let filters = self.handle.traffic_filter(ifindex.cast_signed()).get();
+        let filters = filters.ingress().execute();
+        let filters = filters.try_collect::<Vec<_>>().await;
+        filters.map_err(|source| SurveyError::List {
+            what: "filters",
+            source,
+        })
+    }
+
     /// The kernel's route to one address; `None` where it answers "unreachable".
     async fn egress(&self, destination: IpAddr) -> Option<Egress> {
         let message = match destination {
@@ -137,7 +149,8 @@ fn usable_address(message: &AddressMessage) -> Option<IpAddr> {
             _ => {}
         }
     }
-    let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated;
+    // A deprecated address still takes connections until it is gone (RFC 4862 5.5.4).
+    let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
     let optimistic = flags.contains(AddressFlags::Optimistic);
     let in_scope = matches!(
         message.header.scope,

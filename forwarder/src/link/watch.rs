@@ -1,4 +1,4 @@
-//! Says when interfaces, addresses or routes changed, once per burst.
+//! Says when interfaces, addresses, routes or filters changed, once per burst.
 //!
 //! Making an interface anew is a burst of a dozen messages; only what stands at its end matters, and a
 //! new survey tells that. Hence no message is interpreted here.
@@ -36,6 +36,7 @@ impl Watch {
     pub fn open() -> io::Result<Self> {
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
             MulticastGroup::Link,
+            MulticastGroup::Tc,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Ipv4Route,

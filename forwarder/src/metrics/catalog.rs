@@ -202,6 +202,8 @@ metrics! {
     "Kernel side" {
         ATTACHED: Gauge "forwarder_attached" (&["interface", "side"])
             "1 for each interface that programs are attached to. Side: `public`, `tunnel`.";
+        REATTACHED: Counter "forwarder_reattached" (&[])
+            "Times a program was found detached by somebody else, and was attached again.";
         ARMOUR_ATTACHED: Gauge "forwarder_armour_attached" (&["interface"])
             "Whether a public interface wears the armour, the XDP program against floods: 1 or 0.";
         ARMOUR_CHANGES: Counter "forwarder_armour_changes" (&["interface", "to"])

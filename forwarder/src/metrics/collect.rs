@@ -301,6 +301,7 @@ impl Page {
         for place in &self.snapshot.attachments {
             attached.gauge(&[&place.interface, place.side.word()], 1)?;
         }
+        family(encoder, &catalog::REATTACHED)?.counter(&[], self.tally.hooks_lost.value())?;
         self.armour(encoder)?;
         let maps = &self.snapshot.maps;
         let mut entries = family(encoder, &catalog::MAP_ENTRIES)?;

@@ -40,6 +40,8 @@ pub struct Tally {
     pub opened: Countries,
     /// Connections refused, by the client's country.
     pub refused: Countries,
+    /// Times a program was found detached by somebody else, and attached again.
+    pub hooks_lost: Count,
     /// Attempts to put another configuration to use.
     pub reloads: Reloads,
     /// When each GeoIP database that is in use was built, seconds since 1970.

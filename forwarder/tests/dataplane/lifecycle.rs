@@ -5,12 +5,13 @@ use std::path::Path;
 
 use forwarder::dataplane::maps::Tables;
 use forwarder::dataplane::pins::Side;
-use forwarder::dataplane::{DataplaneError, Origin, unload};
+use forwarder::dataplane::registry::InUse;
+use forwarder::dataplane::{Origin, unload};
 use forwarder_common::abi::Endpoint;
 use forwarder_common::abi::address_v4;
 
 use crate::sandbox::{interfaces, run, sandboxed, survey};
-use crate::{TEXT, follow, open, pins};
+use crate::{TEXT, config, follow, open, pins};
 
 fn ifindex(interface: &str) -> u32 {
     survey(&[]).link(interface).unwrap().ifindex
@@ -166,7 +167,7 @@ fn a_tunnel_that_comes_back_is_followed() {
 }
 
 #[test]
-fn another_size_is_refused_with_the_way_out() {
+fn another_size_waits_for_new_maps() {
     sandboxed(|directory| {
         interfaces();
         drop(open(directory, TEXT).unwrap());
@@ -175,23 +176,71 @@ fn another_size_is_refused_with_the_way_out() {
         let (mut dataplane, origin) = open(directory, &larger).unwrap();
         assert_eq!(origin, Origin::Fresh);
         follow(&mut dataplane, &larger);
-        let error = open(directory, TEXT).err().unwrap();
-        assert!(matches!(error, DataplaneError::Sizes(_)));
-        let text = error.to_string();
-        assert!(
-            text.contains("max_flows") && text.contains("forwarder unload"),
-            "{text}"
+        // From now on the maps stay as they are, whatever is asked for: flows live in them.
+        let moved = TEXT
+            .replace("2000-2099", "2050-2249")
+            .replace("hello_buffers = 16", "hello_buffers = 32");
+        let mut config = config(&moved);
+        let (dataplane, origin) = open(directory, &moved).unwrap();
+        assert_eq!(origin, Origin::Adopted);
+        let kept = dataplane.keep_pinned(&mut config);
+        let keys: Vec<_> = kept.iter().map(|own| own.key.as_str()).collect();
+        assert_eq!(keys, ["max_flows", "hello_buffers", "source_ports"]);
+        assert_eq!(kept[2].running, "2000-2099");
+        assert_eq!(
+            (config.entrance.max_flows, config.entrance.hello_buffers),
+            (512, 16)
         );
-        // As many source ports, and not the same: open flows have theirs already.
-        let moved = larger.replace("2000-2099", "2050-2149");
-        let error = open(directory, &moved).err().unwrap();
-        let text = error.to_string();
-        assert!(
-            text.contains("source_ports") && text.contains("forwarder unload"),
-            "{text}"
-        );
-        assert_eq!(open(directory, &larger).unwrap().1, Origin::Adopted);
+        let mut dataplane = dataplane;
+        follow(&mut dataplane, &moved);
+        let settings = Tables::open(&pins(directory)).unwrap().settings;
+        let settings = settings.get(&0, 0).unwrap();
+        assert_eq!((settings.hellos, settings.first_port), (16, 2_000));
     });
+}
+
+/// 600 routes are no reason to refuse a start over maps that a reload has put them into.
+#[test]
+fn a_start_takes_what_a_reload_took() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut first, _) = open(directory, TEXT).unwrap();
+        follow(&mut first, TEXT);
+        first.publish().unwrap();
+        let grown = with_routes(450);
+        follow(&mut first, &grown);
+        let tight = first.tight().iter();
+        let tight: Vec<String> = tight.map(ToString::to_string).collect();
+        assert_eq!(tight.len(), 1, "{tight:?}");
+        assert!(
+            tight[0].starts_with("paths") && tight[0].contains("902 of 1024"),
+            "{tight:?}"
+        );
+        drop(first);
+        let (mut second, origin) = open(directory, &grown).unwrap();
+        assert_eq!(origin, Origin::Adopted);
+        assert!(follow(&mut second, &grown).is_empty());
+        // More than fits is refused by both, for one reason.
+        let larger = config(&with_routes(600));
+        let error = second.apply(&larger, &survey(&[])).unwrap_err().to_string();
+        assert!(
+            error.contains("paths") && error.contains("unload"),
+            "{error}"
+        );
+        drop(second);
+        let (mut third, _) = open(directory, &with_routes(600)).unwrap();
+        assert_eq!(
+            third.apply(&larger, &survey(&[])).unwrap_err().to_string(),
+            error
+        );
+    });
+}
+
+/// The usual configuration with so many routes more, each to two nodes.
+fn with_routes(count: usize) -> String {
+    let routes = (0..count)
+        .map(|at| format!("[[route]]\nnames = [\"n{at}.example.org\"]\npool = \"k3s\"\n"));
+    TEXT.to_owned() + &routes.collect::<String>()
 }
 
 #[test]
@@ -221,7 +270,16 @@ fn an_interface_that_is_no_longer_configured_is_let_go() {
         follow(&mut dataplane, &other);
         assert!(is_let_go("pub0"));
         assert_eq!(attached("cli0").len(), 1);
+        // Flows may use the address that pub0 had. The host has everything else.
         let tables = Tables::open(&pins(directory)).unwrap();
+        let key = Endpoint::new(address_v4([203, 0, 113, 7]), 443_u16.to_be());
+        let vip = tables.vip_index.get(&key, 0).unwrap();
+        assert_eq!(tables.vips.get(&vip, 0).unwrap().closed, 1);
+        let mut in_use = InUse::default();
+        in_use.vips.insert(vip as u16);
+        dataplane.release(&in_use).unwrap();
+        assert_eq!(tables.vip_index.keys().count(), 1);
+        dataplane.release(&InUse::default()).unwrap();
         assert_eq!(tables.vip_index.keys().count(), 0, "cli0 has no address");
     });
 }
@@ -252,5 +310,65 @@ fn a_lost_registry_is_made_from_the_maps() {
             (number(2), number(3), number(4)),
             (Some(0), Some(1), Some(2))
         );
+    });
+}
+
+#[test]
+fn a_damaged_registry_is_put_aside() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        dataplane.publish().unwrap();
+        drop(dataplane);
+        let registry = directory.with_extension("json");
+        let nodes = || Tables::open(&pins(directory)).unwrap().node_index;
+        let numbers = |last| {
+            let key = Endpoint::new(address_v4([10, 0, 0, last]), 443_u16.to_be());
+            nodes().get(&key, 0).ok()
+        };
+        let before = (numbers(2), numbers(3));
+        for damage in ["{ \"version\": ", "", "{ \"version\": 99 }"] {
+            fs::write(&registry, damage).unwrap();
+            let (mut dataplane, origin) = open(directory, TEXT).unwrap();
+            assert_eq!(origin, Origin::Adopted);
+            follow(&mut dataplane, TEXT);
+            assert_eq!((numbers(2), numbers(3)), before);
+        }
+        let beside = fs::read_dir(registry.parent().unwrap()).unwrap().flatten();
+        let aside = beside.filter(|file| file.file_name().to_string_lossy().contains(".damaged-"));
+        assert!(aside.count() >= 1);
+    });
+}
+
+/// A sweep that changes nothing writes nothing.
+#[test]
+fn what_lingers_is_not_written_again_and_again() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        // A flow holds the first node, which is then no longer configured.
+        let less = TEXT.replace("\"10.0.0.2:443\", ", "");
+        let (path, in_use) = {
+            let registry = dataplane.registry();
+            let (block, at) = registry.path(0).unwrap();
+            let path = block.base + at as u16;
+            let mut in_use = InUse::default();
+            in_use.paths.insert(path);
+            (path, in_use)
+        };
+        follow(&mut dataplane, &less);
+        let journal = directory.with_extension("journal");
+        let length = || fs::metadata(&journal).unwrap().len();
+        dataplane.release(&in_use).unwrap();
+        let before = length();
+        for _ in 0..3 {
+            dataplane.release(&in_use).unwrap();
+        }
+        assert_eq!(length(), before);
+        assert!(dataplane.registry().path(path).is_some());
+        dataplane.release(&InUse::default()).unwrap();
+        assert!(length() > before, "something was released");
     });
 }

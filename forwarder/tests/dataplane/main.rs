@@ -5,6 +5,7 @@ mod metrics;
 mod sandbox;
 mod swapping;
 mod sweeping;
+mod upgrading;
 
 use std::path::Path;
 
