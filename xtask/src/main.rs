@@ -27,6 +27,7 @@ mod system;
 mod test;
 mod toolchain;
 mod tools;
+mod upgrade_from;
 mod vm;
 mod workspace;
 
@@ -58,6 +59,8 @@ enum Command {
     Dist(dist::Arguments),
     /// Draw the dashboards with data of a busy lab into docs/images/ (needs npm).
     Previews(previews::Arguments),
+    /// Show that open flows survive the change from another revision.
+    UpgradeFrom(upgrade_from::Arguments),
     /// Run the main job on a distribution kernel in a virtual machine.
     Vm(vm::Arguments),
 }
@@ -82,6 +85,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Command::Dist(arguments) => dist::run(&workspace, &arguments),
         Command::Previews(arguments) => previews::run(&workspace, &arguments),
+        Command::UpgradeFrom(arguments) => upgrade_from::run(&workspace, &arguments),
         Command::Vm(arguments) => vm::run(&workspace, &arguments),
         Command::Setup(arguments) => setup::run(&workspace, &arguments),
     }

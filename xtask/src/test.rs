@@ -331,7 +331,7 @@ fn has_nextest() -> bool {
 }
 
 /// The variable that names what Cargo starts test programs with on this kind of machine.
-fn runner_variable() -> String {
+pub fn runner_variable() -> String {
     format!(
         "CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER",
         std::env::consts::ARCH.to_uppercase()
