@@ -52,12 +52,17 @@ impl<'a> Forwarder<'a> {
     /// Starts the forwarder with a configuration and waits until it says that it is ready. A
     /// configuration without an `[entrance]` section gets the lab's.
     pub fn start(lab: &'a Lab, config: &str) -> Result<Self> {
+        Self::start_program(lab, config, program()?)
+    }
+
+    /// As [`Forwarder::start`], of another file of the program.
+    pub fn start_program(lab: &'a Lab, config: &str, program: PathBuf) -> Result<Self> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let file = |ending: &str| lab.folder().join(format!("forwarder-{number}.{ending}"));
         let mut forwarder = Self {
             daemon: None,
             lab,
-            program: program()?,
+            program,
             groups: None,
             config: file("toml"),
             bpffs: lab.bpffs().join(format!("forwarder{number}")),

@@ -1,17 +1,22 @@
 //! Everything may happen to the daemon, and nothing to the flows: a thousand of them, with traffic that both
 //! ends check, and new ones all the while.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use forwarder_tests::Result;
 use forwarder_tests::command::run;
 use forwarder_tests::error::Context;
-use forwarder_tests::forwarder::Forwarder;
+use forwarder_tests::forwarder::{Forwarder, program};
 use forwarder_tests::lab::{Family, Lab, TunnelKind};
 use forwarder_tests::process::wait_until;
 use forwarder_tests::site::{LISTENERS, route};
-use forwarder_tests::talk::{Answerer, Crowd, Newcomers, raise_file_limit};
+use forwarder_tests::talk::{Answerer, Conversation, Crowd, Newcomers, raise_file_limit};
 
 /// Flows that must live through everything.
 const FLOWS: usize = 1_000;
@@ -67,6 +72,10 @@ struct Busy {
 
 impl Busy {
     fn start() -> Result<Self> {
+        Self::start_program(program()?)
+    }
+
+    fn start_program(program: PathBuf) -> Result<Self> {
         raise_file_limit().context(|| "raising the limit of open files".to_owned())?;
         let lab: &'static Lab = Box::leak(Box::new(
             Lab::builder()
@@ -80,7 +89,7 @@ impl Busy {
                 .map(|(port, proxied)| Answerer::start(&node.namespace, port, proxied))
         });
         let answerers = answerers.collect::<Result<Vec<_>>>()?;
-        let forwarder = Forwarder::start(lab, &configuration(lab, 2, &[]))?;
+        let forwarder = Forwarder::start_program(lab, &configuration(lab, 2, &[]), program)?;
         let ways: Vec<(SocketAddr, String)> = Family::BOTH
             .into_iter()
             .flat_map(|family| {
@@ -168,8 +177,7 @@ fn a_thousand_flows_outlive_everything_that_happens_to_the_daemon() -> Result<()
     }
     busy.event("stop, upgrade and start", |busy| {
         let copy = busy.lab.folder().join("forwarder-2");
-        std::fs::copy(forwarder_tests::forwarder::program()?, &copy)
-            .context(|| "copying the program".to_owned())?;
+        std::fs::copy(program()?, &copy).context(|| "copying the program".to_owned())?;
         busy.forwarder.stop();
         busy.forwarder.upgrade(&copy);
         busy.forwarder.run()
@@ -235,6 +243,109 @@ fn a_thousand_flows_outlive_everything_that_happens_to_the_daemon() -> Result<()
         busy.newcomers.count(),
         busy.newcomers.slowest(),
         begin.elapsed()
+    );
+    assert!(busy.newcomers.count() > 50);
+    Ok(())
+}
+
+/// Conversations that never pause, a hundred records under way each way.
+struct Bulk {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<io::Result<u64>>>,
+}
+
+impl Bulk {
+    fn start(lab: &Lab) -> Result<Self> {
+        let stop = Arc::<AtomicBool>::default();
+        let mut threads = Vec::new();
+        for family in Family::BOTH {
+            for name in ["plain", "proxied"] {
+                let entrance = SocketAddr::new(lab.public(family), 443);
+                let open = || Conversation::open(entrance, &format!("{name}.example.org"));
+                let conversation = lab.clients[0].namespace.enter(open)?;
+                let mut conversation = conversation.context(|| "opening it".to_owned())?;
+                let stop = Arc::clone(&stop);
+                threads.push(std::thread::spawn(move || {
+                    let mut count = 0;
+                    (0..100).try_for_each(|_| conversation.ask())?;
+                    while !stop.load(Ordering::Relaxed) {
+                        conversation.ask()?;
+                        conversation.hear()?;
+                        count += 1;
+                    }
+                    Ok(count)
+                }));
+            }
+        }
+        Ok(Self { stop, threads })
+    }
+
+    /// How many records were answered, all of them rightly.
+    fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let threads = self.threads.into_iter();
+        let counts = threads.map(|thread| thread.join().expect("no panic").expect("no byte lost"));
+        counts.sum()
+    }
+}
+
+/// From a version with another layout of the maps, whose program `FORWARDER_BEFORE` names: `cargo xtask upgrade-from`
+/// builds one and runs this.
+#[test]
+#[ignore = "needs the program of an earlier version; see `cargo xtask upgrade-from`"]
+fn a_thousand_flows_outlive_a_change_of_the_layout() -> Result<()> {
+    let before = std::env::var_os("FORWARDER_BEFORE").expect("FORWARDER_BEFORE names a program");
+    let mut busy = Busy::start_program(PathBuf::from(before))?;
+    let lab = busy.lab;
+    let former = busy.forwarder.bpffs().to_owned();
+    let versions = || {
+        let files = std::fs::read_dir(&former).into_iter().flatten().flatten();
+        let mut names: Vec<_> = files.map(|file| file.file_name()).collect();
+        names.sort();
+        names
+    };
+    let [first] = &versions()[..] else {
+        panic!("one layout, not {:?}", versions())
+    };
+    let open = |busy: &Busy| {
+        busy.forwarder
+            .status()
+            .map(|own| own["flows"]["open"].as_u64())
+    };
+    assert!(open(&busy)? >= Some(FLOWS as u64), "{:?}", open(&busy)?);
+
+    let bulk = Bulk::start(lab)?;
+    busy.event("stop and start of the new version", |busy| {
+        busy.forwarder.stop();
+        busy.forwarder.upgrade(&program()?);
+        // Killed in the middle of it, twice: when it is about to attach, and when flows were carried over.
+        busy.forwarder
+            .run_and_kill(|log| log.contains("maps written"))?;
+        busy.crowd.rounds(1)?;
+        busy.forwarder
+            .run_and_kill(|log| log.contains("carried over"))?;
+        busy.crowd.rounds(1)?;
+        busy.forwarder.run()
+    })?;
+    assert_eq!(versions().len(), 2, "both are there for a while");
+    busy.event("while both run", |_| Ok(()))?;
+    wait_until(
+        "the former version being gone",
+        Duration::from_secs(100),
+        || !versions().contains(first),
+    )?;
+    busy.event("when the former version is gone", |_| Ok(()))?;
+    assert!(open(&busy)? >= Some(FLOWS as u64), "{:?}", open(&busy)?);
+    let bulk = bulk.finish();
+    for (what, took) in &busy.events {
+        println!("{what}: {took:.1?}");
+    }
+    println!(
+        "{FLOWS} flows, {} records, slowest round {:?}; {bulk} records in bulk; {} new connections, slowest {:?}",
+        busy.crowd.completed(),
+        busy.crowd.slowest(),
+        busy.newcomers.count(),
+        busy.newcomers.slowest()
     );
     assert!(busy.newcomers.count() > 50);
     Ok(())
