@@ -81,8 +81,9 @@ impl Old {
             entrance_isn: 200,
             delta: 300,
             name: 0,
-            opened_ms: now,
-            seen_ms: now,
+            // Later than now: making our maps may take long.
+            opened_ms: now + 60_000,
+            seen_ms: now + 60_000,
             client_end: 0,
             node_end: 0,
             client_acked: 5 << 30,

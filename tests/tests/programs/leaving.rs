@@ -97,7 +97,8 @@ fn what_nothing_here_knows_goes_on_to_programs_behind() {
         assert_eq!(fresh.send(bench, 0, &hello).all().len(), 1);
         assert_eq!(bench.from_client(&up).all().len(), 1);
         assert_eq!(bench.from_node(&down).all().len(), 1);
-        // One that is not here yet passes, both ways, until it is entered.
+        // One that is not here yet passes, both ways, until it is entered; what its segments acknowledge may look like a
+        // cookie of ours.
         bench.maps.flows.remove(&flow).expect("the flow");
         bench.from_client(&up).passed();
         bench.from_node(&down).passed();

@@ -122,9 +122,13 @@ impl Upgrade {
             self.begin();
         }
         let thread = self.thread.take_if(|thread| thread.is_finished())?;
-        match thread.join().ok()? {
-            Ok(carried) => Some(carried),
-            Err(error) => {
+        match thread.join() {
+            Ok(Ok(carried)) => Some(carried),
+            Err(_) => {
+                self.retry_at = Some(Instant::now() + AGAIN);
+                None
+            }
+            Ok(Err(error)) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "flows of the former version are not carried over; trying again"
