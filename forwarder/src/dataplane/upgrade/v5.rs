@@ -9,7 +9,7 @@
 )]
 
 use aya::Pod;
-use forwarder_common::abi::{self, Address, state};
+use forwarder_common::abi::{self, Address, mark, state};
 use forwarder_common::node_options::NodeOptions;
 
 use crate::dataplane::clock::elapsed_ms;
@@ -160,7 +160,7 @@ fn converted(old: &Flow) -> abi::Flow {
         opened_ms: old.opened_ms,
         seen_ms: old.seen_ms,
         client_end: old.client_end,
-        node_end: old.node_end,
+        node_end: node_end(old),
         client_acked: old.client_acked,
         node_acked: old.node_acked,
         public_link: old.public_link,
@@ -170,8 +170,21 @@ fn converted(old: &Flow) -> abi::Flow {
         client_address: old.client_address,
         state: old.state,
         node_options: node_options(old),
-        client_marks: old.client_marks,
-        node_marks: old.node_marks,
+        client_marks: old.client_marks & KEPT,
+        node_marks: old.node_marks & KEPT,
+    }
+}
+
+/// Marks that mean the same. Questions to nodes begin anew, and so does the wait for what a reset needs.
+const KEPT: u8 = mark::FIN | mark::RESET;
+
+/// What the node has sent: up to its FIN, or as far as is known, what the client has acknowledged. Its next segment tells
+/// of more.
+fn node_end(old: &Flow) -> u32 {
+    if old.node_marks & mark::FIN != 0 {
+        old.node_end
+    } else {
+        old.entrance_isn.wrapping_add(old.client_acked as u32)
     }
 }
 
@@ -192,20 +205,26 @@ pub fn merged(copied: &Flow, old: &Flow, new: &abi::Flow) -> Option<abi::Flow> {
     let mut all = *new;
     all.client_acked = all.client_acked.max(old.client_acked);
     all.node_acked = all.node_acked.max(old.node_acked);
-    if (old.client_marks, old.client_end) != (copied.client_marks, copied.client_end) {
-        all.client_marks |= old.client_marks;
+    if old.client_marks & !copied.client_marks & mark::FIN != 0 {
+        all.client_marks |= mark::FIN;
         all.client_end = old.client_end;
     }
-    if (old.node_marks, old.node_end) != (copied.node_marks, copied.node_end) {
-        all.node_marks |= old.node_marks;
+    if old.node_marks & !copied.node_marks & mark::FIN != 0 {
+        all.node_marks |= mark::FIN;
         all.node_end = old.node_end;
+    }
+    if all.node_marks & mark::FIN == 0 {
+        let behind = all.node_expected().wrapping_sub(all.node_end);
+        if behind.cast_signed() > 0 {
+            all.node_end = all.node_expected();
+        }
     }
     (all != *new).then_some(all)
 }
 
 #[cfg(test)]
 mod tests {
-    use forwarder_common::abi::{client_address, mark};
+    use forwarder_common::abi::client_address;
 
     use super::*;
 
@@ -254,8 +273,14 @@ mod tests {
         let offered = new.node_options();
         assert_eq!((offered.scale(), offered.is_too_big(60_000)), (7, false));
         assert_eq!((new.client_acked, new.node_acked), (9 << 32, 10 << 32));
-        assert_eq!((new.client_end, new.node_end), (7, 8));
-        assert_eq!((new.client_marks, new.node_marks), (mark::ALIVE, 0));
+        assert_eq!((new.client_end, new.node_end), (7, new.node_expected()));
+        assert_eq!((new.client_marks, new.node_marks), (0, 0));
+        let closing = taken(&Flow {
+            node_marks: mark::FIN | mark::RESET | mark::RESET_AT_END,
+            ..old
+        });
+        assert_eq!(closing.node_end, 8);
+        assert_eq!(closing.node_marks, mark::FIN | mark::RESET);
         assert_eq!((new.name, new.node, new.path), (4, 12, 13));
         assert_eq!((new.opened_ms, new.seen_ms), (5_000, 6_000));
         assert!(new.is_served_by(14_u16.to_be()));
@@ -289,6 +314,12 @@ mod tests {
         let copied = flow();
         let new = taken(&copied);
         assert_eq!(merged(&copied, &copied, &new), None);
+        let further = Flow {
+            client_acked: copied.client_acked + 50,
+            ..copied
+        };
+        let all = merged(&copied, &further, &new).unwrap();
+        assert_eq!(all.node_end, all.node_expected());
         let old = Flow {
             client_marks: mark::ALIVE | mark::FIN,
             client_end: 70,
@@ -303,7 +334,7 @@ mod tests {
         };
         let all = merged(&copied, &old, &ahead).unwrap();
         assert_eq!((all.client_end, all.node_end), (70, 80));
-        assert_eq!(all.client_marks, mark::ALIVE | mark::FIN);
+        assert_eq!(all.client_marks, mark::FIN);
         assert_eq!(all.node_marks, mark::FIN);
         assert_eq!((all.client_acked, all.node_acked), (30 << 32, 20 << 32));
     }
