@@ -367,6 +367,16 @@ impl Bench {
         self.kernel.run(entry, frame, context)
     }
 
+    /// Hands a stage of the public side a frame, as if an entry had handed it on with what the last packet on this
+    /// processor left.
+    pub fn stage(&self, name: &str, frame: &[u8]) -> Result<Outcome, KernelError> {
+        let context = Context {
+            ifindex: self.public,
+            ..Context::default()
+        };
+        self.kernel.run_program(name, frame, context)
+    }
+
     /// Hands a frame to the armour. Nothing if it lets it through, which then is as it was.
     #[track_caller]
     pub fn at_driver(&self, frame: &[u8]) -> Option<(Verdict, Outcome)> {

@@ -194,7 +194,16 @@ impl Kernel {
         packet: &[u8],
         context: Context,
     ) -> Result<Outcome, KernelError> {
-        let name = entry.program();
+        self.run_program(entry.program(), packet, context)
+    }
+
+    /// Hands a packet to a program by its name. A stage finds what the last packet on this processor left for it.
+    pub fn run_program(
+        &self,
+        name: &str,
+        packet: &[u8],
+        context: Context,
+    ) -> Result<Outcome, KernelError> {
         let refused = |source| KernelError::Program {
             name: name.to_owned(),
             source,

@@ -121,6 +121,39 @@ fn a_repeated_hello_and_its_acknowledgement() {
     assert_eq!(bench.maps.free().1.len(), 256, "every buffer is free");
 }
 
+/// Keeps this thread on the processor that it is on.
+fn stay() {
+    // SAFETY: a set of processors is plain memory, and the pointer is to a local of the size that is told.
+    let done = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        let own = usize::try_from(libc::sched_getcpu()).expect("a processor");
+        libc::CPU_SET(own, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    assert_eq!(done, 0);
+}
+
+/// The same step by step: this packet looked for a flow before the other processor made it, and for the hello after.
+#[test]
+fn a_flow_is_made_between_two_looks() {
+    stay();
+    let mut bench = Bench::new();
+    for mode in Mode::ALL {
+        let opened = Client::open(&mut bench, mode);
+        let (_, before) = bench.maps.free();
+        let segment = opened.client.segment(Flags::PSH_ACK, 0, &opened.hello);
+        let packet = segment.to_bytes();
+        let frame = [&ethernet(&packet), &packet[..]].concat();
+        let outcome = bench.stage("stage_hello", &frame).expect("a verdict");
+        assert_ne!(outcome.action, REDIRECT, "neither reset nor sent on");
+        bench.forget();
+        let flow = bench.flow(opened.client.address, Refusal::Alert);
+        assert!(flow.is_some());
+        assert_eq!(bench.maps.free().1.len(), before.len(), "it is kept");
+        opened.splice(&mut bench);
+    }
+}
+
 /// A whole hello comes twice before it has a flow: one of them makes it, and the other does not end it.
 #[test]
 fn a_fresh_hello_twice() {
