@@ -161,6 +161,10 @@ checks! {
         "whether the driver of a public interface is known to run XDP natively; without it the TC hook serves all",
         "";
 
+    GroList, "gro-list", Interfaces, Failure,
+        "no interface hands TCP segments on as lists (`rx-gro-list`, off by default): only the first of a list would be translated (Linux 6.10 or newer)",
+        "`ethtool -K eth0 rx-gro-list off`, and whatever switched it on";
+
     SmallMtu, "small-mtu", Mtu, Failure,
         "MTUs carry IPv6 and whole segments of a ClientHello: 1280 or more",
         "`ip link set dev wg0 mtu 1420`";
@@ -241,6 +245,9 @@ checks! {
         "a public authority's certificate; fine with an authority of your own";
     Fronting, "fronting", Nodes, Failure,
         "a listed name with a private `Host:` (`--private-host`) is not served",
+        "an ingress port of its own for public names";
+    SecondHello, "second-hello", Nodes, Warning,
+        "a second ClientHello (after HelloRetryRequest) with a private name (`--private-host`) is refused, or leads to nothing: the entrance judges the first",
         "an ingress port of its own for public names";
     FrontingUnknown, "fronting-unknown", Nodes, Warning,
         "a listed name with a `Host:` that nobody lists is refused (404 or 421)",

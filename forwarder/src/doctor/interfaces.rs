@@ -8,6 +8,7 @@ use super::Patient;
 use super::catalog::Code;
 use super::configuration;
 use super::finding::{Finding, Fix, Verdict};
+use super::kernel;
 use crate::config::Config;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::suggest;
@@ -16,6 +17,8 @@ use crate::link::{Link, LinkKind, mss};
 
 /// Around a packet: IPv4, UDP and WireGuard; with IPv6 it is 20 more.
 const WIREGUARD_V4: u32 = 60;
+/// From here on `rx-gro-list` is for TCP, too.
+const TCP_LISTS: (u32, u32) = (6, 10);
 /// The ClientHello of a browser that offers a post-quantum key.
 const HELLO: u32 = 2_048;
 
@@ -72,6 +75,11 @@ pub fn judge(patient: &Patient<'_>, drivers: &BTreeMap<String, Driver>) -> Vec<F
                 ));
             }
         }
+    }
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    for (_, name) in patient.interfaces() {
+        let driver = drivers.get(name).filter(|_| patient.is_there(name));
+        findings.extend(driver.and_then(|driver| lists(name, driver, &release)));
     }
     for name in entrance.public.iter().map(|name| name.get_ref()) {
         let driver = drivers.get(name).filter(|_| patient.is_there(name));
@@ -137,6 +145,23 @@ fn missing(patient: &Patient<'_>, side: &str, name: &str) -> Finding {
     finding.fix(Fix::advice(format!(
         "bring `{name}` up, or correct `{key}`; `ip -br link` lists what there is"
     )))
+}
+
+/// Of segments that are handed on as a list the programs see the first alone; the others would leave with numbers of
+/// the other side.
+fn lists(name: &str, driver: &Driver, release: &str) -> Option<Finding> {
+    let of_tcp = kernel::parsed(release).is_none_or(|own| own >= TCP_LISTS);
+    if driver.lists_segments? && of_tcp {
+        let seen = "hands TCP segments on as lists (rx-gro-list), of which only the first can be translated: \
+                    transfers stall or break";
+        let off = format!("ethtool -K {name} rx-gro-list off");
+        return Some(Finding::failure(Code::GroList, name, seen).fix(Fix::here(off)));
+    }
+    Some(Finding::ok(
+        Code::GroList,
+        name,
+        "hands TCP segments on merged, or one by one",
+    ))
 }
 
 fn native_xdp(name: &str, driver: &Driver) -> Finding {
@@ -230,10 +255,30 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_for_nobody_who_translates() {
+        let verdict = |lists_segments, release| {
+            let driver = Driver {
+                lists_segments,
+                ..Driver::default()
+            };
+            lists("eth0", &driver, release).map(|own| own.verdict)
+        };
+        assert_eq!(verdict(Some(true), "6.12.9-amd64"), Some(Verdict::Failure));
+        assert_eq!(
+            verdict(Some(true), "6.1.0-40"),
+            Some(Verdict::Ok),
+            "of UDP only"
+        );
+        assert_eq!(verdict(Some(false), "6.18.0"), Some(Verdict::Ok));
+        assert_eq!(verdict(None, "6.18.0"), None);
+    }
+
+    #[test]
     fn drivers_that_take_no_xdp_are_no_failure() {
         let driver = |name: Option<&str>| Driver {
             name: name.map(str::to_owned),
             queues: 1,
+            lists_segments: None,
         };
         let verdict = |name| native_xdp("eth0", &driver(name)).verdict;
         assert_eq!(verdict(Some("virtio_net")), Verdict::Ok);

@@ -247,7 +247,7 @@ fn mount_command(root: &Path) -> String {
 }
 
 /// Major and minor number of `6.12.43+deb13-amd64`.
-fn parsed(release: &str) -> Option<(u32, u32)> {
+pub(super) fn parsed(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

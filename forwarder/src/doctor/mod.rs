@@ -19,6 +19,7 @@ mod nodes;
 mod ports;
 mod probe;
 mod routes;
+mod second_hello;
 mod trial;
 pub mod wireguard;
 

@@ -17,6 +17,7 @@ use super::configuration;
 use super::finding::{Finding, Fix};
 use super::probe::{Preface, Way, with_large_hello};
 use super::routes::WireGuards;
+use super::second_hello::{self, Second};
 use super::wireguard::{Peer, SESSION};
 use crate::config::model::{ClientAddress, Node, Pattern, Pool};
 use crate::health::check::CheckError;
@@ -116,6 +117,7 @@ impl Kit<'_> {
         findings.push(self.large_hello(&subject, way, preface, first).await);
         findings.extend(self.certificates(&subject, way, preface, &names).await);
         findings.extend(self.fronting(pool, &subject, way, first).await);
+        findings.extend(self.second_hellos(pool, &subject, way, first).await);
         findings
     }
 
@@ -348,6 +350,78 @@ impl Kit<'_> {
         }
         findings.push(unlisted(subject, name, unknown, self.private.is_empty()));
         findings
+    }
+
+    /// A listed name in the first hello, another one in the second.
+    async fn second_hellos(
+        &self,
+        pool: &Pool,
+        subject: &str,
+        way: &Way,
+        name: &str,
+    ) -> Vec<Finding> {
+        let patterns = || self.patient.config.routes.iter().flat_map(|own| &own.names);
+        let others = self
+            .private
+            .iter()
+            .map(String::as_str)
+            .chain([UNKNOWN_HOST]);
+        let others = others.filter(|host| !patterns().any(|own| own.matches(host)));
+        let Some(other) = others.into_iter().next() else {
+            let why = "every name is listed: nothing is private";
+            return vec![Finding::skipped(Code::SecondHello, subject, why)];
+        };
+        let send =
+            async |second: &str| second_hello::try_out(way, preface(pool), name, second).await;
+        // First as it should be.
+        let why = match send(name).await {
+            Ok(Second::GoesOn) => None,
+            Ok(Second::NotAsked(how)) => Some(format!("it asks for no second hello: {how}")),
+            Ok(Second::Refused(how)) => Some(format!("no second hello is to its liking: {how}")),
+            Err(error) => Some(format!("it was not asked: {error}")),
+        };
+        if let Some(why) = why {
+            return vec![Finding::skipped(Code::SecondHello, subject, why)];
+        }
+        vec![match send(other).await {
+            Ok(Second::GoesOn) if other == UNKNOWN_HOST => {
+                let seen = format!(
+                    "goes on after a second hello with another name than {name}, which the entrance judged; \
+                     `--private-host` tells whether something private is reached that way"
+                );
+                Finding::ok(Code::SecondHello, subject, seen)
+            }
+            Ok(Second::GoesOn) => match self.serves(pool, way, other).await {
+                Ok(status) if !NOT_SERVED.contains(&status) => {
+                    let seen = format!(
+                        "{other} is reached by a second hello after the entrance judged {name}: the node goes on, and \
+                         serves it here with status {status}"
+                    );
+                    Finding::warning(Code::SecondHello, subject, seen).fix(separate_port())
+                }
+                _ => {
+                    let seen = format!(
+                        "goes on after a second hello for {other} behind {name}, and serves nothing under that name"
+                    );
+                    Finding::ok(Code::SecondHello, subject, seen)
+                }
+            },
+            Ok(Second::Refused(how) | Second::NotAsked(how)) => {
+                let seen = format!("a second hello for {other} behind {name} is refused: {how}");
+                Finding::ok(Code::SecondHello, subject, seen)
+            }
+            Err(error) => {
+                let why = format!("it was not asked: {error}");
+                Finding::skipped(Code::SecondHello, subject, why)
+            }
+        }]
+    }
+
+    /// What a host gets that is named in the only hello and in the request.
+    async fn serves(&self, pool: &Pool, way: &Way, host: &str) -> Result<u16, CheckError> {
+        let tls = &self.trust.http;
+        let session = way.handshake(preface(pool), host, tls).await?;
+        session.ask(host).await
     }
 
     /// Exact names routed to the pool.

@@ -71,6 +71,18 @@ impl Way {
         }
     }
 
+    /// Connects, and sends what precedes a hello for `name`.
+    pub async fn open(&self, preface: Preface, name: &str) -> Result<TcpStream, CheckError> {
+        let mut stream = self.connect().await?;
+        if preface == Preface::Proxy {
+            let header = header(stream.local_addr(), self.node, name);
+            let header = header.map_err(CheckError::Proxy)?;
+            let sent = stream.write_all(&header).await;
+            sent.map_err(CheckError::Proxy)?;
+        }
+        Ok(stream)
+    }
+
     /// Connects and shakes hands for `name`.
     pub async fn handshake(
         &self,
@@ -78,14 +90,8 @@ impl Way {
         name: &str,
         tls: &Arc<ClientConfig>,
     ) -> Result<Session, CheckError> {
-        let mut stream = self.connect().await?;
+        let stream = self.open(preface, name).await?;
         let handshake = async {
-            if preface == Preface::Proxy {
-                let header = header(stream.local_addr(), self.node, name);
-                let header = header.map_err(CheckError::Proxy)?;
-                let sent = stream.write_all(&header).await;
-                sent.map_err(CheckError::Proxy)?;
-            }
             let name = ServerName::try_from(name.to_owned())
                 .unwrap_or_else(|_| ServerName::from(self.node.ip()));
             let connector = TlsConnector::from(Arc::clone(tls));
