@@ -78,6 +78,7 @@ impl Nginx {
     scgi_temp_path {folder}/tmp/scgi;
     ssl_certificate {certificate};
     ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
     server {{
         listen {port} ssl default_server;
         return 421;
