@@ -16,8 +16,8 @@ use forwarder_common::verdict::DropReason;
 
 use crate::answer::{self, ALERT_LEN};
 use crate::buffer::{self, Held, Missing};
-use crate::maps::{FLOWS, HELLO_LOST, SETTINGS};
 use crate::count::PASS;
+use crate::maps::{FLOWS, HELLO_LOST, SETTINGS};
 use crate::packet::Packet;
 use crate::work::{Reply, Work};
 use crate::{clock, cookies, count, next, predecessor};
