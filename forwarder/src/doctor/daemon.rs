@@ -31,8 +31,11 @@ pub fn judge(place: &Place, patient: Option<&Patient<'_>>) -> Vec<Finding> {
     let holder = Lock::holder(&place.lock());
     let mut findings = vec![running(holder.as_deref(), &pins)];
     findings.extend(versions(&pins));
-    if let (Some(patient), Some(_)) = (patient, &holder) {
+    // Programs stand there without a daemon, too, or do not although one left them.
+    if let Some(patient) = patient.filter(|_| holder.is_some() || pins.exists()) {
         findings.extend(attached(place, patient));
+    }
+    if let (Some(patient), Some(_)) = (patient, &holder) {
         let report = Report::load(&place.armour()).unwrap_or_default();
         findings.extend(armour(&report, patient.config));
         findings.push(in_use(place, patient.config));
