@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde_spanned::Spanned;
 
+use super::claim;
 use super::diagnostic::{Diagnostic, Span};
 use super::model::{ClientAddress, Config, Node, Pool};
 use super::suggest;
@@ -70,6 +71,7 @@ pub fn check(config: &Config, surroundings: &Surroundings) -> Vec<Diagnostic> {
             }
         }
     }
+    findings.extend(claim::check(config, network));
     for pool in &config.pools {
         findings.extend(
             pool.nodes
@@ -225,6 +227,19 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
                 .help(format!("or add `{through}` to `tunnels` if it is one")),
         );
     }
+    if pool.client_address == ClientAddress::Transparent && is_tailscale(through) {
+        return Some(
+            warn(
+                "transparent-tailscale",
+                format!("clients of node `{}` get no answer", node.name),
+            )
+            .label(format!(
+                "Tailscale drops packets with clients' addresses, and `{through}` leads to it"
+            ))
+            .related(pool.name.span(), "this pool is `transparent`")
+            .help("write `client_address = \"proxy-v2\"`, or `\"masquerade\"` if its server knows no PROXY protocol"),
+        );
+    }
     let needs_source = pool.client_address != ClientAddress::Transparent;
     let source = egress
         .source
@@ -240,6 +255,11 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
             "give `{through}` an {family} address; `proxy-v2` and `masquerade` need one"
         ))
     })
+}
+
+/// Whether an interface is one of Tailscale's, by its usual name.
+pub fn is_tailscale(interface: &str) -> bool {
+    interface.starts_with("tailscale")
 }
 
 fn source_ports(config: &Config, local: &RangeInclusive<u16>) -> Option<Diagnostic> {
@@ -356,6 +376,75 @@ mod tests {
         assert_eq!(egress(|e| e.ifindex = 2), ["no-tunnel"]);
         assert_eq!(egress(|e| e.local = true), ["local-node"]);
         assert_eq!(egress(|e| e.source = None), ["no-source-address"]);
+    }
+
+    /// The findings of a changed configuration where clients come by both families: codes and messages.
+    fn by_both_families(change: impl Fn(&str) -> String) -> Vec<(&'static str, String)> {
+        let outcome = crate::config::parse(Path::new("test.toml"), change(TEXT));
+        let mut own = healthy();
+        own.network.links[0]
+            .addresses
+            .push("2001:db8::7".parse().unwrap());
+        let six = Egress {
+            ifindex: 3,
+            source: Some("fd00::1".parse().unwrap()),
+            local: false,
+            mtu: None,
+        };
+        own.network.egress.insert("fd00::2".parse().unwrap(), six);
+        let findings = check(&outcome.config.unwrap(), &own);
+        findings
+            .into_iter()
+            .map(|finding| (finding.code, finding.message))
+            .collect()
+    }
+
+    #[test]
+    fn a_family_that_nobody_serves_is_told() {
+        let found = by_both_families(str::to_owned);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].0, "family-not-claimed");
+        assert!(
+            found[0].1.contains("`https`") && found[0].1.contains("IPv6"),
+            "{found:?}"
+        );
+        let both = |text: &str| {
+            text.replace(
+                "[\"10.0.0.2:443\"]",
+                "[\"10.0.0.2:443\", \"[fd00::2]:443\"]",
+            )
+        };
+        assert_eq!(by_both_families(both), []);
+        let some = by_both_families(|text| {
+            both(text)
+                + "\n[[pool]]\nname = \"nas\"\nclient_address = \"masquerade\"\nnodes = [\"10.0.0.2:8443\"]\n\
+             [[route]]\nnames = [\"nas.example.org\"]\npool = \"nas\"\n"
+        });
+        assert_eq!(some.len(), 1, "{some:?}");
+        assert_eq!(some[0].0, "family-not-served");
+        assert!(
+            some[0].1.contains("`nas.example.org`"),
+            "the route is named: {some:?}"
+        );
+    }
+
+    #[test]
+    fn a_foreign_source_behind_tailscale_is_told() {
+        let outcome = |mode: &str| {
+            let text = TEXT.replace("wg0", "tailscale0").replace("proxy-v2", mode);
+            let config = crate::config::parse(Path::new("test.toml"), text)
+                .config
+                .unwrap();
+            let mut own = healthy();
+            own.network.links[1].name = String::from("tailscale0");
+            let findings = check(&config, &own);
+            findings
+                .iter()
+                .map(|finding| finding.code)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(outcome("transparent"), ["transparent-tailscale"]);
+        assert_eq!(outcome("proxy-v2"), [""; 0]);
     }
 
     #[test]
