@@ -37,6 +37,9 @@ impl Page {
             Ok(())
         };
         plain(&catalog::NODE_HEALTH_SINCE, |own| Some(unix(own.since)))?;
+        plain(&catalog::NODE_ANSWERS_LOST, |own| {
+            Some(f64::from(u8::from(own.answers_lost)))
+        })?;
         plain(&catalog::NODE_SHARE, |own| {
             Some(f64::from(own.share) / 100.0)
         })?;
