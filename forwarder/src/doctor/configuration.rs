@@ -87,7 +87,7 @@ pub fn line(report: &Report, within: &Range<usize>, key: &str, value: &str) -> F
 mod tests {
     use super::*;
 
-    const TEXT: &str = "[entrance]\npublic = ['eth0']\ntunnels = ['wg0']\n[[listener]]\nname = 'https'\nprotocol = 'tls'\nport = 443\n[[pool]]\nname = 'a'\nnodes = ['10.0.0.2:443']\n[[pool]]\nclient_address = 'masquerade'\nname = 'b'\nnodes = ['10.0.0.3:443']\n[[route]]\nnames = ['a.example.org']\npool = 'a'\n[[route]]\nnames = ['b.example.org']\npool = 'b'\n";
+    const TEXT: &str = "[entrance]\npublic = ['eth0']\ntunnels = ['wg0']\n[[listener]]\nname = 'https'\nprotocol = 'tls'\nport = 443\n[[pool]]\nclient_address = 'transparent'\nname = 'a'\nnodes = ['10.0.0.2:443']\n[[pool]]\nclient_address = 'masquerade'\nname = 'b'\nnodes = ['10.0.0.3:443']\n[[route]]\nnames = ['a.example.org']\npool = 'a'\n[[route]]\nnames = ['b.example.org']\npool = 'b'\n";
 
     fn parsed(text: &str) -> crate::config::Outcome {
         crate::config::parse(Path::new("forwarder.toml"), text)
@@ -118,8 +118,7 @@ mod tests {
             }
         };
         let text = String::from("client_address = \"proxy-v2\"");
-        // The first has none: after its name. The second's stands before its name.
         assert_eq!(at(0), (9, text.clone()));
-        assert_eq!(at(1), (12, text));
+        assert_eq!(at(1), (13, text));
     }
 }

@@ -39,6 +39,7 @@ pub fn judge(place: &Place, patient: Option<&Patient<'_>>) -> Vec<Finding> {
         let report = Report::load(&place.armour()).unwrap_or_default();
         findings.extend(armour(&report, patient.config));
         findings.push(in_use(place, patient.config));
+        findings.extend(super::serving::judge(place));
     }
     findings.push(unit());
     findings
