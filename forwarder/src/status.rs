@@ -56,6 +56,14 @@ pub enum StatusError {
         /// Where one would be.
         path: std::path::PathBuf,
     },
+    /// Nothing is pinned there yet.
+    #[error(
+        "the daemon (process {pid}) is starting, and has loaded nothing yet; ask again in a moment"
+    )]
+    Starting {
+        /// Its process id.
+        pid: String,
+    },
     /// The tree of pins.
     #[error(transparent)]
     Pins(#[from] PinsError),
@@ -335,8 +343,11 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
                 convertible: Predecessor::at(path).is_some(),
             });
         }
-        return Err(StatusError::NotLoaded {
-            path: place.bpffs().to_owned(),
+        return Err(match Lock::holder(&place.lock()) {
+            Some(pid) => StatusError::Starting { pid },
+            None => StatusError::NotLoaded {
+                path: place.bpffs().to_owned(),
+            },
         });
     }
     let registry = Registry::load(&place.registry())?.unwrap_or_default();
@@ -516,6 +527,16 @@ fn nodes(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_that_starts_is_told_from_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(&directory.path().join("bpf"), directory.path());
+        let said = |place: &Place| read(place).unwrap_err().to_string();
+        assert!(said(&place).contains("no forwarder is loaded"));
+        let _lock = Lock::take(&place.lock()).unwrap();
+        assert!(said(&place).contains("is starting"), "{}", said(&place));
+    }
 
     #[test]
     fn a_tunnel_in_words() {

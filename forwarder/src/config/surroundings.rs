@@ -97,7 +97,8 @@ fn interface(name: &Spanned<String>, network: &Network) -> Option<Diagnostic> {
                 format!("there is no interface `{text}` now"),
             )
             .label("it is used as soon as it appears")
-            .suggest(suggest::closest(text, known)),
+            .suggest(suggest::closest(text, known.clone()))
+            .help(format!("this machine has {}", suggest::alternatives(known))),
         );
     };
     if link.kind == LinkKind::Unsupported || text == "lo" {
@@ -194,13 +195,17 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
         if address.is_ipv4() { 32 } else { 128 },
         first_tunnel.unwrap_or("wg0")
     );
+    let absent = config.entrance.tunnels.iter().map(Spanned::get_ref);
+    let absent = absent.filter(|name| network.link(name).is_none_or(|link| !link.up));
+    let absent = absent.map(String::as_str).next();
     let Some(egress) = network.egress.get(&address.ip()) else {
-        return Some(
-            warn("no-tunnel", title)
-                .label("this machine has no route to it")
+        let finding = warn("no-tunnel", title).label("this machine has no route to it");
+        return Some(match absent {
+            Some(tunnel) => finding.help(up_first(tunnel)),
+            None => finding
                 .command(add_route)
                 .help("or add it to the peer's AllowedIPs"),
-        );
+        });
     };
     if egress.local {
         return Some(
@@ -217,15 +222,20 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
         .iter()
         .any(|name| name.get_ref() == through)
     {
-        return Some(
-            warn("no-tunnel", title)
-                .label(format!(
-                    "packets to it leave by `{through}`, which is not in `tunnels` ({})",
-                    tunnels()
-                ))
+        let finding = warn("no-tunnel", title).label(format!(
+            "packets to it leave by `{through}`, which is not in `tunnels` ({})",
+            tunnels()
+        ));
+        let mut public = config.entrance.public.iter();
+        let is_public = public.any(|name| name.get_ref() == through);
+        return Some(match absent {
+            Some(tunnel) => finding.help(up_first(tunnel)),
+            // What faces the internet is no tunnel, whatever else is wrong.
+            None if is_public => finding.command(add_route),
+            None => finding
                 .command(add_route)
                 .help(format!("or add `{through}` to `tunnels` if it is one")),
-        );
+        });
     }
     if pool.client_address == ClientAddress::Transparent && is_tailscale(through) {
         return Some(
@@ -255,6 +265,10 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
             "give `{through}` an {family} address; `proxy-v2` and `masquerade` need one"
         ))
     })
+}
+
+fn up_first(tunnel: &str) -> String {
+    format!("bring `{tunnel}` up first: the route to the node comes with it")
 }
 
 /// Whether an interface is one of Tailscale's, by its usual name.
@@ -445,6 +459,50 @@ mod tests {
         };
         assert_eq!(outcome("transparent"), ["transparent-tailscale"]);
         assert_eq!(outcome("proxy-v2"), [""; 0]);
+    }
+
+    #[test]
+    fn a_missing_interface_is_told_with_those_that_are_there() {
+        let text = TEXT.replace("eth0", "ens3");
+        let config = crate::config::parse(Path::new("test.toml"), text)
+            .config
+            .unwrap();
+        let findings = check(&config, &healthy());
+        let missing = findings.iter().find(|own| own.code == "missing-interface");
+        let help = missing.unwrap().help.join("\n");
+        assert!(help.contains("`eth0` or `wg0`"), "{help}");
+    }
+
+    #[test]
+    fn the_public_interface_is_never_advised_as_a_tunnel() {
+        let config = crate::config::parse(Path::new("test.toml"), TEXT)
+            .config
+            .unwrap();
+        let advice = |change: &dyn Fn(&mut Surroundings)| {
+            let mut own = healthy();
+            change(&mut own);
+            let findings = check(&config, &own).into_iter();
+            let way = findings.filter(|own| own.code == "no-tunnel");
+            let advice = way.flat_map(|own| own.help.into_iter().chain(own.commands));
+            advice.collect::<Vec<_>>().join("\n")
+        };
+        let by_public = |own: &mut Surroundings| {
+            own.network
+                .egress
+                .values_mut()
+                .for_each(|way| way.ifindex = 2);
+        };
+        let said = advice(&by_public);
+        assert!(
+            !said.contains("`eth0`") && said.contains("dev wg0"),
+            "{said}"
+        );
+        let said = advice(&|own| {
+            by_public(own);
+            own.network.links[1].up = false;
+        });
+        assert!(said.contains("bring `wg0` up first"), "{said}");
+        assert!(!said.contains("ip route"), "{said}");
     }
 
     #[test]
