@@ -7,6 +7,7 @@ use super::catalog::Code;
 use super::finding::{Finding, Fix, Verdict};
 use crate::config::diagnostic::Severity;
 use crate::config::{Config, Report};
+use crate::units;
 
 /// Findings about the file itself.
 pub fn judge(config: Option<&Config>, report: &Report) -> Vec<Finding> {
@@ -40,11 +41,14 @@ pub fn judge(config: Option<&Config>, report: &Report) -> Vec<Finding> {
     if let Some(config) = config {
         let nodes: usize = config.pools.iter().map(|pool| pool.nodes.len()).sum();
         let names: usize = config.routes.iter().map(|route| route.names.len()).sum();
-        let seen = format!(
-            "{} listeners, {} pools, {nodes} nodes, {names} names",
-            config.listeners.len(),
-            config.pools.len(),
-        );
+        let counted = [
+            (config.listeners.len(), "listener"),
+            (config.pools.len(), "pool"),
+            (nodes, "node"),
+            (names, "name"),
+        ];
+        let seen = counted.map(|(number, noun)| units::count(number as u64, noun));
+        let seen = seen.join(", ");
         findings.push(Finding::ok(Code::Config, report.sources.title(), seen));
     }
     findings

@@ -20,6 +20,7 @@ use crate::dataplane::hooks;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::registry::Registry;
 use crate::dataplane::upgrade::predecessor::Predecessor;
+use crate::units;
 
 /// The unit of the package.
 const UNIT: &str = "forwarder.service";
@@ -235,7 +236,10 @@ fn in_use(place: &Place, config: &Config) -> Finding {
         (Some(_), edits) => Finding::ok(
             Code::NotInUse,
             "",
-            format!("{edits} edits at run time are in use beside the file, until the next reload"),
+            format!(
+                "{} at run time in use beside the file, until the next reload",
+                units::count(edits as u64, "edit")
+            ),
         ),
     }
 }

@@ -194,8 +194,8 @@ impl Kit<'_> {
         let Ok(session) = other else {
             let seen = format!("no TLS handshake for {name}: {error}");
             let openssl = format!(
-                "its TLS server, for this name; `openssl s_client -connect {} -servername {name}` shows what it says",
-                way.node
+                "its TLS server, for this name; `{}` shows from here what it says",
+                certificate::show(way.node, name, own)
             );
             // A name that we made up below a wildcard, a server may refuse with reason.
             let finding = if self.names(pool).is_empty() {
@@ -313,7 +313,7 @@ impl Kit<'_> {
         let mut findings = Vec::new();
         let mut earliest = None;
         let mut fine = 0;
-        let server = way.node.to_string();
+        let server = (way.node, preface);
         for name in names {
             let session = match way.handshake(preface, name, &self.trust.http).await {
                 Ok(session) => session,
@@ -328,7 +328,7 @@ impl Kit<'_> {
             };
             let now = SystemTime::now();
             let (wrong, expires) =
-                certificate::judge(&self.trust, &session.chain, name, &server, now);
+                certificate::judge(&self.trust, &session.chain, name, server, now);
             session.close().await;
             fine += usize::from(wrong.is_empty());
             findings.extend(wrong);

@@ -142,7 +142,7 @@ mod tests {
             health["last"]["error"] = json!("HTTP status 503");
         };
         let sound = node("a", "ready", |_| {});
-        let found = judged(1, false, &[sound.clone()]);
+        let found = judged(1, false, std::slice::from_ref(&sound));
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].0, Verdict::Ok);
         let found = judged(1, false, &[sound.clone(), node("b", "ready", down)]);
