@@ -37,9 +37,6 @@ impl Page {
             Ok(())
         };
         plain(&catalog::NODE_HEALTH_SINCE, |own| Some(unix(own.since)))?;
-        plain(&catalog::NODE_ANSWERS_LOST, |own| {
-            Some(f64::from(u8::from(own.answers_lost)))
-        })?;
         plain(&catalog::NODE_SHARE, |own| {
             Some(f64::from(own.share) / 100.0)
         })?;
@@ -60,6 +57,10 @@ impl Page {
         let mut up = family(encoder, &catalog::NODE_UP)?;
         for own in nodes {
             up.gauge(&[&own.pool, &own.name], flag(!own.is_down()))?;
+        }
+        let mut lost = family(encoder, &catalog::NODE_ANSWERS_LOST)?;
+        for own in nodes {
+            lost.gauge(&[&own.pool, &own.name], flag(own.answers_lost))?;
         }
         let mut health = family(encoder, &catalog::NODE_HEALTH)?;
         for own in nodes {

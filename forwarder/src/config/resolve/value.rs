@@ -279,7 +279,6 @@ impl Context<'_> {
     }
 }
 
-/// Why `written` is not `address:port`, and what it should be.
 /// `64MB` in bytes; `None` without a unit, which nobody could be sure of.
 fn bytes(written: &str) -> Option<u64> {
     let digits = written.find(|c: char| !c.is_ascii_digit())?;
@@ -298,7 +297,24 @@ fn bytes(written: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
+/// `fd00::2:8443` is an IPv6 address, but likely one with a port behind it: its last part is decimal, and no port
+/// stands elsewhere.
+fn unbracketed(written: &str) -> Option<SocketAddr> {
+    let address: std::net::Ipv6Addr = written.parse().ok()?;
+    let (host, port) = written.rsplit_once(':')?;
+    let port: u16 = port.parse().ok().filter(|_| port.len() >= 2)?;
+    let host: std::net::Ipv6Addr = host.parse().ok()?;
+    (host != address && port > 0).then(|| SocketAddrV6::new(host, port, 0, 0).into())
+}
+
+/// Why `written` is not `address:port`, and what it should be.
 fn node_address_problem(written: &str) -> (&'static str, String) {
+    if let Some(meant) = unbracketed(written) {
+        return (
+            "an IPv6 address with a port needs brackets",
+            format!("write `{meant}`; if `{written}` is the whole address, `[{written}]:443`"),
+        );
+    }
     if let Ok(address) = written.parse::<IpAddr>() {
         return (
             "the port is missing",
