@@ -25,6 +25,7 @@ use crate::dataplane::upgrade::carry;
 use crate::dataplane::upgrade::predecessor::Predecessor;
 use crate::health::report::{NodeReport, PoolReport, Report};
 use crate::health::tunnel::TunnelReport;
+use crate::link;
 use crate::metrics::collect::is_refusal;
 use crate::metrics::process;
 use crate::units;
@@ -91,6 +92,9 @@ pub struct Status {
     pub upgrade: Option<UpgradeStatus>,
     /// Configured interfaces that do not exist, as the daemon saw it last.
     pub missing: Vec<String>,
+    /// Interfaces with programs that are down now.
+    #[serde(default)]
+    pub down: Vec<String>,
     /// The armour of public interfaces, as the daemon left it.
     pub armour: Vec<ArmourStatus>,
     /// Frames by what the armour did with them, zeros left out.
@@ -372,6 +376,12 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         started: daemon.as_deref().and_then(process::started),
         daemon,
         bpffs: place.bpffs().display().to_string(),
+        down: link::down(
+            registry
+                .attachments
+                .iter()
+                .map(|own| own.interface.as_str()),
+        ),
         attachments: attached(&pins, &registry),
         upgrade: others.last().map(|path| UpgradeStatus {
             from: path.display().to_string(),
