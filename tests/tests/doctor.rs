@@ -585,9 +585,29 @@ fn init_writes_what_check_takes_and_run_serves() -> Result<()> {
     assert!(said.contains("--name is missing"), "{said}");
     assert!(!file.exists());
 
+    let six = clinic.node().socket(Family::V6, 443).to_string();
+    let (code, said) = init(&["--node", &node, "--name", NAME, "--public", "ens3"])?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("eth0"), "those that exist: {said}");
+    assert!(!file.exists());
+    let four = [
+        "--node",
+        &node,
+        "--name",
+        NAME,
+        "--client-address",
+        "masquerade",
+    ];
+    let (code, said) = init(&four)?;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("does not claim IPv6"), "{said}");
+    std::fs::remove_file(&file).unwrap();
+
     let whole = [
         "--node",
         &node,
+        "--node",
+        &six,
         "--name",
         NAME,
         "--client-address",
