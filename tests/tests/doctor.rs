@@ -647,7 +647,7 @@ fn init_writes_what_check_takes_and_run_serves() -> Result<()> {
         .arg(&asked);
     let shown = command::run_with_input(
         &mut terminal,
-        &format!("\n\n\n{node}\nmasqerade\nmasquerade\n{NAME}\n"),
+        &format!("\n\n\n{node} {six}\nmasqerade\nmasquerade\n{NAME}\n"),
     )?;
     assert!(shown.contains("it is one of"), "a slip is said: {shown}");
     let typed = std::fs::read_to_string(&asked).unwrap();
