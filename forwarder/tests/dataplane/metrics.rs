@@ -374,7 +374,7 @@ fn the_server_tells_metrics_health_and_readiness() {
             let answer = ask("GET /readyz").await.unwrap();
             assert_eq!(status(&answer), "503");
             assert!(answer.ends_with("not started yet\n"), "{answer}");
-            shared.in_step(&[]);
+            shared.in_step(&[], &[]);
             assert_eq!(status(&ask("GET /readyz").await.unwrap()), "200");
             assert!(
                 ask("GET /metrics")
