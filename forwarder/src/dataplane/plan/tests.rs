@@ -239,7 +239,8 @@ fn numbers_survive_a_changed_configuration() {
     assert_eq!(released.nodes.len(), 3);
     let third = planned(&without_k3s, &network(), &mut registry);
     assert_eq!(third.nodes, [second.nodes[3]]);
-    assert_eq!(third.vips.len(), second.vips.len());
+    // The pool that is left has no node of IPv6: that address lingered for its flows.
+    assert_eq!((second.vips.len(), third.vips.len()), (2, 1));
 }
 
 #[test]
