@@ -226,9 +226,7 @@ impl Machine {
 
     /// Writes a file inside.
     pub fn write(&self, inside: &str, text: &str) -> Result<()> {
-        let path = self.path(inside);
-        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        made.and_then(|()| std::fs::write(&path, text))
+        std::fs::write(self.path(inside), text)
             .context(|| format!("writing {inside} of {}", self.name))
     }
 

@@ -10,9 +10,6 @@ use crate::files::replace;
 /// Every public interface.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// `[entrance] xdp`.
-    #[serde(default)]
-    pub mode: String,
     /// In the order of the configuration.
     pub interfaces: Vec<Interface>,
 }

@@ -89,8 +89,7 @@ impl Flow {
                 if json {
                     show_json(&answer)?;
                 } else {
-                    let ended = answer["ended"].as_u64().unwrap_or_default();
-                    show(&format!("{} ended\n", units::count(ended, "flow")))?;
+                    show(&format!("{} flows ended\n", answer["ended"]))?;
                 }
             }
         }

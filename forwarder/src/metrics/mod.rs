@@ -18,5 +18,4 @@ pub mod reference;
 pub mod server;
 pub mod snapshot;
 pub mod tally;
-mod targets;
 pub mod text_format;

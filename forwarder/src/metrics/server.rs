@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -24,7 +23,6 @@ use super::pulse::Pulse;
 use super::snapshot::Snapshot;
 use super::tally::Tally;
 use super::{collect, text_format};
-use crate::config::model::Metrics;
 use crate::daemon::place::Place;
 
 /// Connections at once.
@@ -52,8 +50,6 @@ struct Pages {
     place: Place,
     pulse: Arc<Pulse>,
     tally: Arc<Tally>,
-    /// `[metrics] max_targets`.
-    max_targets: AtomicU32,
     /// One reading of the maps at a time.
     reading: Mutex<()>,
 }
@@ -65,7 +61,6 @@ impl Server {
             place,
             pulse,
             tally,
-            max_targets: AtomicU32::new(u32::MAX),
             reading: Mutex::default(),
         };
         Self {
@@ -74,13 +69,8 @@ impl Server {
         }
     }
 
-    /// Serves as configured from now on, and nowhere else.
-    pub fn listen(&mut self, metrics: Metrics) {
-        let Metrics {
-            listen,
-            max_targets,
-        } = metrics;
-        self.pages.max_targets.store(max_targets, Ordering::Relaxed);
+    /// Serves at `listen` from now on, and nowhere else.
+    pub fn listen(&mut self, listen: Option<SocketAddr>) {
         if self.running.as_ref().map(|(at, _)| *at) == listen {
             return;
         }
@@ -187,8 +177,7 @@ impl Pages {
             Err(error) => return failed(&error),
         };
         let ready = self.pulse.problem().is_none();
-        let max_targets = self.max_targets.load(Ordering::Relaxed);
-        let page = match collect::page(snapshot, ready, self.tally.clone(), max_targets) {
+        let page = match collect::page(snapshot, ready, self.tally.clone()) {
             Ok(page) => page,
             Err(error) => return failed(&error),
         };
