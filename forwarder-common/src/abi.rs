@@ -160,6 +160,7 @@ pub mod stage {
         (ICMP, "stage_icmp"),
         (STORE, "stage_store"),
         (TOO_BIG, "stage_too_big"),
+        (PROBE, "stage_probe"),
     ];
     /// Answers a SYN with a cookie.
     pub const SYN: u32 = 0;
@@ -183,6 +184,8 @@ pub mod stage {
     pub const STORE: u32 = 9;
     /// Tells a client that its segment is too big for the node.
     pub const TOO_BIG: u32 = 10;
+    /// Asks the node of a flow whether it still has the connection.
+    pub const PROBE: u32 = 11;
     /// Size of `STAGES`.
     pub const COUNT: u32 = 16;
 }
@@ -406,7 +409,8 @@ abi! {
         seen_ms: u32,
         /// [public] Sequence number that follows the client's FIN.
         client_end: u32,
-        /// [tunnel] Sequence number that follows the node's FIN, in the client's view.
+        /// [tunnel; made by public] Sequence number that follows all that the node has sent, its SYN and FIN included,
+        /// in the client's view. The client can have acknowledged no more.
         node_end: u32,
         /// [public] Bytes of the node's that the client has acknowledged; low half + `entrance_isn` = its ACK.
         client_acked: u64,
@@ -644,14 +648,17 @@ pub mod state {
 
 /// [`Flow::client_marks`] and [`Flow::node_marks`].
 pub mod mark {
-    /// A FIN was seen; `client_end`/`node_end` is set.
+    /// A FIN was seen, and `client_end`/`node_end` follows it.
     pub const FIN: u8 = 1;
     /// A reset was seen that did not match exactly. Cleared when the sender goes on.
     pub const RESET: u8 = 2;
-    /// The sender was heard after the other side's SYN: the flow lives.
+    /// The node was heard after a SYN in the client's name: it has the connection.
     pub const ALIVE: u8 = 4;
-    /// A SYN came from the client of a spliced flow. Cleared when the client goes on.
+    /// A SYN came in the client's name. Cleared when the client goes on.
     pub const SYN: u8 = 8;
+    /// In `client_marks`, with [`SYN`]: the bits from here on are the tick in which the node was last asked
+    /// (`Flow::client_syn`).
+    pub const TICK_SHIFT: u32 = 5;
     /// With [`RESET`]: once the other side expects just `client_end`/`node_end`, that reset is exact for it.
     pub const RESET_AT_END: u8 = 16;
 }
@@ -728,8 +735,6 @@ pub mod close_reason {
     pub const NO_NODE: u32 = 3;
     /// The sweeper removed it: idle too long.
     pub const IDLE: u32 = 4;
-    /// The client began anew from the same port, and the node had forgotten the connection.
-    pub const ABANDONED: u32 = 5;
     /// The node accepted it, did not acknowledge the hello, and the hello is no longer kept.
     pub const UNCONFIRMED: u32 = 6;
 }
@@ -772,6 +777,15 @@ impl Node {
 }
 
 impl Flow {
+    /// Whether both are one connection, at whatever time.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_same(&self, other: &Self) -> bool {
+        self.client_isn == other.client_isn
+            && self.entrance_isn == other.entrance_isn
+            && self.opened_ms == other.opened_ms
+    }
+
     /// What the node offered in its SYN-ACK.
     #[inline(always)]
     pub const fn node_options(&self) -> NodeOptions {

@@ -18,6 +18,7 @@
 pub mod abi;
 pub mod checksum;
 pub mod cookie;
+pub mod expiry;
 pub mod flow;
 pub mod handshake;
 pub mod hello;

@@ -164,6 +164,13 @@ pub fn stage_pending(context: TcContext) -> i32 {
     run!(context, public::pending::stage)
 }
 
+/// Asks the node of a flow whether it still has the connection.
+#[classifier]
+#[inline(always)]
+pub fn stage_probe(context: TcContext) -> i32 {
+    run(&context, public::probe::stage)
+}
+
 /// The node's answer to our SYN.
 #[classifier]
 #[inline(always)]

@@ -12,7 +12,7 @@ use crate::maps::{FLOWS, HELLOS};
 use crate::packet::{Access, Packet};
 use crate::public::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, buffer, clock, next, owner, too_big};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, buffer, next, owner, too_big};
 
 /// A packet on a public interface with `L3` bytes of link-layer header.
 #[inline(always)]
@@ -63,10 +63,11 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
     };
     // SAFETY: a map value; its fields have one writer each.
     let flow: &mut Flow = unsafe { &mut *flow };
-    let abandoned = syn && flow.is_abandoned(clock::ms(clock::now_ns()));
+    let spliced = flow.state == state::SPLICED;
     let mut slot = stage::PENDING;
-    if flow.state == state::SPLICED && !abandoned
-        || flow.state == state::REPLAYING && !overlaps(flow, &key, &header)
+    if syn && spliced {
+        slot = stage::PROBE;
+    } else if !syn && (spliced || flow.state == state::REPLAYING && !overlaps(flow, &key, &header))
     {
         if !too_big::is_too_big::<L3, V6>(packet, &header, flow) {
             return splice::up::<L3, V6>(packet, &header, &key, flow);
@@ -107,7 +108,7 @@ pub fn unacceptable(header: &Header) -> Option<DropReason> {
 #[inline(always)]
 fn overlaps(flow: &Flow, key: &FlowKey, header: &Header) -> bool {
     if header.payload_len == 0 {
-        return header.flags & flag::SYN != 0;
+        return false;
     }
     let Some(hello) = buffer::slot_of(key).and_then(|slot| HELLOS.get_ptr(slot)) else {
         return is_replaying(flow);
