@@ -75,6 +75,8 @@ pub mod map {
     /// `HASH` [`super::ReverseKey`] → `u32`, an index of [`VIPS`]: which claimed address the client of a transparent
     /// connection used, where that is none of [`super::Node::homes`].
     pub const REVERSE: &str = "REVERSE";
+    /// `ARRAY` of [`super::ClosedSet`], indexed by `closed::set_of`: connections that have ended lately.
+    pub const CLOSED: &str = "CLOSED";
     /// `ARRAY` of [`super::Hello`]: buffers for hellos that no node has acknowledged yet.
     pub const HELLOS: &str = "HELLOS";
     /// `HASH` [`super::FlowKey`] → `u32`: which buffer of [`HELLOS`] a connection uses.
@@ -435,6 +437,22 @@ abi! {
         client_marks: u8,
         /// [tunnel] [`mark`] bits of what the node sent.
         node_marks: u8,
+    }
+
+    /// A connection that has ended.
+    16 struct Closed {
+        /// `closed::digest` of its [`FlowKey`]; in the lowest bit, whether FINs of both ends ended it.
+        digest: u64,
+        /// Its cookie, ours towards the client.
+        entrance_isn: u32,
+        /// When it ended, ms.
+        closed_ms: u32,
+    }
+
+    /// Connections that have ended, of which a place is the next one's when it is the oldest.
+    64 struct ClosedSet {
+        /// They stand in no order.
+        ways: [Closed; 4],
     }
 
     /// A hello that is being collected or that no node has acknowledged yet. Guarded by `users`.

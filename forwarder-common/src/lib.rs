@@ -17,6 +17,7 @@
 
 pub mod abi;
 pub mod checksum;
+pub mod closed;
 pub mod cookie;
 pub mod expiry;
 pub mod flow;

@@ -19,6 +19,7 @@ mod armour;
 mod bounds;
 mod buffer;
 mod clock;
+mod closed;
 mod cookies;
 mod count;
 mod displace;
@@ -168,7 +169,7 @@ pub fn stage_pending(context: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 pub fn stage_probe(context: TcContext) -> i32 {
-    run(&context, public::probe::stage)
+    run!(context, public::probe::stage)
 }
 
 /// The node's answer to our SYN.

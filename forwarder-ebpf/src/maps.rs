@@ -5,9 +5,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use forwarder_common::abi::{
-    Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES, NameEntry,
-    NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, slot, stage, tally,
+    ClosedSet, Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES,
+    NameEntry, NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, slot,
+    stage, tally,
 };
+use forwarder_common::closed;
 use forwarder_common::node_options::LeastMss;
 use forwarder_common::token_bucket::TokenBucket;
 use forwarder_common::verdict::REASONS;
@@ -48,6 +50,8 @@ pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, 0);
 /// Mostly empty, so it takes memory by the entry.
 #[map]
 pub static REVERSE: HashMap<ReverseKey, u32> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub static CLOSED: Array<ClosedSet> = Array::with_max_entries(closed::SETS, 0);
 #[map]
 pub static HELLOS: Array<Hello> = Array::with_max_entries(1024, 0);
 #[map]

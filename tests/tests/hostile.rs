@@ -327,6 +327,37 @@ fn a_client_comes_back_within_a_second_while_challenges_are_withheld() -> Result
     Ok(())
 }
 
+/// A hello that the network, or somebody who recorded it, sends again after its connection ended: early data in it would be
+/// executed twice.
+#[test]
+fn a_hello_sent_again_opens_no_connection() -> Result<()> {
+    let site = site();
+    for family in Family::BOTH {
+        for ended in [Flags::RST, Flags::FIN_ACK] {
+            let (mut raw, node) = site.established(family)?;
+            raw.send(&raw.segment(ended))?;
+            if ended == Flags::FIN_ACK {
+                node.finish()?;
+                let fin = raw.expect("the node's FIN", |segment| segment.flags.has(Flags::FIN))?;
+                let mut last = raw.segment(Flags::ACK);
+                (last.seq, last.ack) = (raw.next.wrapping_add(1), fin.end());
+                raw.send(&last)?;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            let tunnel = site.tunnel(0)?;
+            raw.send(&raw.data_at(0, &Hello::small("record.example.org").record()))?;
+            raw.drain(SILENCE)?;
+            let local = raw.local;
+            tunnel.assert_none("a second connection", |seen| {
+                seen.packet
+                    .tcp()
+                    .is_some_and(|segment| segment.source == local)
+            });
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_client_that_forgot_its_connection_can_come_back() -> Result<()> {
     let site = site();

@@ -4,6 +4,7 @@ use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp};
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{FlowKey, Node, link, same, stage, state};
+use forwarder_common::closed::Ended;
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
 
@@ -12,7 +13,9 @@ use crate::header::{Header, Kind};
 use crate::packet::Packet;
 use crate::tunnel::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, answer, clock, next, node, owner, predecessor};
+use crate::{
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, answer, clock, closed, next, node, owner, predecessor,
+};
 
 /// A packet on a tunnel interface with `L3` bytes of link-layer header.
 #[inline(always)]
@@ -103,11 +106,16 @@ fn stray<const L3: usize, const V6: bool>(
     {
         return PASS;
     }
-    count::add!(NODE_STATS, number, strays, 1);
     if packet.ifindex() != node.ifindex {
+        count::add!(NODE_STATS, number, strays, 1);
         return PASS;
     }
-    count::reason(DropReason::NotItsFlow);
+    let now = clock::now_ns();
+    let ended = node::ended(node, &header.destination, header.destination_port_be, now);
+    if ended == Ended::Unknown {
+        count::add!(NODE_STATS, number, strays, 1);
+        count::reason(DropReason::NotItsFlow);
+    }
     let Some(work) = crate::maps::work() else {
         return count::drop(DropReason::KernelRefused);
     };
@@ -117,7 +125,11 @@ fn stray<const L3: usize, const V6: bool>(
         vip: 0,
     };
     fill::<L3, V6>(work, header, &key, number, link::NO_HEADER);
-    match answer::reset_unknown(work, clock::now_ns()) {
+    let reply = match ended {
+        Ended::Unknown => answer::reset_unknown(work, now),
+        ended => closed::reply(work, ended, now),
+    };
+    match reply {
         Ok(()) => answer::reply::<V6>(packet, work),
         Err(reason) => count::drop(reason),
     }

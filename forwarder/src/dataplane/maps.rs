@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use aya::pin::PinError;
 use forwarder_common::abi::{
-    Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, Node, NodeStats, Path, PathStats,
-    Pool, ReverseKey, Settings, Vip, map,
+    ClosedSet, Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, Node, NodeStats, Path,
+    PathStats, Pool, ReverseKey, Settings, Vip, map,
 };
 use thiserror::Error;
 
@@ -130,6 +130,10 @@ pub struct State {
     pub nodes: Array<MapData, Node>,
     /// What is claimed.
     pub vips: Array<MapData, Vip>,
+    /// Connections that have ended.
+    pub closed: Array<MapData, ClosedSet>,
+    /// Knobs, and the secret.
+    pub settings: Array<MapData, Settings>,
 }
 
 /// The maps of counters.
@@ -179,6 +183,8 @@ impl State {
             source_ports: open(pins, map::SOURCE_PORTS)?,
             nodes: open(pins, map::NODES)?,
             vips: open(pins, map::VIPS)?,
+            closed: open(pins, map::CLOSED)?,
+            settings: open(pins, map::SETTINGS)?,
         })
     }
 }

@@ -55,6 +55,7 @@ pub const MAPS: &[&str] = &[
     map::HELLO_LOST,
     map::SOURCE_PORTS,
     map::PORT_FLOWS,
+    map::CLOSED,
     map::COOKIE_KEYS,
     map::SETTINGS,
     map::DROPS,

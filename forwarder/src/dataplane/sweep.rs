@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use aya::maps::{IterableMap, MapData, MapError, Queue};
 use aya::sys::SyscallError;
-use forwarder_common::abi::{Flow, FlowKey, Hello, Node, ReverseKey, hello_state, map, state};
+use forwarder_common::abi::{
+    Closed, Flow, FlowKey, Hello, Node, ReverseKey, hello_state, map, state,
+};
+use forwarder_common::closed;
 pub use forwarder_common::expiry::Expiry;
 use forwarder_common::expiry::{Fate, UNASKED_MS, fate};
 use thiserror::Error;
@@ -255,6 +258,8 @@ impl Sweeper {
     /// Who removes the entry frees what belongs to it; the data path keeps to the same rule. What is freed is what was
     /// removed, not what was seen before. Should that be another flow of the same ends, it is put back.
     fn take(&mut self, key: &FlowKey, seen: &Flow) -> Result<Option<Flow>, SweepError> {
+        // First: a hello that is sent again finds the one or the other.
+        self.remember(key, seen)?;
         let state = &mut self.state;
         let flows = state.flows.map().fd().as_fd();
         let removed = batch::take::<FlowKey, Flow>(flows, key)
@@ -294,6 +299,30 @@ impl Sweeper {
             self.free_hello(key)?;
         }
         Ok(Some(last))
+    }
+
+    /// As the programs do when they end a flow ([`forwarder_common::closed`]).
+    fn remember(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), SweepError> {
+        if flow.state == state::CONNECTING {
+            return Ok(());
+        }
+        let state = &mut self.state;
+        let settings = found(state.settings.get(&0, 0)).reading(map::SETTINGS)?;
+        let Some(settings) = settings else {
+            return Ok(());
+        };
+        let digest = closed::digest(settings.name_secret, key);
+        let at = closed::set_of(digest);
+        if let Some(mut set) = found(state.closed.get(&at, 0)).reading(map::CLOSED)? {
+            set.enter(Closed::new(
+                digest,
+                flow.entrance_isn,
+                false,
+                monotonic_ms(),
+            ));
+            state.closed.set(at, set, 0).writing(map::CLOSED)?;
+        }
+        Ok(())
     }
 
     /// Frees buffers of hellos that never became whole, or whose flow is gone.

@@ -269,6 +269,45 @@ fn source_ports_start_anywhere() {
     });
 }
 
+/// What the sweeper or an order ends is remembered as what the programs end: no hello opens it again.
+#[test]
+fn what_is_ended_is_remembered() {
+    use forwarder_common::closed::{Ended, digest, set_of};
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let mut maps = State::open(&pins(directory)).unwrap();
+        for (number, state) in [
+            (1, state::SPLICED),
+            (2, state::SPLICED),
+            (3, state::CONNECTING),
+        ] {
+            let silent = if number == 2 {
+                Duration::ZERO
+            } else {
+                IDLE * 2
+            };
+            let port = taken(&mut maps).0;
+            enter(&mut maps, key(number), flow(state, port, silent));
+        }
+        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        assert_eq!(sweeper.sweep().unwrap().expired.len(), 2);
+        assert!(sweeper.end(&key(2)).unwrap().is_some());
+        let secret = maps.settings.get(&0, 0).unwrap().name_secret;
+        let remembered = [1, 2, 3].map(|number| {
+            let digest = digest(secret, &key(number));
+            let set = maps.closed.get(&set_of(digest), 0).unwrap();
+            set.of_cookie(digest, 2, monotonic_ms()) == Ended::Cut
+        });
+        assert_eq!(
+            remembered,
+            [true, true, false],
+            "no node had accepted the last"
+        );
+    });
+}
+
 #[test]
 fn a_full_table_is_swept_whole() {
     sandboxed(|directory| {

@@ -9,6 +9,7 @@ mod armour;
 mod before_hello;
 mod budget;
 mod challenge;
+mod closed;
 mod ends;
 mod failover;
 mod foreign;
