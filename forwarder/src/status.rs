@@ -25,6 +25,7 @@ use crate::dataplane::upgrade::carry;
 use crate::dataplane::upgrade::predecessor::Predecessor;
 use crate::health::report::{NodeReport, PoolReport, Report};
 use crate::health::tunnel::TunnelReport;
+use crate::link;
 use crate::metrics::collect::is_refusal;
 use crate::metrics::process;
 use crate::units;
@@ -56,6 +57,14 @@ pub enum StatusError {
         /// Where one would be.
         path: std::path::PathBuf,
     },
+    /// Nothing is pinned there yet.
+    #[error(
+        "the daemon (process {pid}) is starting, and has loaded nothing yet; ask again in a moment"
+    )]
+    Starting {
+        /// Its process id.
+        pid: String,
+    },
     /// The tree of pins.
     #[error(transparent)]
     Pins(#[from] PinsError),
@@ -83,6 +92,9 @@ pub struct Status {
     pub upgrade: Option<UpgradeStatus>,
     /// Configured interfaces that do not exist, as the daemon saw it last.
     pub missing: Vec<String>,
+    /// Interfaces with programs that are down now.
+    #[serde(default)]
+    pub down: Vec<String>,
     /// The armour of public interfaces, as the daemon left it.
     pub armour: Vec<ArmourStatus>,
     /// Frames by what the armour did with them, zeros left out.
@@ -335,8 +347,11 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
                 convertible: Predecessor::at(path).is_some(),
             });
         }
-        return Err(StatusError::NotLoaded {
-            path: place.bpffs().to_owned(),
+        return Err(match Lock::holder(&place.lock()) {
+            Some(pid) => StatusError::Starting { pid },
+            None => StatusError::NotLoaded {
+                path: place.bpffs().to_owned(),
+            },
         });
     }
     let registry = Registry::load(&place.registry())?.unwrap_or_default();
@@ -361,6 +376,12 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
         started: daemon.as_deref().and_then(process::started),
         daemon,
         bpffs: place.bpffs().display().to_string(),
+        down: link::down(
+            registry
+                .attachments
+                .iter()
+                .map(|own| own.interface.as_str()),
+        ),
         attachments: attached(&pins, &registry),
         upgrade: others.last().map(|path| UpgradeStatus {
             from: path.display().to_string(),
@@ -516,6 +537,16 @@ fn nodes(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_that_starts_is_told_from_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(&directory.path().join("bpf"), directory.path());
+        let said = |place: &Place| read(place).unwrap_err().to_string();
+        assert!(said(&place).contains("no forwarder is loaded"));
+        let _lock = Lock::take(&place.lock()).unwrap();
+        assert!(said(&place).contains("is starting"), "{}", said(&place));
+    }
 
     #[test]
     fn a_tunnel_in_words() {

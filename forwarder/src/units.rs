@@ -2,6 +2,14 @@
 
 use std::time::Duration;
 
+/// `1 flow`, `2 flows`.
+pub fn count(number: u64, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
 /// `1536` → `1.5 KiB`.
 pub fn bytes(count: u64) -> String {
     let mut value = count as f64;
@@ -67,6 +75,12 @@ pub fn age(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(count(1, "flow"), "1 flow");
+        assert_eq!(count(0, "flow") + &count(2, "flow"), "0 flows2 flows");
+    }
 
     #[test]
     fn bytes_read_well() {

@@ -226,7 +226,9 @@ impl Machine {
 
     /// Writes a file inside.
     pub fn write(&self, inside: &str, text: &str) -> Result<()> {
-        std::fs::write(self.path(inside), text)
+        let path = self.path(inside);
+        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| std::fs::write(&path, text))
             .context(|| format!("writing {inside} of {}", self.name))
     }
 

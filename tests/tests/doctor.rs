@@ -305,6 +305,37 @@ fn a_broken_machine_is_named_and_mended() -> Result<()> {
     nft("delete table inet hole")?;
     clinic.shell("ip link set dev wg0 mtu 1420")?;
 
+    // The other way: the node's certificate fills more than one segment.
+    let folder = lab.folder().join("large");
+    std::fs::create_dir(&folder).unwrap();
+    let names: Vec<String> = (0..120)
+        .map(|at| format!("{at}.a-long-name.example.org"))
+        .collect();
+    let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+    names.push(NAME);
+    let large = Pki::create_for(&folder, &names, None)?;
+    let _large = WebServer::start(
+        &lab.nodes[0].namespace,
+        &large,
+        WebOptions::new("large", 9_443),
+    )?;
+    clinic.write(&clinic.config("masquerade", &clinic.at(9_443)));
+    let fits = clinic.healthy("a large certificate", &[])?;
+    let seen = fits.finding("mtu-black-hole")["seen"].as_str().unwrap();
+    assert!(seen.contains("full size from the node"), "{seen}");
+    nft(
+        "add table inet hole; add chain inet hole out { type filter hook output priority 0; }; add rule inet hole out oifname up0 udp length > 1350 drop",
+    )?;
+    let lost = clinic.sick(
+        "large packets from the node are lost",
+        &["mtu-black-hole"],
+        &[],
+    )?;
+    let seen = lost.finding("mtu-black-hole")["seen"].as_str().unwrap();
+    assert!(seen.contains("from the node to here"), "{seen}");
+    nft("delete table inet hole")?;
+    clinic.write(&healthy);
+
     let squatter = Nginx::serve_tls(&lab, &lab.entrance, "squatter", 443, false)?;
     let taken = clinic.sick("a port that nginx has", &["takes-socket"], &[])?;
     let seen = taken.finding("takes-socket")["seen"].as_str().unwrap();
@@ -318,6 +349,21 @@ fn a_broken_machine_is_named_and_mended() -> Result<()> {
     clinic.apply(&stop)?;
     squatter.daemon().wait_exit(Duration::from_secs(10))?;
     clinic.healthy("nginx is gone", &[])?;
+
+    clinic.shell(
+        "nft add table ip svc; nft 'add chain ip svc pre { type nat hook prerouting priority -100; }'; nft add rule ip svc pre tcp dport 443 dnat to 10.77.0.1",
+    )?;
+    let translated = clinic.sick("a port of a container", &["takes-translated"], &[])?;
+    let seen = translated.finding("takes-translated")["seen"]
+        .as_str()
+        .unwrap();
+    assert!(seen.contains("chain pre"), "{seen}");
+    clinic.shell(
+        "nft delete table ip svc; nft add table ip bans; nft 'add chain ip bans in { type filter hook input priority 0; }'; nft add rule ip bans in ip saddr 198.51.100.4 drop",
+    )?;
+    let bans = clinic.healthy("a ban", &[])?;
+    assert_eq!(bans.finding("firewall-passed-by")["verdict"], "warning");
+    clinic.shell("nft delete table ip bans")?;
 
     let mut locked_out = clinic.command(&program()?)?;
     locked_out
@@ -539,9 +585,29 @@ fn init_writes_what_check_takes_and_run_serves() -> Result<()> {
     assert!(said.contains("--name is missing"), "{said}");
     assert!(!file.exists());
 
+    let six = clinic.node().socket(Family::V6, 443).to_string();
+    let (code, said) = init(&["--node", &node, "--name", NAME, "--public", "ens3"])?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("eth0"), "those that exist: {said}");
+    assert!(!file.exists());
+    let four = [
+        "--node",
+        &node,
+        "--name",
+        NAME,
+        "--client-address",
+        "masquerade",
+    ];
+    let (code, said) = init(&four)?;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("does not claim IPv6"), "{said}");
+    std::fs::remove_file(&file).unwrap();
+
     let whole = [
         "--node",
         &node,
+        "--node",
+        &six,
         "--name",
         NAME,
         "--client-address",
@@ -581,7 +647,7 @@ fn init_writes_what_check_takes_and_run_serves() -> Result<()> {
         .arg(&asked);
     let shown = command::run_with_input(
         &mut terminal,
-        &format!("\n\n\n{node}\nmasqerade\nmasquerade\n{NAME}\n"),
+        &format!("\n\n\n{node} {six}\nmasqerade\nmasquerade\n{NAME}\n"),
     )?;
     assert!(shown.contains("it is one of"), "a slip is said: {shown}");
     let typed = std::fs::read_to_string(&asked).unwrap();

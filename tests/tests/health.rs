@@ -43,7 +43,7 @@ impl Place {
             .map(|node| node.socket(Family::V4, PORT).to_string())
             .collect();
         let pool = format!(
-            "[[pool]]\nname = \"web\"\nbalance = \"random\"\nnodes = {addresses:?}\n{keys}"
+            "[[pool]]\nclient_address = \"transparent\"\nname = \"web\"\nbalance = \"random\"\nnodes = {addresses:?}\n{keys}"
         );
         let webs = lab.nodes.iter().enumerate();
         let webs = webs.map(|(at, node)| web(lab, &node.namespace, at).map(Some));
@@ -368,7 +368,7 @@ fn connections_of_a_dead_node_are_reset_if_asked() -> Result<()> {
         // What listens now speaks no TLS; take it for working until the wire is cut.
         let address = node.socket(Family::V4, PORT);
         let pool = format!(
-            "[[pool]]\nname = \"web\"\nnodes = [\"{address}\"]\n{keys}{}",
+            "[[pool]]\nclient_address = \"transparent\"\nname = \"web\"\nnodes = [\"{address}\"]\n{keys}{}",
             QUICK.replace("tls", "tcp")
         );
         place

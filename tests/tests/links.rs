@@ -101,6 +101,33 @@ fn readiness(lab: &Lab) -> Result<(u16, String)> {
 }
 
 #[test]
+fn a_tunnel_that_is_down_is_not_ready() -> Result<()> {
+    let lab: &'static Lab = Box::leak(Box::new(
+        Lab::builder().tunnel(TunnelKind::WireGuard, 1).build()?,
+    ));
+    let node = &lab.nodes[0];
+    let config = [
+        "[metrics]\nlisten = \"127.0.0.1:9469\"\n".to_owned(),
+        LISTENERS.to_owned(),
+        pool("web", "masquerade", &[(node, 443)]),
+        route(&["www.example.org"], "web"),
+    ];
+    let forwarder = Forwarder::start(lab, &config.join("\n"))?;
+    wait_until("ready", ADAPTS, || {
+        readiness(lab).is_ok_and(|(status, _)| status == 200)
+    })?;
+    let ip = |words: [&str; 4]| -> Result<String> { run(lab.entrance.command("ip")?.args(words)) };
+    ip(["link", "set", "wg0", "down"])?;
+    wait_until("not ready", ADAPTS, || {
+        readiness(lab).is_ok_and(|own| own == (503, String::from("down: wg0")))
+    })?;
+    let said = forwarder.status_text()?;
+    assert!(said.contains("DOWN       wg0"), "{said}");
+    assert_eq!(forwarder.status()?["down"], serde_json::json!(["wg0"]));
+    Ok(())
+}
+
+#[test]
 fn the_daemon_may_start_before_the_network_is_there() -> Result<()> {
     let lab: &'static Lab = Box::leak(Box::new(
         Lab::builder().tunnel(TunnelKind::WireGuard, 1).build()?,

@@ -49,7 +49,7 @@ impl Place {
             .map(|node| node.socket(Family::V4, PORT).to_string())
             .collect();
         let pool = format!(
-            "[[pool]]\nname = \"talk\"\nbalance = \"random\"\nnodes = {addresses:?}\n{keys}"
+            "[[pool]]\nclient_address = \"transparent\"\nname = \"talk\"\nbalance = \"random\"\nnodes = {addresses:?}\n{keys}"
         );
         Forwarder::start(
             self.lab,
@@ -346,7 +346,7 @@ fn after_a_reboot_of_the_entrance_clients_learn_it_in_one_round_trip() -> Result
     let lab: &'static Lab = Box::leak(Box::new(builder.build()?));
     let _answerer = Answerer::start(&lab.nodes[0].namespace, PORT, false)?;
     let config = format!(
-        "{}rst_rate = {RATE}\n{LISTENERS}\n[[pool]]\nname = \"talk\"\nnodes = [\"{}\"]\n{}",
+        "{}rst_rate = {RATE}\n{LISTENERS}\n[[pool]]\nclient_address = \"transparent\"\nname = \"talk\"\nnodes = [\"{}\"]\n{}",
         entrance_section(lab),
         lab.nodes[0].socket(Family::V4, PORT),
         route(&[NAME], "talk")

@@ -32,7 +32,7 @@ fn three_nodes(lab: &Lab) -> String {
     let mut stranger = address(1);
     stranger.set_ip("10.8.0.99".parse().unwrap());
     format!(
-        "[metrics]\nlisten = \"{METRICS}\"\n{LISTENERS}\n[[pool]]\nname = \"web\"\nnodes = [\n\
+        "[metrics]\nlisten = \"{METRICS}\"\n{LISTENERS}\n[[pool]]\nclient_address = \"transparent\"\nname = \"web\"\nnodes = [\n\
          {{ name = \"works\", address = \"{}\" }},\n{{ name = \"refuses\", address = \"{}\" }},\n\
          {{ name = \"stranger\", address = \"{stranger}\" }}]\n\
          health = {{ check = \"tls\", interval = \"500ms\", timeout = \"400ms\", fall = 1 }}\n{}",

@@ -10,6 +10,9 @@ use crate::files::replace;
 /// Every public interface.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// `[entrance] xdp`.
+    #[serde(default)]
+    pub mode: String,
     /// In the order of the configuration.
     pub interfaces: Vec<Interface>,
 }

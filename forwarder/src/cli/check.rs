@@ -4,6 +4,7 @@ use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use forwarder::config::firewall::{self, Firewall};
 use forwarder::config::own_sockets::{self, OwnSockets};
 use forwarder::config::surroundings::{self, Surroundings};
 use forwarder::config::{self, Config};
@@ -54,6 +55,10 @@ impl Check {
             outcome
                 .report
                 .extend(own_sockets::check(config, &surroundings.network, &own));
+            let firewall = Firewall::here();
+            outcome
+                .report
+                .extend(firewall::check(config, &surroundings.network, &firewall));
         }
         let report = &outcome.report;
         let text = if self.json {

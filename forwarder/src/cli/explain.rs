@@ -1,7 +1,7 @@
 //! `forwarder explain`: which way a connection would take, and why.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -16,6 +16,7 @@ use super::remote::{client, show, show_json, table};
 
 const AFTER_HELP: &str = "\
 Examples:
+  forwarder explain www.example.org
   forwarder explain www.example.org --from 198.51.100.4
   forwarder explain www.example.org --from 2001:db8::4 --port 443 --json
 
@@ -30,9 +31,9 @@ Exit codes:
 pub struct Explain {
     /// The server name that the client sends.
     name: String,
-    /// The client's address.
+    /// The client's address [default: that of your SSH session, or one that nobody has].
     #[arg(long, value_name = "IP")]
-    from: IpAddr,
+    from: Option<IpAddr>,
     /// The port it connects to; every listener when absent.
     #[arg(long)]
     port: Option<u16>,
@@ -43,10 +44,9 @@ pub struct Explain {
 
 impl Explain {
     pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let (from, port) = (
-            self.from.to_string(),
-            self.port.map(|port| port.to_string()),
-        );
+        let told = self.from;
+        let from = told.or_else(ssh_client).unwrap_or(ANYBODY);
+        let (from, port) = (from.to_string(), self.port.map(|port| port.to_string()));
         let parameters = [
             ("name", Some(self.name.as_str())),
             ("from", Some(from.as_str())),
@@ -58,11 +58,27 @@ impl Explain {
         if self.json {
             show_json(&answer)?;
         } else {
-            show(&render(&explanation))?;
+            let mut text = render(&explanation);
+            if told.is_none() {
+                text.push_str(&format!(
+                    "\nfor a client at {}; --from asks for another\n",
+                    explanation.from
+                ));
+            }
+            show(&text)?;
         }
         let forwarded = explanation.ways.iter().any(|way| way.forwarded);
         Ok(ExitCode::from(u8::from(!forwarded)))
     }
+}
+
+/// Of a block that is for documentation only (RFC 5737).
+const ANYBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// The other end of the SSH session, if this is one: whoever asks is most likely to try.
+fn ssh_client() -> Option<IpAddr> {
+    let session = std::env::var("SSH_CONNECTION").ok()?;
+    session.split_whitespace().next()?.parse().ok()
 }
 
 /// Why a node is not in turn, or less often than its weight says.

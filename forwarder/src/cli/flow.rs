@@ -89,7 +89,8 @@ impl Flow {
                 if json {
                     show_json(&answer)?;
                 } else {
-                    show(&format!("{} flows ended\n", answer["ended"]))?;
+                    let ended = answer["ended"].as_u64().unwrap_or_default();
+                    show(&format!("{} ended\n", units::count(ended, "flow")))?;
                 }
             }
         }

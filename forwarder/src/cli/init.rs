@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use forwarder::config;
 use forwarder::config::model::ClientAddress;
+use forwarder::config::{self, claim};
 use forwarder::init::{self, Draft, Terminal, detect};
+use forwarder::link::survey::Surveyor;
 
 use super::Globals;
 
@@ -91,7 +92,14 @@ impl Init {
         let (mut input, mut output) = (stdin().lock(), stderr());
         let mut terminal = asks.then(|| Terminal::new(&mut input, &mut output));
         let answers = init::complete(&draft, &detected, terminal.as_mut())?;
-        let (text, outcome) = init::compose(&answers, &path)?;
+        let (text, mut outcome) = init::compose(&answers, &path)?;
+        let network =
+            runtime.block_on(async { Surveyor::open()?.survey(std::iter::empty()).await });
+        let network = network.context("cannot look at this machine")?;
+        if let Some(config) = &outcome.config {
+            // The rest is for `doctor`: the tunnel may not be up yet.
+            outcome.report.extend(claim::check(config, &network));
+        }
         init::write(&path, &text, self.force)?;
         if outcome.report.warnings() > 0 {
             eprint!("{}", outcome.report.render(globals.color(&stderr())));

@@ -1,10 +1,13 @@
 //! `forwarder node`: which nodes take new flows, and how many.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 use forwarder::config::edit::WEIGHT_MAX;
 use forwarder::control::client::{encoded, target};
+use forwarder::units;
 use serde_json::{Value, json};
 
 use super::Globals;
@@ -13,12 +16,16 @@ use super::remote::{
     tunnel_cell,
 };
 
+/// How often it is asked how many flows are left.
+const POLL: Duration = Duration::from_secs(1);
+
 const EXAMPLES: &str = "\
 NODE is a name, an address, or an address and port. States last until the next reload.
 
 Examples:
   forwarder node ls
   forwarder node drain thinkpad           # no new flows; open ones go on
+  forwarder node drain thinkpad --wait    # and return when the last one has ended
   forwarder node maint thinkpad --reset   # and end the open ones
   forwarder node ready thinkpad
   forwarder node weight 10.0.0.6:443 3 --persist";
@@ -43,6 +50,9 @@ enum Verb {
     Drain {
         /// The node.
         node: String,
+        /// Return when its last flow has ended, or after this time with exit code 1.
+        #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1h", value_parser = humantime::parse_duration)]
+        wait: Option<Duration>,
         /// Write JSON.
         #[arg(long)]
         json: bool,
@@ -89,7 +99,12 @@ impl Node {
     pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         match self.verb {
             Verb::Ls { json } => list(globals, json)?,
-            Verb::Drain { node, json } => state(globals, &node, "drain", false, json)?,
+            Verb::Drain { node, wait, json } => {
+                state(globals, &node, "drain", false, json)?;
+                if let Some(limit) = wait {
+                    return drained(globals, &node, limit);
+                }
+            }
             Verb::Ready { node, json } => state(globals, &node, "ready", false, json)?,
             Verb::Maint { node, reset, json } => state(globals, &node, "maint", reset, json)?,
             Verb::Weight {
@@ -137,6 +152,39 @@ fn list(globals: &Globals, json: bool) -> anyhow::Result<()> {
     show(&format!("{out}\n"))
 }
 
+/// Waits until a node has no flows.
+fn drained(globals: &Globals, node: &str, limit: Duration) -> anyhow::Result<ExitCode> {
+    let deadline = Instant::now() + limit;
+    let mut told = None;
+    loop {
+        let answer: Value = client(globals).ask("GET", "/v1/nodes", None)?;
+        let flows = flows_of(&answer, node);
+        if told != Some(flows) {
+            eprintln!("{} left", units::count(flows, "flow"));
+            told = Some(flows);
+        }
+        if flows == 0 {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if Instant::now() >= deadline {
+            eprintln!("not drained in time; it stays drained, and its flows go on");
+            return Ok(ExitCode::FAILURE);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Open flows of a node in all its pools, by its name, its address, or its address and port.
+fn flows_of(answer: &Value, node: &str) -> u64 {
+    let nodes = answer["nodes"].as_array().into_iter().flatten();
+    let meant = nodes.filter(|own| {
+        let address = own["address"].as_str().unwrap_or_default();
+        let ip = address.parse::<SocketAddr>().map(|at| at.ip().to_string());
+        own["name"] == node || address == node || ip.is_ok_and(|ip| ip == node)
+    });
+    meant.filter_map(|own| own["flows"].as_u64()).sum()
+}
+
 fn state(
     globals: &Globals,
     node: &str,
@@ -149,4 +197,27 @@ fn state(
     let body = json!({ "state": state });
     let answer = explained(client(globals).ask("POST", &target, Some(&body)))?;
     show_edit(&answer, json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_of_a_node_are_those_of_all_its_pools() {
+        let answer = json!({"nodes": [
+            {"name": "thinkpad", "address": "10.0.0.6:443", "flows": 3},
+            {"name": "thinkpad", "address": "10.0.0.6:8443", "flows": 4},
+            {"name": "10.0.0.2:443", "address": "10.0.0.2:443", "flows": 9},
+        ]});
+        for (node, flows) in [
+            ("thinkpad", 7),
+            ("10.0.0.6", 7),
+            ("10.0.0.6:8443", 4),
+            ("10.0.0.2:443", 9),
+            ("10.0.0.7", 0),
+        ] {
+            assert_eq!(flows_of(&answer, node), flows, "{node}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use forwarder::dataplane::flows::{Clients, NoClient};
 use forwarder::health::report::NodeReport;
 use forwarder::health::words;
 use forwarder::status::NodeTunnelStatus;
+use forwarder::units;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -80,7 +81,7 @@ pub fn show_edit(answer: &Value, json: bool) -> anyhow::Result<()> {
         text.push_str("in use until the next reload\n");
     }
     if let Some(count) = answer["reset"].as_u64().filter(|count| *count > 0) {
-        text.push_str(&format!("{count} flows ended\n"));
+        text.push_str(&format!("{} ended\n", units::count(count, "flow")));
     }
     show(&text)
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Subcommand;
 use forwarder::control::client::{encoded, target};
 use serde_json::{Value, json};
@@ -37,9 +38,9 @@ enum Verb {
         /// Names, exact or with a leading `*.`.
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
-        /// The pool they lead to.
+        /// The pool they lead to; may be left out where there is only one.
         #[arg(long)]
-        pool: String,
+        pool: Option<String>,
         /// Only on this listener; may be given several times.
         #[arg(long = "listener", value_name = "LISTENER")]
         listeners: Vec<String>,
@@ -67,6 +68,17 @@ enum Verb {
     },
 }
 
+/// The one pool there is.
+fn only_pool(answer: &Value) -> anyhow::Result<String> {
+    let pools = answer["pools"].as_array().into_iter().flatten();
+    let names: Vec<_> = pools.filter_map(|own| own["name"].as_str()).collect();
+    match names.as_slice() {
+        [only] => Ok((*only).to_owned()),
+        [] => bail!("there is no pool that the names could lead to"),
+        names => bail!("which pool? --pool is one of {}", names.join(", ")),
+    }
+}
+
 impl Route {
     pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let client = client(globals);
@@ -92,6 +104,10 @@ impl Route {
                 persist,
                 json,
             } => {
+                let pool = match pool {
+                    Some(pool) => pool,
+                    None => only_pool(&client.ask("GET", "/v1/pools", None)?)?,
+                };
                 let listeners = (!listeners.is_empty()).then_some(listeners);
                 let body = json!({ "names": names, "pool": pool, "listeners": listeners });
                 let target = target("/v1/routes", &[("persist", persist.then_some("true"))]);
@@ -114,5 +130,22 @@ impl Route {
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_pool_need_not_be_named() {
+        let pools = |names: &[&str]| {
+            let pools: Vec<_> = names.iter().map(|name| json!({ "name": name })).collect();
+            only_pool(&json!({ "pools": pools }))
+        };
+        assert_eq!(pools(&["k3s"]).unwrap(), "k3s");
+        let said = pools(&["a", "b"]).unwrap_err().to_string();
+        assert!(said.contains("a, b"), "{said}");
+        assert!(pools(&[]).is_err());
     }
 }

@@ -168,6 +168,9 @@ fn summary(status: &Status, now: SystemTime) -> Vec<(&'static str, String)> {
     for interface in &status.missing {
         lines.push(("MISSING", format!("{interface}: no such interface")));
     }
+    for interface in &status.down {
+        lines.push(("DOWN", format!("{interface}: nothing passes it")));
+    }
     for own in &status.armour {
         let word = match (&own.refusal, own.worn) {
             (Some(why), _) => format!("refused: {why}"),

@@ -234,7 +234,12 @@ fn entrance(config: &Config) -> BTreeMap<String, String> {
             "metrics",
             config
                 .metrics
+                .listen
                 .map_or_else(|| String::from("off"), |at| at.to_string()),
+        ),
+        (
+            "metrics.max_targets",
+            config.metrics.max_targets.to_string(),
         ),
         ("flow_log", flow_log(&config.flow_log)),
         ("geoip.country", path(&config.geoip.country)),
@@ -259,7 +264,10 @@ fn flow_log(own: &FlowLog) -> String {
         kinds => kinds.join(", "),
     };
     let (to, rate, burst) = (&own.to, own.rate, own.burst);
-    format!("{kinds} to {to}, {rate} lines/s, burst {burst}")
+    let (refused, size) = (own.refused_per_minute, own.max_size);
+    format!(
+        "{kinds} to {to}, {rate} lines/s, burst {burst}, {refused} refused/min, at most {size} bytes"
+    )
 }
 
 fn path(path: &Option<PathBuf>) -> String {
@@ -478,7 +486,7 @@ mod tests {
         outcome.config.unwrap_or_else(|| panic!("{report}"))
     }
 
-    const BASE: &str = "[entrance]\npublic=['eth0']\ntunnels=['wg0']\n[[listener]]\nname='https'\nprotocol='tls'\nport=443\n[[pool]]\nname='k3s'\nnodes=['10.0.0.2:443']\n[[pool]]\nname='other'\nnodes=['10.0.0.3:443']\n[[route]]\nnames=['a.example.org','b.example.org']\npool='k3s'\n[[route]]\nnames=['c.example.org']\npool='other'\n";
+    const BASE: &str = "[entrance]\npublic=['eth0']\ntunnels=['wg0']\n[[listener]]\nname='https'\nprotocol='tls'\nport=443\n[[pool]]\nclient_address='transparent'\nname='k3s'\nnodes=['10.0.0.2:443']\n[[pool]]\nclient_address='transparent'\nname='other'\nnodes=['10.0.0.3:443']\n[[route]]\nnames=['a.example.org','b.example.org']\npool='k3s'\n[[route]]\nnames=['c.example.org']\npool='other'\n";
 
     #[test]
     fn the_same_file_differs_in_nothing() {
@@ -540,7 +548,10 @@ mod tests {
             with("slow_start = '9s'"),
             with("when_empty = 'refuse'"),
             with("on_down = 'reset'"),
-            with("client_address = 'proxy-v2'\nhealth = { check = 'https', proxy = false }"),
+            with("health = { check = 'https', proxy = false }").replace(
+                "client_address='transparent'\nname='other'",
+                "client_address='proxy-v2'\nname='other'",
+            ),
         ] {
             let difference = Difference::between(&config(&https("")), &config(&changed));
             assert_eq!(difference.count(), 1, "{changed}");
@@ -556,6 +567,9 @@ mod tests {
             "[flow_log]\nrefused = false",
             "[flow_log]\nrate = 7",
             "[flow_log]\nburst = 7",
+            "[flow_log]\nrefused_per_minute = 7",
+            "[flow_log]\nmax_size = '7MB'",
+            "[metrics]\nmax_targets = 7",
             "[geoip]\ncountry = '/c.mmdb'",
             "[geoip]\nasn = '/a.mmdb'",
         ] {

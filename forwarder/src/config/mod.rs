@@ -8,9 +8,11 @@
 //! The text may be that of several files, see [`sources`]. Nothing here touches the machine; what is known about it comes in as a
 //! [`Network`](crate::link::Network).
 
+pub mod claim;
 pub mod diagnostic;
 pub mod difference;
 pub mod edit;
+pub mod firewall;
 pub mod model;
 pub mod own_sockets;
 pub mod persist;
@@ -119,7 +121,7 @@ pub fn validate(sources: Sources) -> Outcome {
 mod tests {
     use super::*;
 
-    const MAIN: &str = "[entrance]\npublic = ['eth0']\ntunnels = ['wg0']\n\n[[listener]]\nname = 'https'\nprotocol = 'tls'\nport = 443\n\n[[pool]]\nname = 'k3s'\nnodes = ['10.0.0.2:443']\n\n[[route]]\nnames = ['www.example.org']\npool = 'k3s'\n";
+    const MAIN: &str = "[entrance]\npublic = ['eth0']\ntunnels = ['wg0']\n\n[[listener]]\nname = 'https'\nprotocol = 'tls'\nport = 443\n\n[[pool]]\nclient_address = 'transparent'\nname = 'k3s'\nnodes = ['10.0.0.2:443']\n\n[[route]]\nnames = ['www.example.org']\npool = 'k3s'\n";
 
     /// The configuration of a main file and drop-ins called `a.toml`, `b.toml` and so on.
     fn together(drop_ins: &[&str]) -> Outcome {
@@ -133,7 +135,7 @@ mod tests {
     #[test]
     fn drop_ins_add_to_the_main_file_and_to_each_other() {
         let outcome = together(&[
-            "[[pool]]\nname = 'shop'\nnodes = ['10.0.0.3:443']\n",
+            "[[pool]]\nclient_address = 'transparent'\nname = 'shop'\nnodes = ['10.0.0.3:443']\n",
             "[[route]]\nnames = ['shop.example.org']\npool = 'shop'\n[[route]]\nnames = ['b.example.org']\npool = 'k3s'\n",
             "[metrics]\nlisten = '127.0.0.1:9469'\n",
         ]);
@@ -141,7 +143,7 @@ mod tests {
         assert_eq!(outcome.report.diagnostics.len(), 0);
         assert_eq!((config.pools.len(), config.routes.len()), (2, 3));
         assert_eq!(config.routes[1].pool, 1);
-        assert!(config.metrics.is_some());
+        assert!(config.metrics.listen.is_some());
     }
 
     /// Each finding with its place, and the places that belong to it.
@@ -163,15 +165,15 @@ mod tests {
 
     #[test]
     fn what_stands_twice_names_both_files() {
-        let pool = "\n[[pool]]\nname = 'K3s'\nnodes = ['10.0.0.3:443']\n[[route]]\nnames = ['x.example.org']\npool = 'K3s'\n";
+        let pool = "\n[[pool]]\nclient_address = 'transparent'\nname = 'K3s'\nnodes = ['10.0.0.3:443']\n[[route]]\nnames = ['x.example.org']\npool = 'K3s'\n";
         assert_eq!(
             found(&["# nothing\n", pool]),
-            ["conf.d/b.toml:3:8 duplicate-name forwarder.toml:11:8"]
+            ["conf.d/b.toml:4:8 duplicate-name forwarder.toml:12:8"]
         );
         let route = "[[route]]\nnames = ['new.example.org', 'WWW.example.org']\npool = 'k3s'\n";
         assert_eq!(
             found(&[route]),
-            ["conf.d/a.toml:2:29 duplicate-server-name forwarder.toml:15:10"]
+            ["conf.d/a.toml:2:29 duplicate-server-name forwarder.toml:16:10"]
         );
         assert_eq!(
             found(&["[metrics]\n", "\n  [metrics]\n", "[entrance]\n"]),
@@ -192,13 +194,13 @@ mod tests {
         assert_eq!(
             found(&[
                 "[[route]]\nnames = ['a.example.org']\npool = 'k3z'\n",
-                "titel = 1\n[[pool]]\nname = 'x'\nnodes = [5]\n",
+                "titel = 1\n[[pool]]\nclient_address = 'transparent'\nname = 'x'\nnodes = [5]\n",
                 "[[route]]\nnames = 7\npool = 'k3s'\n",
             ]),
             [
                 "conf.d/a.toml:3:8 unknown-pool",
                 "conf.d/b.toml:1:1 unknown-key",
-                "conf.d/b.toml:4:10 wrong-type",
+                "conf.d/b.toml:5:10 wrong-type",
                 "conf.d/c.toml:2:9 wrong-type",
             ]
         );

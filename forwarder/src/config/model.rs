@@ -23,8 +23,8 @@ pub struct Config {
     pub digest: u64,
     /// This machine.
     pub entrance: Entrance,
-    /// Where metrics are served, if at all.
-    pub metrics: Option<SocketAddr>,
+    /// What is served about it.
+    pub metrics: Metrics,
     /// What is written about flows.
     pub flow_log: FlowLog,
     /// Where clients are looked up.
@@ -83,6 +83,15 @@ pub struct Entrance {
     pub xdp_calm: Duration,
 }
 
+/// `[metrics]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where they are served, if at all.
+    pub listen: Option<SocketAddr>,
+    /// Targets (listener, route, pool, node) with series of their own; of more, labels are left out.
+    pub max_targets: u32,
+}
+
 /// `[flow_log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowLog {
@@ -94,10 +103,14 @@ pub struct FlowLog {
     pub closed: bool,
     /// Whether connections that are refused get one.
     pub refused: bool,
-    /// Lines a second, of refused connections and of others apart.
+    /// Lines a second, of flows.
     pub rate: u32,
-    /// Lines at once, after a calm.
+    /// Lines of flows at once, after a calm.
     pub burst: u32,
+    /// Lines a minute, of refused connections. Those that are left out are summed up once a minute.
+    pub refused_per_minute: u32,
+    /// Bytes at which a file is moved to `….old`, in place of the one that is there.
+    pub max_size: u64,
 }
 
 /// Where lines of the flow log go.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::claim;
 use super::diagnostic::Diagnostic;
 use super::model::{Config, Listener};
 use crate::link::Network;
@@ -102,13 +103,8 @@ pub fn check(config: &Config, network: &Network, own: &OwnSockets) -> Vec<Diagno
 /// Claimed ports that are in use on this machine, at most one for each listener.
 pub fn taken<'a>(config: &'a Config, network: &Network, own: &OwnSockets) -> Vec<Taken<'a>> {
     let mut all = Vec::new();
-    let public = config.entrance.public.iter();
-    let public = network.addresses(public.map(|name| name.get_ref().as_str()));
-    for listener in &config.listeners {
-        let claimed: Vec<IpAddr> = match &listener.addresses {
-            Some(listed) => listed.iter().map(|address| *address.get_ref()).collect(),
-            None => public.clone(),
-        };
+    for (at, listener) in config.listeners.iter().enumerate() {
+        let claimed = claim::claimed(config, network, at);
         let takes = |socket: &SocketAddr| {
             let ip = socket.ip();
             // `::` may listen for IPv4 too.
@@ -203,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    const TEXT: &str = "[entrance]\npublic=['eth0']\ntunnels=['wg0']\n[[listener]]\nname='https'\nprotocol='tls'\naddresses=['203.0.113.7']\nport=443\n[[pool]]\nname='k3s'\nnodes=['10.0.0.2:443']\n[[route]]\nnames=['a.example.org']\npool='k3s'\n";
+    const TEXT: &str = "[entrance]\npublic=['eth0']\ntunnels=['wg0']\n[[listener]]\nname='https'\nprotocol='tls'\naddresses=['203.0.113.7']\nport=443\n[[pool]]\nclient_address='transparent'\nname='k3s'\nnodes=['10.0.0.2:443']\n[[route]]\nnames=['a.example.org']\npool='k3s'\n";
 
     fn codes(listening: &[&str], session: &str) -> Vec<&'static str> {
         let config = super::super::parse(Path::new("t"), TEXT).config.unwrap();

@@ -342,7 +342,7 @@ fn is_meant(table: &dyn TableLike, selector: &str) -> bool {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "# top\n[entrance]\npublic = [\"eth0\"] # the one\ntunnels = [\"wg0\"]\n\n[[listener]]\nname = \"https\"\nprotocol = \"tls\"\nport = 443\n\n[[pool]]\nname = \"k3s\"\nnodes = [\n  \"10.0.0.2:443\", # first\n  { name = \"thinkpad\", address = \"10.0.0.3:443\" },\n]\n\n# the site\n[[route]]\nnames = [\"a.example.org\", \"b.example.org\"] # two\npool = \"k3s\"\n";
+    const TEXT: &str = "# top\n[entrance]\npublic = [\"eth0\"] # the one\ntunnels = [\"wg0\"]\n\n[[listener]]\nname = \"https\"\nprotocol = \"tls\"\nport = 443\n\n[[pool]]\nclient_address = \"transparent\"\nname = \"k3s\"\nnodes = [\n  \"10.0.0.2:443\", # first\n  { name = \"thinkpad\", address = \"10.0.0.3:443\" },\n]\n\n# the site\n[[route]]\nnames = [\"a.example.org\", \"b.example.org\"] # two\npool = \"k3s\"\n";
 
     fn written(edit: &Edit) -> String {
         let directory = tempfile::tempdir().unwrap();
@@ -426,7 +426,7 @@ mod tests {
         }
     }
 
-    const SHOP: &str = "# the shop\n[[pool]]\nname = \"shop\"\nnodes = [\"10.0.0.9:443\"] # one\n\n[[route]]\nnames = [\"shop.example.org\", \"b.example.com\"]\npool = \"shop\"\n";
+    const SHOP: &str = "# the shop\n[[pool]]\nclient_address = \"transparent\"\nname = \"shop\"\nnodes = [\"10.0.0.9:443\"] # one\n\n[[route]]\nnames = [\"shop.example.org\", \"b.example.com\"]\npool = \"shop\"\n";
 
     #[test]
     fn an_edit_goes_to_the_file_of_its_thing() {

@@ -75,6 +75,8 @@ pub struct RawEntrance {
 pub struct RawMetrics {
     /// Address and port of the metrics page.
     pub listen: Option<Text>,
+    /// Targets with series of their own.
+    pub max_targets: Option<Number>,
 }
 
 /// `[flow_log]`: what is written about flows.
@@ -93,6 +95,10 @@ pub struct RawFlowLog {
     pub rate: Option<Number>,
     /// Lines at once.
     pub burst: Option<Number>,
+    /// Lines a minute of refused connections.
+    pub refused_per_minute: Option<Number>,
+    /// Size at which the file is moved away.
+    pub max_size: Option<Text>,
 }
 
 /// `[geoip]`: where clients are looked up.

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde_spanned::Spanned;
 
+use super::claim;
 use super::diagnostic::{Diagnostic, Span};
 use super::model::{ClientAddress, Config, Node, Pool};
 use super::suggest;
@@ -70,6 +71,7 @@ pub fn check(config: &Config, surroundings: &Surroundings) -> Vec<Diagnostic> {
             }
         }
     }
+    findings.extend(claim::check(config, network));
     for pool in &config.pools {
         findings.extend(
             pool.nodes
@@ -95,7 +97,8 @@ fn interface(name: &Spanned<String>, network: &Network) -> Option<Diagnostic> {
                 format!("there is no interface `{text}` now"),
             )
             .label("it is used as soon as it appears")
-            .suggest(suggest::closest(text, known)),
+            .suggest(suggest::closest(text, known.clone()))
+            .help(format!("this machine has {}", suggest::alternatives(known))),
         );
     };
     if link.kind == LinkKind::Unsupported || text == "lo" {
@@ -192,13 +195,17 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
         if address.is_ipv4() { 32 } else { 128 },
         first_tunnel.unwrap_or("wg0")
     );
+    let absent = config.entrance.tunnels.iter().map(Spanned::get_ref);
+    let absent = absent.filter(|name| network.link(name).is_none_or(|link| !link.up));
+    let absent = absent.map(String::as_str).next();
     let Some(egress) = network.egress.get(&address.ip()) else {
-        return Some(
-            warn("no-tunnel", title)
-                .label("this machine has no route to it")
+        let finding = warn("no-tunnel", title).label("this machine has no route to it");
+        return Some(match absent {
+            Some(tunnel) => finding.help(up_first(tunnel)),
+            None => finding
                 .command(add_route)
                 .help("or add it to the peer's AllowedIPs"),
-        );
+        });
     };
     if egress.local {
         return Some(
@@ -215,14 +222,32 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
         .iter()
         .any(|name| name.get_ref() == through)
     {
-        return Some(
-            warn("no-tunnel", title)
-                .label(format!(
-                    "packets to it leave by `{through}`, which is not in `tunnels` ({})",
-                    tunnels()
-                ))
+        let finding = warn("no-tunnel", title).label(format!(
+            "packets to it leave by `{through}`, which is not in `tunnels` ({})",
+            tunnels()
+        ));
+        let mut public = config.entrance.public.iter();
+        let is_public = public.any(|name| name.get_ref() == through);
+        return Some(match absent {
+            Some(tunnel) => finding.help(up_first(tunnel)),
+            // What faces the internet is no tunnel, whatever else is wrong.
+            None if is_public => finding.command(add_route),
+            None => finding
                 .command(add_route)
                 .help(format!("or add `{through}` to `tunnels` if it is one")),
+        });
+    }
+    if pool.client_address == ClientAddress::Transparent && is_tailscale(through) {
+        return Some(
+            warn(
+                "transparent-tailscale",
+                format!("clients of node `{}` get no answer", node.name),
+            )
+            .label(format!(
+                "Tailscale drops packets with clients' addresses, and `{through}` leads to it"
+            ))
+            .related(pool.name.span(), "this pool is `transparent`")
+            .help("write `client_address = \"proxy-v2\"`, or `\"masquerade\"` if its server knows no PROXY protocol"),
         );
     }
     let needs_source = pool.client_address != ClientAddress::Transparent;
@@ -240,6 +265,15 @@ fn way(config: &Config, pool: &Pool, node: &Node, network: &Network) -> Option<D
             "give `{through}` an {family} address; `proxy-v2` and `masquerade` need one"
         ))
     })
+}
+
+fn up_first(tunnel: &str) -> String {
+    format!("bring `{tunnel}` up first: the route to the node comes with it")
+}
+
+/// Whether an interface is one of Tailscale's, by its usual name.
+pub fn is_tailscale(interface: &str) -> bool {
+    interface.starts_with("tailscale")
 }
 
 fn source_ports(config: &Config, local: &RangeInclusive<u16>) -> Option<Diagnostic> {
@@ -356,6 +390,119 @@ mod tests {
         assert_eq!(egress(|e| e.ifindex = 2), ["no-tunnel"]);
         assert_eq!(egress(|e| e.local = true), ["local-node"]);
         assert_eq!(egress(|e| e.source = None), ["no-source-address"]);
+    }
+
+    /// The findings of a changed configuration where clients come by both families: codes and messages.
+    fn by_both_families(change: impl Fn(&str) -> String) -> Vec<(&'static str, String)> {
+        let outcome = crate::config::parse(Path::new("test.toml"), change(TEXT));
+        let mut own = healthy();
+        own.network.links[0]
+            .addresses
+            .push("2001:db8::7".parse().unwrap());
+        let six = Egress {
+            ifindex: 3,
+            source: Some("fd00::1".parse().unwrap()),
+            local: false,
+            mtu: None,
+        };
+        own.network.egress.insert("fd00::2".parse().unwrap(), six);
+        let findings = check(&outcome.config.unwrap(), &own);
+        findings
+            .into_iter()
+            .map(|finding| (finding.code, finding.message))
+            .collect()
+    }
+
+    #[test]
+    fn a_family_that_nobody_serves_is_told() {
+        let found = by_both_families(str::to_owned);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].0, "family-not-claimed");
+        assert!(
+            found[0].1.contains("`https`") && found[0].1.contains("IPv6"),
+            "{found:?}"
+        );
+        let both = |text: &str| {
+            text.replace(
+                "[\"10.0.0.2:443\"]",
+                "[\"10.0.0.2:443\", \"[fd00::2]:443\"]",
+            )
+        };
+        assert_eq!(by_both_families(both), []);
+        let some = by_both_families(|text| {
+            both(text)
+                + "\n[[pool]]\nname = \"nas\"\nclient_address = \"masquerade\"\nnodes = [\"10.0.0.2:8443\"]\n\
+             [[route]]\nnames = [\"nas.example.org\"]\npool = \"nas\"\n"
+        });
+        assert_eq!(some.len(), 1, "{some:?}");
+        assert_eq!(some[0].0, "family-not-served");
+        assert!(
+            some[0].1.contains("`nas.example.org`"),
+            "the route is named: {some:?}"
+        );
+    }
+
+    #[test]
+    fn a_foreign_source_behind_tailscale_is_told() {
+        let outcome = |mode: &str| {
+            let text = TEXT.replace("wg0", "tailscale0").replace("proxy-v2", mode);
+            let config = crate::config::parse(Path::new("test.toml"), text)
+                .config
+                .unwrap();
+            let mut own = healthy();
+            own.network.links[1].name = String::from("tailscale0");
+            let findings = check(&config, &own);
+            findings
+                .iter()
+                .map(|finding| finding.code)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(outcome("transparent"), ["transparent-tailscale"]);
+        assert_eq!(outcome("proxy-v2"), [""; 0]);
+    }
+
+    #[test]
+    fn a_missing_interface_is_told_with_those_that_are_there() {
+        let text = TEXT.replace("eth0", "ens3");
+        let config = crate::config::parse(Path::new("test.toml"), text)
+            .config
+            .unwrap();
+        let findings = check(&config, &healthy());
+        let missing = findings.iter().find(|own| own.code == "missing-interface");
+        let help = missing.unwrap().help.join("\n");
+        assert!(help.contains("`eth0` or `wg0`"), "{help}");
+    }
+
+    #[test]
+    fn the_public_interface_is_never_advised_as_a_tunnel() {
+        let config = crate::config::parse(Path::new("test.toml"), TEXT)
+            .config
+            .unwrap();
+        let advice = |change: &dyn Fn(&mut Surroundings)| {
+            let mut own = healthy();
+            change(&mut own);
+            let findings = check(&config, &own).into_iter();
+            let way = findings.filter(|own| own.code == "no-tunnel");
+            let advice = way.flat_map(|own| own.help.into_iter().chain(own.commands));
+            advice.collect::<Vec<_>>().join("\n")
+        };
+        let by_public = |own: &mut Surroundings| {
+            own.network
+                .egress
+                .values_mut()
+                .for_each(|way| way.ifindex = 2);
+        };
+        let said = advice(&by_public);
+        assert!(
+            !said.contains("`eth0`") && said.contains("dev wg0"),
+            "{said}"
+        );
+        let said = advice(&|own| {
+            by_public(own);
+            own.network.links[1].up = false;
+        });
+        assert!(said.contains("bring `wg0` up first"), "{said}");
+        assert!(!said.contains("ip route"), "{said}");
     }
 
     #[test]

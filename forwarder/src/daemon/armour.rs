@@ -7,6 +7,7 @@ use tracing::{debug, error, info, warn};
 use super::Daemon;
 use crate::armour::flood::{self, Flood, Threshold};
 use crate::armour::report::Report;
+use crate::config::difference::word;
 use crate::config::model::Xdp;
 use crate::control::problem::chain;
 use crate::dataplane::DataplaneError;
@@ -99,6 +100,7 @@ impl Daemon {
             .report
             .interfaces
             .retain(|own| links.iter().any(|link| link.name == own.interface));
+        self.armour.report.mode = word(self.config.entrance.xdp).to_owned();
         if let Err(error) = self.armour.report.save(&self.place.armour()) {
             debug!(%error, "the armour's report is not saved");
         }

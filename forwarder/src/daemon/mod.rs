@@ -36,7 +36,7 @@ use crate::armour::report::Report as ArmourReport;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::edit::Edit;
 use crate::config::surroundings::{self, Surroundings};
-use crate::config::{Config, Sources};
+use crate::config::{Config, Sources, claim};
 use crate::control::events::BACKLOG;
 use crate::control::order::{self, Order};
 use crate::control::server::{self, Shared};
@@ -233,10 +233,18 @@ impl Daemon {
         daemon.follow_armour();
         daemon.health.save(&daemon.config);
         daemon.warn_of_tight();
-        daemon.pulse.in_step(&daemon.missing);
+        daemon.pulse.in_step(&daemon.missing, &daemon.down());
         daemon.metrics.listen(daemon.config.metrics);
         daemon.follow_files();
         tokio::spawn(server::serve(listener, shared));
+        let listeners = 0..daemon.config.listeners.len();
+        let claimed = listeners.map(|at| claim::claimed(&daemon.config, &daemon.network, at).len());
+        let claims = claimed.sum::<usize>() > 0;
+        if !claims {
+            warn!(
+                "nothing is claimed, so nothing is forwarded: no listener has an address (`forwarder check` says why)"
+            );
+        }
         info!(
             bpffs = %place.bpffs().display(),
             listeners = daemon.config.listeners.len(),
@@ -244,6 +252,7 @@ impl Daemon {
             pools = daemon.config.pools.len(),
             "{}",
             match origin {
+                _ if !claims => "loaded, and waiting for an address to claim",
                 Origin::Fresh => "forwarding",
                 Origin::Adopted => "forwarding; the open flows of the former daemon go on",
                 Origin::Upgraded => "forwarding; the open flows of the former version go on",
@@ -365,7 +374,7 @@ impl Daemon {
     /// change or within a minute.
     async fn keep_up(&mut self) {
         match self.follow_network(false).await {
-            Ok(()) => self.pulse.in_step(&self.missing),
+            Ok(()) => self.pulse.in_step(&self.missing, &self.down()),
             Err(error) => {
                 self.pulse.out_of_step(&error);
                 error!(
@@ -456,6 +465,15 @@ impl Daemon {
                 "the former version is not gone"
             );
         }
+    }
+
+    /// Configured interfaces that exist and are down.
+    fn down(&self) -> Vec<String> {
+        let entrance = &self.config.entrance;
+        let names = entrance.tunnels.iter().chain(&entrance.public);
+        let down =
+            names.filter(|name| self.network.link(name.get_ref()).is_some_and(|own| !own.up));
+        down.map(|name| name.get_ref().clone()).collect()
     }
 
     /// The warnings that `check` would show, as log lines.

@@ -180,7 +180,7 @@ mod tests {
         ] {
             std::fs::write(file, "").unwrap();
         }
-        assert_eq!(two.others(), [one.clone()]);
+        assert_eq!(two.others(), std::slice::from_ref(&one));
         assert!(one.others().is_empty());
     }
 

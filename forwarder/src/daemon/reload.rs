@@ -254,7 +254,7 @@ impl Daemon {
                 self.config = new;
                 self.health_adopts();
                 self.armour_adopts();
-                self.pulse.in_step(&self.missing);
+                self.pulse.in_step(&self.missing, &self.down());
                 self.metrics.listen(self.config.metrics);
                 self.telling.adopt(&self.config);
                 info!(
@@ -298,7 +298,7 @@ impl Daemon {
         let running = self.config.clone();
         let fix = match self.adopt(&running).await {
             Ok(_) => {
-                self.pulse.in_step(&self.missing);
+                self.pulse.in_step(&self.missing, &self.down());
                 "the running configuration stays in use"
             }
             Err(again) => {

@@ -16,10 +16,10 @@ use thiserror::Error;
 use super::registry::{PoolKey, Registry, RouteKey};
 use super::sizes::Sizes;
 use super::weights::Weights;
-use crate::config::Config;
 use crate::config::model::{
     Balance, ClientAddress, Keyword, Listener, NodeState, OnRefuse, Pool, Route,
 };
+use crate::config::{Config, claim};
 use crate::link::{Egress, Link, LinkKind, Network, mss};
 
 /// MTU of a path that is not known: every IPv6 link has it.
@@ -501,11 +501,7 @@ fn vips(
     };
     let mut vips = Vec::new();
     for (at, listener) in config.listeners.iter().enumerate() {
-        let addresses = match &listener.addresses {
-            Some(listed) => listed.iter().map(|ip| *ip.get_ref()).collect(),
-            None => network.addresses(public()),
-        };
-        for ip in addresses {
+        for ip in claim::claimed(config, network, at) {
             let number = narrow(registry.vips.number(&(ip, listener.port)));
             let owner = public()
                 .filter_map(|name| network.link(name))

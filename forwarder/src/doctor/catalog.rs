@@ -175,8 +175,8 @@ checks! {
         "the segment size that clients are told, and how many segments a 2 KB hello takes towards the nodes",
         "";
     MtuBlackHole, "mtu-black-hole", Mtu, Failure,
-        "a ClientHello of 2 KB, as browsers send it, reaches the node and is answered like a small one",
-        "`ip link set dev wg0 mtu 1280`";
+        "a ClientHello of 2 KB, as browsers send it, reaches the node and is answered like a small one; the node's answer arrives in full segments",
+        "`ip link set dev wg0 mtu 1280`, on the node too";
 
     NoTunnel, "no-tunnel", Routes, Failure,
         "the kernel's route to each node leads through a tunnel of the configuration",
@@ -189,7 +189,7 @@ checks! {
         "give the tunnel an address of the node's family";
     NodeFamily, "node-family", Routes, Warning,
         "clients of each address family find a node of their own",
-        "add a node with an address of that family, or restrict the listener's `addresses`";
+        "add the nodes' addresses of that family; one without any node is not claimed, so that clients try the other";
     AllowedIps, "allowed-ips", Routes, Failure,
         "a peer of the WireGuard tunnel holds the node's address in its AllowedIPs",
         "`wg set wg0 peer … allowed-ips …`, and the same in the tunnel's configuration file";
@@ -199,9 +199,9 @@ checks! {
     TransparentTailscale, "transparent-tailscale", Routes, Failure,
         "no `transparent` pool is behind Tailscale, which drops foreign source addresses",
         "`client_address = \"proxy-v2\"`";
-    TransparentReturn, "transparent-return", Routes, Skipped,
-        "whether nodes of `transparent` pools send answers back into the tunnel: not visible from the entrance",
-        "node-transparent.md";
+    TransparentReturn, "transparent-return", Routes, Failure,
+        "whether nodes of `transparent` pools send answers back into the tunnel: seen by the daemon once clients have tried",
+        "[AllowedIPs and the return route of the node](node-transparent.md)";
     ReversePath, "rp-filter", Routes, Ok,
         "reverse-path filters: a strict one does no harm here, packets of flows are taken before it",
         "";
@@ -215,6 +215,12 @@ checks! {
     TakesSocket, "takes-socket", Ports, Failure,
         "no program of this machine listens on a claimed port",
         "stop the program (its unit or process id is named), or another `port`";
+    TakesTranslated, "takes-translated", Ports, Failure,
+        "no rule of netfilter translates a claimed port to a container or another machine (Docker, a hostPort, k3s ServiceLB)",
+        "another `port` or other `addresses`, or take the port away from the other";
+    FirewallPassedBy, "firewall-passed-by", Ports, Warning,
+        "no rule of netfilter drops sources (fail2ban, CrowdSec): claimed ports are taken before it",
+        "ban at the provider's firewall, or at the nodes by the address of the PROXY header";
     ClaimedPorts, "claimed-ports", Ports, Ok,
         "what is claimed",
         "";
@@ -268,6 +274,12 @@ checks! {
     NotInUse, "not-in-use", Daemon, Warning,
         "the daemon uses what the file says",
         "`forwarder reload`";
+    NodeDown, "node-down", Daemon, Failure,
+        "the daemon takes every node that its operator did not take out to work",
+        "what the daemon says of the node: its last check, or clients' connections; `forwarder node ls`";
+    PoolEmpty, "pool-empty", Daemon, Failure,
+        "each pool has a node that takes new connections",
+        "bring a node back, or `forwarder node ready NAME`";
     Unit, "unit", Daemon, Warning,
         "systemd starts the daemon at boot",
         "`systemctl enable forwarder`";
@@ -321,8 +333,8 @@ them alone. The exit code is 0 if there is no failure, 1 if there is one, 2 if t
 `failure`), `subject` (an interface, a node, a name), `seen` and `fixes`. A fix says `where`: `here` (with `command`, for a
 root shell on this machine), `config` (with `file`, `line`, `text`), `node` or `advice` (with `text`). Codes are stable.
 
-What cannot be seen from the entrance: whether a node of a `transparent` pool sends its answers back through the tunnel
-(a connection of a client tells), what the provider's firewall does, and whether DNS points here.
+What cannot be seen from the entrance: what the provider's firewall does, and whether DNS points here. Whether a node of a
+`transparent` pool sends its answers back through the tunnel is seen once clients have tried, by the daemon.
 
 This page is made from the source; do not edit it.
 ";

@@ -7,6 +7,7 @@ use super::catalog::Code;
 use super::finding::{Finding, Fix, Verdict};
 use crate::config::diagnostic::Severity;
 use crate::config::{Config, Report};
+use crate::units;
 
 /// Findings about the file itself.
 pub fn judge(config: Option<&Config>, report: &Report) -> Vec<Finding> {
@@ -40,11 +41,14 @@ pub fn judge(config: Option<&Config>, report: &Report) -> Vec<Finding> {
     if let Some(config) = config {
         let nodes: usize = config.pools.iter().map(|pool| pool.nodes.len()).sum();
         let names: usize = config.routes.iter().map(|route| route.names.len()).sum();
-        let seen = format!(
-            "{} listeners, {} pools, {nodes} nodes, {names} names",
-            config.listeners.len(),
-            config.pools.len(),
-        );
+        let counted = [
+            (config.listeners.len(), "listener"),
+            (config.pools.len(), "pool"),
+            (nodes, "node"),
+            (names, "name"),
+        ];
+        let seen = counted.map(|(number, noun)| units::count(number as u64, noun));
+        let seen = seen.join(", ");
         findings.push(Finding::ok(Code::Config, report.sources.title(), seen));
     }
     findings
@@ -87,7 +91,7 @@ pub fn line(report: &Report, within: &Range<usize>, key: &str, value: &str) -> F
 mod tests {
     use super::*;
 
-    const TEXT: &str = "[entrance]\npublic = ['eth0']\ntunnels = ['wg0']\n[[listener]]\nname = 'https'\nprotocol = 'tls'\nport = 443\n[[pool]]\nname = 'a'\nnodes = ['10.0.0.2:443']\n[[pool]]\nclient_address = 'masquerade'\nname = 'b'\nnodes = ['10.0.0.3:443']\n[[route]]\nnames = ['a.example.org']\npool = 'a'\n[[route]]\nnames = ['b.example.org']\npool = 'b'\n";
+    const TEXT: &str = "[entrance]\npublic = ['eth0']\ntunnels = ['wg0']\n[[listener]]\nname = 'https'\nprotocol = 'tls'\nport = 443\n[[pool]]\nclient_address = 'transparent'\nname = 'a'\nnodes = ['10.0.0.2:443']\n[[pool]]\nclient_address = 'masquerade'\nname = 'b'\nnodes = ['10.0.0.3:443']\n[[route]]\nnames = ['a.example.org']\npool = 'a'\n[[route]]\nnames = ['b.example.org']\npool = 'b'\n";
 
     fn parsed(text: &str) -> crate::config::Outcome {
         crate::config::parse(Path::new("forwarder.toml"), text)
@@ -118,8 +122,7 @@ mod tests {
             }
         };
         let text = String::from("client_address = \"proxy-v2\"");
-        // The first has none: after its name. The second's stands before its name.
         assert_eq!(at(0), (9, text.clone()));
-        assert_eq!(at(1), (12, text));
+        assert_eq!(at(1), (13, text));
     }
 }

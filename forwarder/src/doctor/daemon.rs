@@ -20,6 +20,7 @@ use crate::dataplane::hooks;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::registry::Registry;
 use crate::dataplane::upgrade::predecessor::Predecessor;
+use crate::units;
 
 /// The unit of the package.
 const UNIT: &str = "forwarder.service";
@@ -31,11 +32,15 @@ pub fn judge(place: &Place, patient: Option<&Patient<'_>>) -> Vec<Finding> {
     let holder = Lock::holder(&place.lock());
     let mut findings = vec![running(holder.as_deref(), &pins)];
     findings.extend(versions(&pins));
-    if let (Some(patient), Some(_)) = (patient, &holder) {
+    // Programs stand there without a daemon, too, or do not although one left them.
+    if let Some(patient) = patient.filter(|_| holder.is_some() || pins.exists()) {
         findings.extend(attached(place, patient));
+    }
+    if let (Some(patient), Some(_)) = (patient, &holder) {
         let report = Report::load(&place.armour()).unwrap_or_default();
         findings.extend(armour(&report, patient.config));
         findings.push(in_use(place, patient.config));
+        findings.extend(super::serving::judge(place));
     }
     findings.push(unit());
     findings
@@ -231,7 +236,10 @@ fn in_use(place: &Place, config: &Config) -> Finding {
         (Some(_), edits) => Finding::ok(
             Code::NotInUse,
             "",
-            format!("{edits} edits at run time are in use beside the file, until the next reload"),
+            format!(
+                "{} at run time in use beside the file, until the next reload",
+                units::count(edits as u64, "edit")
+            ),
         ),
     }
 }

@@ -20,6 +20,7 @@ mod ports;
 mod probe;
 mod routes;
 mod second_hello;
+mod serving;
 mod trial;
 pub mod wireguard;
 
@@ -174,6 +175,7 @@ async fn examine_machine(
     // Found by the same code as in `check`, but for what is told with more detail here.
     let elsewhere = [
         Code::MissingInterface,
+        Code::TransparentTailscale,
         Code::SourcePorts,
         Code::TakesSocket,
         Code::TakesSsh,

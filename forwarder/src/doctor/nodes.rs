@@ -23,6 +23,9 @@ use crate::config::model::{ClientAddress, Node, Pattern, Pool};
 use crate::health::check::CheckError;
 use crate::health::tls::Trust;
 
+/// The option in each segment (RFC 7323).
+const TIMESTAMPS: u32 = 12;
+
 /// Names looked at for each pool; there may be a hundred thousand.
 const NAMES: usize = 8;
 /// A host that nobody lists: `.invalid` is never in DNS (RFC 6761 6.4).
@@ -87,6 +90,7 @@ impl Kit<'_> {
         let way = Way {
             node: *node.address.get_ref(),
             interface: tunnel.name.clone(),
+            segment: None,
         };
         self.examine(pool, node, &way).await
     }
@@ -179,12 +183,19 @@ impl Kit<'_> {
             }
             Err(error) => error,
         };
+        if matches!(error, CheckError::Timeout(_)) {
+            let small = way.in_small_segments();
+            if let Ok(session) = small.handshake(own, name, &self.trust.http).await {
+                session.close().await;
+                return (self.lost_answer(subject, way), false);
+            }
+        }
         let other = way.handshake(own.other(), name, &self.trust.http).await;
         let Ok(session) = other else {
             let seen = format!("no TLS handshake for {name}: {error}");
             let openssl = format!(
-                "its TLS server, for this name; `openssl s_client -connect {} -servername {name}` shows what it says",
-                way.node
+                "its TLS server, for this name; `{}` shows from here what it says",
+                certificate::show(way.node, name, own)
             );
             // A name that we made up below a wildcard, a server may refuse with reason.
             let finding = if self.names(pool).is_empty() {
@@ -245,12 +256,35 @@ impl Kit<'_> {
         }
     }
 
+    /// Large packets of the node do not arrive: in small ones it answers.
+    fn lost_answer(&self, subject: &str, way: &Way) -> Finding {
+        let mtu = self.patient.mtu_towards(way.node.ip()).unwrap_or_default();
+        let seen = format!(
+            "its answer is lost, and arrives in small segments: packets of {mtu} bytes do not pass from the node to here"
+        );
+        let least = format!("ip link set dev {} mtu 1280", way.interface);
+        Finding::failure(Code::MtuBlackHole, subject, seen)
+            .fix(Fix::here(least))
+            .fix(Fix::node("the same MTU for its end of the tunnel"))
+    }
+
     async fn large_hello(&self, subject: &str, way: &Way, preface: Preface, name: &str) -> Finding {
         let mtu = self.patient.mtu_towards(way.node.ip()).unwrap_or_default();
         match way.handshake(preface, name, &self.large).await {
             Ok(session) => {
+                let headers = if way.node.is_ipv4() { 40 } else { 60 };
+                let full = mtu.saturating_sub(headers + TIMESTAMPS);
+                let back = match session.largest_received() {
+                    Some(largest) if largest >= full => {
+                        String::from(", and so do packets of full size from the node")
+                    }
+                    Some(largest) => format!(
+                        "; from the node nothing larger than {largest} bytes came, which shows nothing about larger ones"
+                    ),
+                    None => String::new(),
+                };
                 session.close().await;
-                let seen = format!("a ClientHello of 2 KB passes, with an MTU of {mtu}");
+                let seen = format!("a ClientHello of 2 KB passes, with an MTU of {mtu}{back}");
                 Finding::ok(Code::MtuBlackHole, subject, seen)
             }
             Err(CheckError::Timeout(_)) => {
@@ -279,7 +313,7 @@ impl Kit<'_> {
         let mut findings = Vec::new();
         let mut earliest = None;
         let mut fine = 0;
-        let server = way.node.to_string();
+        let server = (way.node, preface);
         for name in names {
             let session = match way.handshake(preface, name, &self.trust.http).await {
                 Ok(session) => session,
@@ -294,7 +328,7 @@ impl Kit<'_> {
             };
             let now = SystemTime::now();
             let (wrong, expires) =
-                certificate::judge(&self.trust, &session.chain, name, &server, now);
+                certificate::judge(&self.trust, &session.chain, name, server, now);
             session.close().await;
             fine += usize::from(wrong.is_empty());
             findings.extend(wrong);

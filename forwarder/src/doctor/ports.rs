@@ -6,7 +6,10 @@ use std::ops::RangeInclusive;
 use super::Patient;
 use super::catalog::Code;
 use super::configuration;
-use super::finding::{Finding, Fix};
+use super::finding::{Finding, Fix, Verdict};
+use crate::config::claim;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::firewall::{self, Firewall};
 use crate::config::model::{ClientAddress, Listener};
 use crate::config::own_sockets::{self, Holder, OwnSockets, Taken};
 
@@ -18,28 +21,32 @@ pub fn judge(
 ) -> Vec<Finding> {
     let taken = own_sockets::taken(patient.config, &patient.network, own);
     let mut findings: Vec<_> = taken.iter().map(|taken| describe(patient, taken)).collect();
-    for listener in &patient.config.listeners {
+    for (at, listener) in patient.config.listeners.iter().enumerate() {
         let free = taken
             .iter()
             .all(|taken| !std::ptr::eq(taken.listener, listener));
         if free {
-            findings.push(claimed(listener));
+            findings.push(claimed(patient, at, listener));
         }
     }
+    findings.extend(netfilter(patient));
     findings.extend(local.and_then(|local| source_ports(patient, local)));
     findings
 }
 
-fn claimed(listener: &Listener) -> Finding {
-    let on = listener.addresses.as_ref().map_or_else(
-        || String::from("every address of the public interfaces"),
-        |list| {
-            let list: Vec<_> = list.iter().map(|own| own.get_ref().to_string()).collect();
-            list.join(", ")
-        },
+fn claimed(patient: &Patient<'_>, at: usize, listener: &Listener) -> Finding {
+    let name = listener.name.get_ref();
+    let claimed = claim::claimed(patient.config, &patient.network, at);
+    if claimed.is_empty() {
+        return Finding::skipped(Code::ClaimedPorts, name, "it claims no address now");
+    }
+    let on: Vec<_> = claimed.iter().map(ToString::to_string).collect();
+    let seen = format!(
+        "port {} of {}; nothing else listens there",
+        listener.port,
+        on.join(", ")
     );
-    let seen = format!("port {} of {on}; nothing else listens there", listener.port);
-    Finding::ok(Code::ClaimedPorts, listener.name.get_ref(), seen)
+    Finding::ok(Code::ClaimedPorts, name, seen)
 }
 
 fn describe(patient: &Patient<'_>, taken: &Taken<'_>) -> Finding {
@@ -80,6 +87,24 @@ fn describe(patient: &Patient<'_>, taken: &Taken<'_>) -> Finding {
                 .fix(other_port())
         }
     }
+}
+
+/// Translations that lose their port to a listener, and bans that do not hold for it.
+fn netfilter(patient: &Patient<'_>) -> Vec<Finding> {
+    let firewall = Firewall::here();
+    let found = firewall::check(patient.config, &patient.network, &firewall);
+    let finding = |own: Diagnostic| {
+        let code = Code::from_word(own.code)?;
+        let verdict = match code {
+            Code::TakesTranslated => Verdict::Failure,
+            _ => Verdict::Warning,
+        };
+        let seen = format!("{}: {}", own.message, own.label);
+        let finding = Finding::new(verdict, code, "", seen);
+        let fixes = own.help.into_iter().map(Fix::advice);
+        Some(fixes.fold(finding, Finding::fix))
+    };
+    found.into_iter().filter_map(finding).collect()
 }
 
 /// The process that holds a socket.

@@ -2,6 +2,7 @@
 //! of the same form before the hello, if one is sent at all.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,9 @@ use crate::health::check::{self, CheckError};
 /// How long a connection, a handshake or an answer may take.
 const LIMIT: Duration = Duration::from_secs(4);
 
+/// The least that every host takes (RFC 9293 3.7.1).
+const SMALL: i32 = 536;
+
 /// Protocols that nobody speaks and that make a ClientHello of about 2 KB: the extension carries up to 255
 /// bytes for each.
 const PADDING: usize = 8;
@@ -32,6 +36,8 @@ pub struct Way {
     pub node: SocketAddr,
     /// The tunnel.
     pub interface: String,
+    /// The largest segment, in both directions, if it is not to be what the tunnel carries.
+    pub segment: Option<i32>,
 }
 
 /// What precedes the hello.
@@ -62,9 +68,17 @@ pub struct Session {
 }
 
 impl Way {
+    /// The same with segments that pass every path.
+    pub fn in_small_segments(&self) -> Self {
+        Self {
+            segment: Some(SMALL),
+            ..self.clone()
+        }
+    }
+
     /// Connects.
     pub async fn connect(&self) -> Result<TcpStream, CheckError> {
-        let connecting = check::connect(self.node, &self.interface);
+        let connecting = check::connect_with(self.node, &self.interface, self.segment);
         match timeout(LIMIT, connecting).await {
             Ok(connected) => connected.map_err(CheckError::Connect),
             Err(_) => Err(CheckError::Timeout(LIMIT)),
@@ -122,6 +136,26 @@ impl Session {
         let status = status.unwrap_or(Err(CheckError::Timeout(LIMIT)));
         self.close().await;
         status
+    }
+
+    /// Bytes of the largest segment that came from the node, as far as the kernel remembers; it knows none of less
+    /// than 536.
+    pub fn largest_received(&self) -> Option<u32> {
+        let socket = self.stream.get_ref().0;
+        // SAFETY: integers only: zeros are a value of it.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: the descriptor is open, and the kernel writes no more than `length` bytes.
+        let got = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut info).cast(),
+                &raw mut length,
+            )
+        };
+        (got == 0).then_some(info.tcpi_rcv_mss)
     }
 
     /// Says farewell, so that the node's log shows no broken connection.

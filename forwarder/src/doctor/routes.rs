@@ -8,7 +8,9 @@ use super::catalog::Code;
 use super::configuration;
 use super::finding::{Finding, Fix};
 use super::wireguard::WireGuard;
+use crate::config::claim;
 use crate::config::model::{ClientAddress, Node, Pool};
+use crate::config::surroundings::is_tailscale;
 use crate::link::driver::Driver;
 
 /// What is known about each tunnel that is WireGuard.
@@ -23,7 +25,7 @@ pub fn wireguards(
     let mut findings = Vec::new();
     for name in patient.tunnels().filter(|name| patient.is_there(name)) {
         let driver = drivers.get(name).cloned().unwrap_or_default();
-        if !driver.is_tunnel() || name.starts_with("tailscale") {
+        if !driver.is_tunnel() || is_tailscale(name) {
             continue;
         }
         match WireGuard::of(name) {
@@ -73,7 +75,7 @@ pub fn judge(
                 blocked.insert(ip);
             }
         }
-        if pool.client_address == ClientAddress::Transparent && through.starts_with("tailscale") {
+        if pool.client_address == ClientAddress::Transparent && is_tailscale(through) {
             findings.push(behind_tailscale(patient, pool, node, through));
         }
     }
@@ -125,41 +127,18 @@ fn behind_tailscale(patient: &Patient<'_>, pool: &Pool, node: &Node, through: &s
 
 /// Clients are connected to nodes of their own family only.
 fn families(patient: &Patient<'_>) -> Vec<Finding> {
-    let config = patient.config;
-    let public = config.entrance.public.iter();
-    let public = patient
-        .network
-        .addresses(public.map(|name| name.get_ref().as_str()));
-    let mut findings = Vec::new();
-    for (index, pool) in config.pools.iter().enumerate() {
-        let routes = config.routes.iter().filter(|route| route.pool == index);
-        let listeners: BTreeSet<usize> = routes.flat_map(|route| route.listeners.clone()).collect();
-        let claimed = listeners
-            .iter()
-            .flat_map(|at| match &config.listeners[*at].addresses {
-                Some(listed) => listed.iter().map(|own| *own.get_ref()).collect(),
-                None => public.clone(),
-            });
-        let claimed: Vec<IpAddr> = claimed.collect();
-        for v4 in [true, false] {
-            let family = if v4 { "IPv4" } else { "IPv6" };
-            let nodes = pool.nodes.iter();
-            let met = nodes
-                .map(|node| node.address.get_ref())
-                .any(|own| own.is_ipv4() == v4);
-            if claimed.iter().any(|own| own.is_ipv4() == v4) && !met {
-                let seen = format!("clients come by {family}, and no node has an {family} address");
-                findings.push(
-                    Finding::warning(Code::NodeFamily, pool.name.get_ref(), seen).fix(Fix::advice(
-                        format!(
-                            "add the nodes' {family} addresses to `nodes`, or leave the listener's `addresses` of that family away (and out of DNS)"
-                        ),
-                    )),
-                );
+    let found = claim::check(patient.config, &patient.network);
+    found
+        .into_iter()
+        .map(|own| {
+            let seen = format!("{}; {}", own.message, own.label);
+            let mut finding = Finding::warning(Code::NodeFamily, "", seen);
+            for help in own.help {
+                finding = finding.fix(Fix::advice(help));
             }
-        }
-    }
-    findings
+            finding
+        })
+        .collect()
 }
 
 /// What cannot be seen from here.

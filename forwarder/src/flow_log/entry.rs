@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
 use super::openings::Opening;
+use super::refusals::Sum;
 use crate::dataplane::events::{Kind, Record};
 use crate::geoip::Place;
 
@@ -164,6 +165,43 @@ impl Entry {
             _ => line!("refused"),
         }
     }
+}
+
+/// Refused connections without a line of their own.
+#[derive(Clone, Debug, Serialize)]
+pub struct Further {
+    /// When that was told.
+    #[serde(serialize_with = "rfc_3339")]
+    pub time: SystemTime,
+    /// `refused_further`.
+    pub event: &'static str,
+    /// How many there were.
+    pub refused: u64,
+    /// In how many seconds.
+    pub seconds: u64,
+    /// The most frequent reasons.
+    #[serde(serialize_with = "as_map")]
+    pub reasons: Vec<(&'static str, u64)>,
+    /// The same in words.
+    pub summary: String,
+}
+
+impl Further {
+    /// What was summed up just now.
+    pub fn now(sum: Sum) -> Self {
+        Self {
+            time: SystemTime::now(),
+            event: "refused_further",
+            refused: sum.refused,
+            seconds: sum.period.as_secs(),
+            summary: sum.words(),
+            reasons: sum.reasons,
+        }
+    }
+}
+
+fn as_map<S: Serializer>(pairs: &[(&'static str, u64)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(pairs.iter().copied())
 }
 
 /// Lines that were left out because there were too many, or because they came too fast.

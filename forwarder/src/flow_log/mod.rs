@@ -12,6 +12,7 @@ mod journal;
 mod limit;
 mod lines;
 mod openings;
+mod refusals;
 mod writer;
 
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use std::time::Duration;
 use forwarder_common::abi::Event;
 use tracing::{debug, warn};
 
-use self::entry::{Dropped, Entry};
+use self::entry::{Dropped, Entry, Further};
 use self::limit::RateLimit;
 use self::openings::{Opening, Openings};
+use self::refusals::Refusals;
 use self::writer::{Message, Writer};
 use crate::config::model::FlowLog as Settings;
 use crate::dataplane::clock::monotonic;
@@ -43,6 +45,8 @@ pub struct FlowLog {
     tally: Arc<Tally>,
     /// Lines that were left out since that was last told.
     untold: u64,
+    /// Refusals beyond their rate: these are summed up.
+    further: Refusals,
 }
 
 impl FlowLog {
@@ -50,27 +54,29 @@ impl FlowLog {
     pub fn new(settings: &Settings, max_flows: u32, tally: Arc<Tally>) -> Self {
         Self {
             openings: Openings::new(max_flows),
-            limit: RateLimit::new(settings.rate, settings.burst),
-            writer: Writer::start(&settings.to, tally.clone()),
+            limit: limit(settings),
+            writer: Writer::start(&settings.to, settings.max_size, tally.clone()),
             settings: settings.clone(),
             tally,
             untold: 0,
+            further: Refusals::default(),
         }
     }
 
     /// Goes on as configured now. A file is opened again in any case.
     pub fn adopt(&mut self, settings: &Settings) {
-        if settings.to != self.settings.to {
-            self.tell_dropped();
+        if (&settings.to, settings.max_size) != (&self.settings.to, self.settings.max_size) {
+            self.tell(monotonic(), true);
             // The former thread ends when it has written what it has.
-            self.writer = Writer::start(&settings.to, self.tally.clone());
+            self.writer = Writer::start(&settings.to, settings.max_size, self.tally.clone());
         } else if let Some(writer) = &self.writer
             && writer.send(Message::Reopen).is_err()
         {
             debug!("the flow log is too busy to be opened again");
         }
-        if (settings.rate, settings.burst) != (self.settings.rate, self.settings.burst) {
-            self.limit = RateLimit::new(settings.rate, settings.burst);
+        let rates = |own: &Settings| (own.rate, own.burst, own.refused_per_minute);
+        if rates(settings) != rates(&self.settings) {
+            self.limit = limit(settings);
         }
         self.settings = settings.clone();
     }
@@ -104,7 +110,10 @@ impl FlowLog {
         let now = monotonic();
         if !self.limit.allows(refused, now) {
             self.tally.flow_log.beyond_rate.add(1);
-            self.untold += 1;
+            match record.kind {
+                Kind::Refused { reason } => self.further.count(reason, now),
+                Kind::Opened | Kind::Closed { .. } => self.untold += 1,
+            }
             return;
         }
         let entry = Entry::new(event, record, opening, place(), now);
@@ -116,9 +125,23 @@ impl FlowLog {
 
     /// Tells how many lines were left out, if any were. To be called every second or so.
     pub fn tell_dropped(&mut self) {
-        let Some(writer) = self.writer.as_ref().filter(|_| self.untold > 0) else {
+        self.tell(monotonic(), false);
+    }
+
+    /// The same at the monotonic time `now`; `at_once` also what would be summed up later.
+    fn tell(&mut self, now: Duration, at_once: bool) {
+        let Some(writer) = &self.writer else {
             return;
         };
+        if let Some(sum) = self.further.due(now, at_once) {
+            let refused = sum.refused;
+            if writer.send(Message::Further(Further::now(sum))).is_err() {
+                self.untold += refused;
+            }
+        }
+        if self.untold == 0 {
+            return;
+        }
         let told = writer.send(Message::Dropped(Dropped::now(self.untold)));
         if told.is_ok() {
             self.untold = 0;
@@ -127,13 +150,17 @@ impl FlowLog {
 
     /// Writes what is left, within a bounded time.
     pub fn finish(mut self) {
-        self.tell_dropped();
+        self.tell(monotonic(), true);
         if let Some(writer) = self.writer.take()
             && !writer.finish(LAST_LINES)
         {
             warn!("the last lines of the flow log are lost: it cannot be written fast enough");
         }
     }
+}
+
+fn limit(settings: &Settings) -> RateLimit {
+    RateLimit::new(settings.rate, settings.burst, settings.refused_per_minute)
 }
 
 #[cfg(test)]

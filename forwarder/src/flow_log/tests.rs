@@ -65,6 +65,8 @@ fn settings(path: &Path) -> Settings {
         refused: true,
         rate: 1,
         burst: 1_000,
+        refused_per_minute: 1_000,
+        max_size: u64::MAX,
     }
 }
 
@@ -190,10 +192,10 @@ fn what_is_too_much_is_left_out_and_told() {
         burst: 10,
         ..settings(&path)
     });
-    for _ in 0..500 {
-        log.event(&event(event_kind::REFUSED, DropReason::NotTls as u32, b""));
+    for id in 0..500 {
+        log.event(&closed(id));
     }
-    log.event(&closed(1));
+    log.event(&event(event_kind::REFUSED, DropReason::NotTls as u32, b""));
     log.log.tell_dropped();
     log.log.tell_dropped();
     log.log.finish();
@@ -210,11 +212,53 @@ fn what_is_too_much_is_left_out_and_told() {
     assert_eq!(
         lines
             .iter()
-            .filter(|line| line["event"] == "closed")
+            .filter(|line| line["event"] == "refused")
             .count(),
         1
     );
     assert_eq!(log.tally.flow_log.written.value() + dropped, 501);
+}
+
+/// A flood of refusals writes few lines, and one a minute that sums the rest up.
+#[test]
+fn refusals_beyond_their_rate_are_summed_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flows.jsonl");
+    let mut log = Log::new(&Settings {
+        refused_per_minute: 5,
+        ..settings(&path)
+    });
+    for at in 0..500 {
+        let reason = match at % 5 {
+            0 => DropReason::UnlistedName,
+            _ => DropReason::NotTls,
+        };
+        log.event(&event(event_kind::REFUSED, reason as u32, b""));
+    }
+    log.event(&closed(1));
+    let second = |seconds| monotonic() + Duration::from_secs(seconds);
+    for seconds in 0..100 {
+        log.log.tell(second(seconds), false);
+    }
+    log.log.finish();
+    let lines = lines(&path);
+    let of = |event: &str| -> Vec<&Value> {
+        lines.iter().filter(|line| line["event"] == event).collect()
+    };
+    assert_eq!((of("refused").len(), of("closed").len()), (5, 1));
+    assert_eq!(of("dropped").len(), 0);
+    let [further] = of("refused_further")[..] else {
+        panic!("{lines:?}");
+    };
+    assert_eq!(further["refused"], 495);
+    assert_eq!(further["reasons"]["not_tls"], 396);
+    assert_eq!(further["reasons"]["unlisted_name"], 99);
+    let words = further["summary"].as_str().unwrap();
+    assert!(
+        words.starts_with("495 further refusals in the last minute: 396 not_tls"),
+        "{words}"
+    );
+    assert_eq!(log.tally.flow_log.beyond_rate.value(), 495);
 }
 
 /// A pipe that nobody reads: the thread hangs, and nobody else.

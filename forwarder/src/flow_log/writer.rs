@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::{error, info};
 
-use super::entry::{Dropped, Entry, write_line};
+use super::entry::{Dropped, Entry, Further, write_line};
 use super::file::LogFile;
 use super::journal::{self, Journal};
 use super::lines::{Lines, Unwritten};
@@ -27,6 +27,8 @@ pub enum Message {
     Entry(Box<Entry>),
     /// Lines were left out.
     Dropped(Dropped),
+    /// Refusals without a line were summed up.
+    Further(Further),
     /// Open the file again.
     Reopen,
 }
@@ -40,13 +42,13 @@ enum Sink {
 }
 
 impl Sink {
-    fn new(to: &FlowLogTo) -> Option<Self> {
+    fn new(to: &FlowLogTo, max_size: u64) -> Option<Self> {
         Some(match to {
             FlowLogTo::None => return None,
             FlowLogTo::Log => Self::Log,
             FlowLogTo::Journald => Self::Journal(Journal::new(PathBuf::from(journal::SOCKET))),
             FlowLogTo::Stdout => Self::Stdout(Lines::default()),
-            FlowLogTo::File(path) => Self::File(LogFile::new(path.clone())),
+            FlowLogTo::File(path) => Self::File(LogFile::new(path.clone(), max_size)),
         })
     }
 
@@ -75,8 +77,8 @@ pub struct Writer {
 
 impl Writer {
     /// Starts a thread that writes to `to`; `None` if nothing is to be written, or no thread can be had.
-    pub fn start(to: &FlowLogTo, tally: Arc<Tally>) -> Option<Self> {
-        let sink = Sink::new(to)?;
+    pub fn start(to: &FlowLogTo, max_size: u64, tally: Arc<Tally>) -> Option<Self> {
+        let sink = Sink::new(to, max_size)?;
         let name = to.to_string();
         let (messages, received) = sync_channel(BACKLOG);
         let (alive, done) = channel();
@@ -155,7 +157,18 @@ impl Thread {
                 info!(target: "forwarder::flow", event = "dropped", dropped = dropped.dropped, "lines left out");
                 return false;
             }
+            (Message::Further(further), Sink::Log) => {
+                info!(
+                    target: "forwarder::flow", event = further.event, refused = further.refused,
+                    seconds = further.seconds, "{}", further.summary
+                );
+                return false;
+            }
             (Message::Entry(entry), _) => return self.line(&entry),
+            (Message::Further(further), _) => {
+                self.line(&further);
+                return false;
+            }
             (Message::Dropped(dropped), _) => {
                 // It counts as no line: whoever compares lines with flows does not expect it.
                 self.line(&dropped);

@@ -50,13 +50,14 @@ struct File {
     database: Option<Arc<Reader<Vec<u8>>>>,
 }
 
-/// What changes when a file is replaced or written to.
+/// What changes when a file is replaced or written to, or when other rights are given to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
+    changed: (i64, i64),
 }
 
 impl Stamp {
@@ -67,6 +68,7 @@ impl Stamp {
             inode: own.ino(),
             size: own.size(),
             modified: (own.mtime(), own.mtime_nsec()),
+            changed: (own.ctime(), own.ctime_nsec()),
         })
     }
 }

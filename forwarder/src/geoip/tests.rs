@@ -158,3 +158,38 @@ async fn the_daemon_goes_on_while_files_are_read() {
     }
     assert!(tally.databases().is_empty());
 }
+
+/// Does something on a thread whose files are those of nobody in particular.
+fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: two numbers, and it holds for this thread only, which ends right after.
+            unsafe { libc::setfsuid(65_534) };
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// Neither size nor time of writing tell of it.
+#[test]
+fn a_file_that_becomes_readable_is_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(directory.path(), 0o755);
+    let settings = Settings {
+        country: Some(directory.path().join("country.mmdb")),
+        asn: None,
+    };
+    let path = settings.country.as_ref().unwrap();
+    fs::write(path, countries(5, "DE")).unwrap();
+    mode(path, 0o600);
+    let refused = as_nobody(|| Databases::read(&settings, &Databases::default()));
+    assert_eq!(country(&refused, "198.51.100.4"), None);
+    mode(path, 0o644);
+    let read = as_nobody(|| Databases::read(&settings, &refused));
+    assert_eq!(country(&read, "198.51.100.4").as_deref(), Some("DE"));
+}

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -174,15 +175,46 @@ impl Method {
 
 /// Connects to a node through this interface.
 pub async fn connect(node: SocketAddr, interface: &str) -> io::Result<TcpStream> {
+    connect_with(node, interface, None).await
+}
+
+/// The same with segments of at most so many bytes in both directions.
+pub async fn connect_with(
+    node: SocketAddr,
+    interface: &str,
+    segment: Option<i32>,
+) -> io::Result<TcpStream> {
     let socket = if node.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
     socket.bind_device(Some(interface.as_bytes()))?;
+    if let Some(segment) = segment {
+        limit_segments(&socket, segment)?;
+    }
     let stream = socket.connect(node).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// `TCP_MAXSEG` (`tcp(7)`): what is offered to the other end and used towards it.
+fn limit_segments(socket: &TcpSocket, segment: i32) -> io::Result<()> {
+    let length = size_of_val(&segment) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the pointer leads to as many bytes as the length says.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_MAXSEG,
+            (&raw const segment).cast(),
+            length,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Reads the status line (RFC 9112 4).

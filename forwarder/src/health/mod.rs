@@ -11,6 +11,7 @@
 pub(crate) mod check;
 pub(crate) mod expiry;
 pub mod report;
+pub mod return_path;
 pub mod state;
 pub(crate) mod tls;
 pub mod tunnel;
@@ -31,11 +32,14 @@ use tracing::{info, warn};
 
 use self::check::{Method, Outcome};
 use self::report::{Counts, LastCheck, NodeReport, PoolReport, Report};
+use self::return_path::ReturnPath;
 use self::state::{Cause, Change, Limits, NodeState};
 use self::tls::Trust;
 use self::tunnel::TunnelReport;
 use crate::config::Config;
-use crate::config::model::{Check, Node, NodeState as Operator, OnDown, Pool, WhenEmpty};
+use crate::config::model::{
+    Check, ClientAddress, Node, NodeState as Operator, OnDown, Pool, WhenEmpty,
+};
 use crate::dataplane::weights::Weights;
 
 /// How often counters are looked at and shares follow the clock.
@@ -76,12 +80,14 @@ struct Watched {
     passive: bool,
     on_down: OnDown,
     state: NodeState,
+    /// Whether answers to clients come back; of `transparent` pools with checks alone.
+    return_path: Option<ReturnPath>,
     /// When the state began.
     since: SystemTime,
     last: Option<LastCheck>,
     expires: Option<SystemTime>,
-    /// Failed and accepted connections at the last look.
-    counted: Option<[u64; 2]>,
+    /// SYNs that were not answered, reset and accepted at the last look.
+    counted: Option<[u64; 3]>,
     counts: Counts,
     now: Arc<Notify>,
 }
@@ -192,6 +198,10 @@ impl Health {
         } = finding.outcome;
         let error = result.as_ref().err().map(ToString::to_string);
         let change = own.state.check(result.is_ok(), Instant::now(), &own.limits);
+        let returns = own.return_path.as_mut();
+        if returns.is_some_and(|path| path.check(result.is_ok())) {
+            own.return_changed();
+        }
         own.expires = expires.or(own.expires);
         match result {
             Ok(()) => own.counts.passed += 1,
@@ -209,14 +219,22 @@ impl Health {
     pub fn poll(&mut self, stats: &HashMap<SocketAddr, NodeStats>) {
         let now = Instant::now();
         for own in &mut self.watched {
-            let seen = stats.get(&own.node).filter(|_| own.passive);
-            let seen = seen.map(|stats| [stats.syn_timeouts + stats.syn_resets, stats.accepted]);
+            let seen = stats.get(&own.node);
+            let seen = seen.map(|stats| [stats.syn_timeouts, stats.syn_resets, stats.accepted]);
             let before = std::mem::replace(&mut own.counted, seen);
             let mut change = None;
             if let (Some(seen), Some(before)) = (seen, before) {
-                let [failed, accepted] =
-                    [0, 1].map(|at: usize| seen[at].saturating_sub(before[at]));
-                change = own.state.clients(failed, accepted, now, &own.limits);
+                let [silent, reset, accepted] =
+                    [0, 1, 2].map(|at: usize| seen[at].saturating_sub(before[at]));
+                if own.passive {
+                    change = own
+                        .state
+                        .clients(silent + reset, accepted, now, &own.limits);
+                }
+                let returns = own.return_path.as_mut();
+                if returns.is_some_and(|path| path.clients(silent, accepted + reset)) {
+                    own.return_changed();
+                }
             }
             if let Some(change) = change.or_else(|| own.state.tick(now, &own.limits)) {
                 // Clients alone never reset a node's connections.
@@ -324,6 +342,7 @@ impl Health {
             since: own.since,
             last: own.last.clone(),
             certificate_expires: own.expires,
+            answers_lost: own.return_path.is_some_and(ReturnPath::is_lost),
             counts: own.counts,
         });
         Report {
@@ -348,6 +367,16 @@ impl Health {
 }
 
 impl Watched {
+    /// Tells whether answers to clients come back, once.
+    fn return_changed(&self) {
+        let (pool, node, address) = (&self.pool, &self.name, self.node);
+        if self.return_path.is_some_and(ReturnPath::is_lost) {
+            warn!(pool, node, %address, "{}", words::ANSWERS_LOST);
+        } else {
+            info!(pool, node, %address, "the node answers clients again, or its checks fail too");
+        }
+    }
+
     /// Tells about a change, once. Returns the node if its connections are to be reset.
     fn changed(&mut self, change: Change) -> Option<Dead> {
         let (pool, node, address) = (&self.pool, &self.name, self.node);
@@ -396,6 +425,9 @@ fn watched(pool: &Pool, node: &Node, former: Option<Watched>) -> Watched {
         passive: checks.passive,
         on_down: pool.on_down,
         state: NodeState::default(),
+        return_path: (pool.client_address == ClientAddress::Transparent
+            && checks.check != Check::None)
+            .then(ReturnPath::default),
         since: SystemTime::now(),
         last: None,
         expires: None,
@@ -406,6 +438,9 @@ fn watched(pool: &Pool, node: &Node, former: Option<Watched>) -> Watched {
     match former {
         Some(former) => Watched {
             state: former.state,
+            return_path: fresh
+                .return_path
+                .and(former.return_path.or(fresh.return_path)),
             since: former.since,
             last: former.last,
             expires: former.expires,

@@ -65,6 +65,9 @@ pub struct NodeReport {
     /// When its certificate expires.
     #[serde(serialize_with = "some_to_unix", deserialize_with = "some_from_unix")]
     pub certificate_expires: Option<SystemTime>,
+    /// Whether its checks succeed while its answers to clients do not come back (`transparent` alone).
+    #[serde(default)]
+    pub answers_lost: bool,
     /// What was counted, by former daemons too.
     #[serde(default)]
     pub counts: Counts,
@@ -221,6 +224,7 @@ mod tests {
                 error: Some(String::from("HTTP status 503")),
             }),
             certificate_expires: Some(at(1_800_000_000)),
+            answers_lost: true,
             counts: Counts {
                 passed: 1,
                 failed: 2,

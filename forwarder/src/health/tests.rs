@@ -20,6 +20,7 @@ port = 443
 names = ["*.example.org", "www.example.org"]
 pool = "web"
 [[pool]]
+client_address = "transparent"
 name = "web"
 nodes = ["127.0.0.1:1", { address = "127.0.0.1:2", weight = 3 }, "127.0.0.1:3", "[::1]:1"]
 "#;

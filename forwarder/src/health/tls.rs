@@ -2,6 +2,7 @@
 //! valid is judged afterwards, and only if asked. The signature of the handshake is always verified.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -70,11 +71,25 @@ pub fn verify(
     chain: &[CertificateDer<'_>],
     name: &ServerName<'_>,
 ) -> Result<(), Error> {
+    verify_at(trust, chain, name, SystemTime::now())
+}
+
+/// The same at another time.
+pub fn verify_at(
+    trust: &Trust,
+    chain: &[CertificateDer<'_>],
+    name: &ServerName<'_>,
+    at: SystemTime,
+) -> Result<(), Error> {
     let Some(verifier) = &trust.verifier else {
         return Err(Error::General(String::from("this machine has no roots")));
     };
     let (leaf, others) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
-    verifier.verify_server_cert(leaf, others, name, &[], UnixTime::now())?;
+    let at = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let at = UnixTime::since_unix_epoch(at);
+    verifier.verify_server_cert(leaf, others, name, &[], at)?;
     Ok(())
 }
 

@@ -8,6 +8,9 @@ use super::state::Cause;
 use crate::config::model::NodeState as Operator;
 use crate::units::age;
 
+/// What is wrong with a node of a `transparent` pool that answers its checks and not its clients.
+pub const ANSWERS_LOST: &str = "answers to clients do not come back although checks succeed: its AllowedIPs, or its return route (docs/node-transparent.md)";
+
 /// `up 3m 2s, 1.2 ms, certificate 29 d`, or why not.
 pub fn health(node: &NodeReport, now: SystemTime) -> String {
     let since = age(node.age(now));
@@ -23,6 +26,9 @@ pub fn health(node: &NodeReport, now: SystemTime) -> String {
             None => write!(words, ", {:.1} ms", last.took.as_secs_f64() * 1e3),
             Some(error) => write!(words, ", last check failed: {error}"),
         };
+    }
+    if node.answers_lost {
+        words.push_str(", ANSWERS DO NOT COME BACK: AllowedIPs, return route");
     }
     if node.share < 100 && !node.is_down() {
         let _ = write!(words, ", {} % of its share", node.share);
@@ -57,6 +63,9 @@ pub fn hindrance(node: &NodeReport, now: SystemTime) -> Option<String> {
     if node.is_down() {
         let (since, why) = (age(node.age(now)), why_down(node));
         return Some(format!("down for {since}: {why}"));
+    }
+    if node.answers_lost {
+        return Some(String::from(ANSWERS_LOST));
     }
     (node.share < 100).then(|| {
         let share = node.share;
@@ -102,8 +111,20 @@ mod tests {
                 error: None,
             }),
             certificate_expires: Some(at(1_100 + 3 * 86_400 + 5)),
+            answers_lost: false,
             counts: Counts::default(),
         }
+    }
+
+    #[test]
+    fn a_node_whose_answers_are_lost_is_not_just_up() {
+        let node = NodeReport {
+            answers_lost: true,
+            ..node()
+        };
+        let words = health(&node, at(1_100));
+        assert!(words.contains("ANSWERS DO NOT COME BACK"), "{words}");
+        assert!(hindrance(&node, at(1_100)).is_some_and(|why| why.contains("return route")));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Detected {
     pub public: Vec<String>,
     /// WireGuard, Tailscale and other TUN interfaces.
     pub tunnels: Vec<String>,
+    /// Every interface but the loopback one.
+    pub links: Vec<String>,
     /// Single addresses in the AllowedIPs of WireGuard's peers.
     pub peers: Vec<IpAddr>,
 }
@@ -61,6 +63,12 @@ fn judge(network: &Network, is_tunnel: impl Fn(&str) -> bool) -> Detected {
     Detected {
         tunnels: tunnels.map(|link| link.name.clone()).collect(),
         public,
+        links: network
+            .links
+            .iter()
+            .map(|link| link.name.clone())
+            .filter(|name| name != "lo")
+            .collect(),
         peers: Vec::new(),
     }
 }

@@ -130,7 +130,7 @@ pub fn complete(
             what: "the interface that faces the internet",
             hint: String::from("; no default route tells"),
         },
-        interface,
+        |word| interface(word).and_then(|name| present(name, &detected.links)),
     )?;
     let tunnels = several(
         &draft.tunnels,
@@ -273,6 +273,17 @@ fn interface(word: &str) -> Result<String, String> {
         return Err(String::from("this is no name of an interface"));
     }
     Ok(word.to_owned())
+}
+
+/// A tunnel may come later; what faces the internet is there, or misspelt.
+fn present(name: String, links: &[String]) -> Result<String, String> {
+    if links.is_empty() || links.contains(&name) {
+        return Ok(name);
+    }
+    Err(format!(
+        "there is no such interface; this machine has {}",
+        links.join(", ")
+    ))
 }
 
 fn port(word: &str) -> Result<u16, String> {

@@ -19,8 +19,30 @@ fn detected() -> Detected {
     Detected {
         public: vec![String::from("eth0")],
         tunnels: vec![String::from("wg0")],
+        links: ["eth0", "eth1", "wg0"].map(String::from).to_vec(),
         peers: vec!["10.0.0.6".parse().unwrap()],
     }
+}
+
+#[test]
+fn a_public_interface_that_is_not_there_is_refused() {
+    let wrong = Draft {
+        public: vec![String::from("ens3")],
+        ..draft()
+    };
+    let said = complete(&wrong, &detected(), None).unwrap_err().to_string();
+    assert!(
+        said.contains("ens3") && said.contains("eth0, eth1, wg0"),
+        "{said}"
+    );
+    let later = Draft {
+        tunnels: vec![String::from("wg7")],
+        ..draft()
+    };
+    assert!(
+        complete(&later, &detected(), None).is_ok(),
+        "a tunnel may come later"
+    );
 }
 
 #[test]

@@ -126,9 +126,51 @@ pub fn mss(mtu: u32, address: IpAddr) -> u16 {
     u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX)
 }
 
+/// Those of the named interfaces that exist and are down. Asks the kernel, without a runtime.
+pub fn down<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let flags = flags();
+    let mut down: Vec<_> = names
+        .filter(|name| {
+            flags
+                .get(*name)
+                .is_some_and(|own| own & libc::IFF_UP as u32 == 0)
+        })
+        .map(str::to_owned)
+        .collect();
+    down.dedup();
+    down
+}
+
+/// Flags of every interface (`getifaddrs(3)`).
+fn flags() -> BTreeMap<String, u32> {
+    let mut all = BTreeMap::new();
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: it writes one pointer, to a list that `freeifaddrs` takes back.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return all;
+    }
+    let mut next = first;
+    // SAFETY: each pointer of the list leads to an entry or is null, until the list is given back.
+    while let Some(own) = unsafe { next.as_ref() } {
+        // SAFETY: every entry has a name that ends in zero.
+        let name = unsafe { std::ffi::CStr::from_ptr(own.ifa_name) };
+        all.insert(name.to_string_lossy().into_owned(), own.ifa_flags);
+        next = own.ifa_next;
+    }
+    // SAFETY: from `getifaddrs`, and given back once.
+    unsafe { libc::freeifaddrs(first) };
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_up_is_not_down() {
+        assert!(flags().contains_key("lo"));
+        assert_eq!(down(["no-such0"].into_iter()), [""; 0]);
+    }
 
     #[test]
     fn link_kinds() {

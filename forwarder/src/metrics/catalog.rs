@@ -108,6 +108,10 @@ metrics! {
             "Packets forwarded, as the data path sees them: one may be a train of segments that the kernel merged. Direction: `up` (client to node), `down`.";
         REPLAYS: Counter "forwarder_hello_replays" (PATH)
             "Times a hello, or the rest of one, was sent to the node: once for each connection it accepted, and again where something was lost.";
+        TARGETS: Gauge "forwarder_targets" (&[])
+            "Targets: combinations of listener, route, pool and node that the configuration or a flow uses.";
+        TARGET_LABELS: Gauge "forwarder_target_labels" (&[])
+            "Labels that tell targets apart on this page: 4, or fewer where there are more targets than `[metrics] max_targets`. Then `route` is left empty first, then `node`, then `pool`, and the metrics above are sums.";
     }
     "Before the connection" {
         LISTENER_SYNS: Counter "forwarder_listener_syns" (&["listener"])
@@ -174,6 +178,8 @@ metrics! {
             "Times the node was taken out (`down`) and came back (`up`).";
         NODE_OPERATOR: Gauge "forwarder_node_operator_state" (&["pool", "node", "state"])
             "1 for what the operator decided, 0 for the others. State: `ready`, `drain`, `maint`.";
+        NODE_ANSWERS_LOST: Gauge "forwarder_node_answers_lost" (NODE)
+            "Whether the node of a `transparent` pool answers its checks, but its answers to clients do not come back: 1 or 0. Its AllowedIPs or its return route are wrong.";
         NODE_SHARE: Gauge "forwarder_node_share_ratio" (NODE)
             "Share of new connections by health, of what the node's weight says: 0 while it is down, below 1 while it comes back (`slow_start`).";
         NODE_CHECKS: Counter "forwarder_node_checks" (&["pool", "node", "result"])
@@ -204,6 +210,8 @@ metrics! {
             "1 for each interface that programs are attached to. Side: `public`, `tunnel`.";
         REATTACHED: Counter "forwarder_reattached" (&[])
             "Times a program was found detached by somebody else, and was attached again.";
+        XDP_MODE: Gauge "forwarder_xdp_mode" (&["mode"])
+            "1 for what `[entrance] xdp` says, 0 for the others. Mode: `auto`, `on`, `off`.";
         ARMOUR_ATTACHED: Gauge "forwarder_armour_attached" (&["interface"])
             "Whether a public interface wears the armour, the XDP program against floods: 1 or 0.";
         ARMOUR_CHANGES: Counter "forwarder_armour_changes" (&["interface", "to"])
@@ -312,6 +320,7 @@ mod tests {
             "abi",
             "to",
             "verdict",
+            "mode",
         ];
         for metric in ALL {
             for label in metric.labels() {

@@ -15,6 +15,8 @@ use prometheus_client::registry::Registry;
 use super::catalog::{self, Metric};
 use super::snapshot::Snapshot;
 use super::tally::Tally;
+use super::targets::{self, Targets};
+use crate::config::model::{Keyword, Xdp};
 
 /// Upper bound of the first bucket of connect times; each further one is twice as wide.
 const FIRST_BUCKET: f64 = 0.000_25;
@@ -23,14 +25,22 @@ const FIRST_BUCKET: f64 = 0.000_25;
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) snapshot: Snapshot,
+    targets: Targets,
     ready: bool,
     tally: Arc<Tally>,
 }
 
-/// Writes the page.
-pub fn page(snapshot: Snapshot, ready: bool, tally: Arc<Tally>) -> Result<String, fmt::Error> {
+/// Writes the page, with series of their own for at most so many targets.
+pub fn page(
+    mut snapshot: Snapshot,
+    ready: bool,
+    tally: Arc<Tally>,
+    max_targets: u32,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
+    let targets = targets::limit(std::mem::take(&mut snapshot.paths), max_targets);
     registry.register_collector(Box::new(Page {
+        targets,
         snapshot,
         ready,
         tally,
@@ -164,7 +174,7 @@ impl Page {
     fn paths(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         // Each series of a metric stands below its description, so paths are gone through for each.
         let paths = || {
-            let all = self.snapshot.paths.iter();
+            let all = self.targets.shown.iter();
             all.map(|([listener, route, pool, node], sample)| {
                 ([listener.as_str(), route, pool, node], sample)
             })
@@ -221,7 +231,10 @@ impl Page {
         for (labels, sample) in paths() {
             replays.counter(&labels, sample.stats.replays)?;
         }
-        Ok(())
+        let mut targets = family(encoder, &catalog::TARGETS)?;
+        targets.gauge(&[], self.targets.count as u64)?;
+        let mut labels = family(encoder, &catalog::TARGET_LABELS)?;
+        labels.gauge(&[], self.targets.labels as u64)
     }
 
     fn listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -324,7 +337,12 @@ impl Page {
     }
 
     fn armour(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let interfaces = &self.snapshot.armour;
+        let interfaces = &self.snapshot.armour.interfaces;
+        let mut mode = family(encoder, &catalog::XDP_MODE)?;
+        for (own, _) in Xdp::WORDS {
+            let holds = self.snapshot.armour.mode == *own;
+            mode.gauge(&[own], u64::from(holds))?;
+        }
         let mut attached = family(encoder, &catalog::ARMOUR_ATTACHED)?;
         for own in interfaces {
             attached.gauge(&[&own.interface], u64::from(own.worn))?;

@@ -58,6 +58,10 @@ impl Page {
         for own in nodes {
             up.gauge(&[&own.pool, &own.name], flag(!own.is_down()))?;
         }
+        let mut lost = family(encoder, &catalog::NODE_ANSWERS_LOST)?;
+        for own in nodes {
+            lost.gauge(&[&own.pool, &own.name], flag(own.answers_lost))?;
+        }
         let mut health = family(encoder, &catalog::NODE_HEALTH)?;
         for own in nodes {
             for state in State::ALL {

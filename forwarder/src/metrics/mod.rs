@@ -18,4 +18,5 @@ pub mod reference;
 pub mod server;
 pub mod snapshot;
 pub mod tally;
+mod targets;
 pub mod text_format;

@@ -36,11 +36,12 @@ impl Pulse {
         self.with(|inner| inner.beat = Instant::now());
     }
 
-    /// The kernel side is in step with the network, but for these interfaces, which do not exist.
-    pub fn in_step(&self, missing: &[String]) {
-        let problem = match missing {
-            [] => None,
-            missing => Some(format!("no such interface: {}", missing.join(", "))),
+    /// The kernel side is in step with the network, but for interfaces that do not exist, and those that are down.
+    pub fn in_step(&self, missing: &[String], down: &[String]) {
+        let problem = match (missing, down) {
+            ([], []) => None,
+            ([], down) => Some(format!("down: {}", down.join(", "))),
+            (missing, _) => Some(format!("no such interface: {}", missing.join(", "))),
         };
         self.with(|inner| inner.problem = problem);
     }
@@ -77,13 +78,15 @@ mod tests {
     fn ready_means_in_step_and_alive() {
         let pulse = Pulse::default();
         assert_eq!(pulse.problem().as_deref(), Some("not started yet"));
-        pulse.in_step(&[]);
+        pulse.in_step(&[], &[]);
         assert_eq!(pulse.problem(), None);
-        pulse.in_step(&[String::from("wg0")]);
+        pulse.in_step(&[], &[String::from("wg0")]);
+        assert_eq!(pulse.problem().unwrap(), "down: wg0");
+        pulse.in_step(&[String::from("wg0")], &[]);
         assert_eq!(pulse.problem().as_deref(), Some("no such interface: wg0"));
         pulse.out_of_step(&std::fmt::Error);
         assert!(pulse.problem().unwrap().starts_with("not in step"));
-        pulse.in_step(&[]);
+        pulse.in_step(&[], &[]);
         pulse.with(|inner| inner.beat -= STALLED);
         assert!(!pulse.is_alive());
         assert_eq!(pulse.problem().as_deref(), Some("the daemon hangs"));

@@ -16,6 +16,11 @@ Counters are read from the kernel's maps whenever somebody asks: they go on over
 and begin anew after a reboot or `forwarder unload`, unless they say that the daemon counts them. Label values are names from the configuration and words of the
 lists below, and codes of countries; nothing a client sent is ever one. `route` is the first name of the route.
 
+How many series there are: 13 for each target (listener, route, pool, node), of which there are at most
+[`max_targets`](config.md#max_targets) (2,000 unless told otherwise) or one for each listener; 12 for each listener; 24 for
+each node; 17 for each node of a pool; 3 for each pool; one or two for each interface, two for each country; and about
+130 others. Ten routes to a pool of three nodes on one listener make about 700.
+
 `packaging/prometheus/` has a scrape configuration, recording rules and alerts, and `dashboards/` shows it all.
 This page is made from the source; do not edit it.
 ";

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -23,6 +24,7 @@ use super::pulse::Pulse;
 use super::snapshot::Snapshot;
 use super::tally::Tally;
 use super::{collect, text_format};
+use crate::config::model::Metrics;
 use crate::daemon::place::Place;
 
 /// Connections at once.
@@ -50,6 +52,8 @@ struct Pages {
     place: Place,
     pulse: Arc<Pulse>,
     tally: Arc<Tally>,
+    /// `[metrics] max_targets`.
+    max_targets: AtomicU32,
     /// One reading of the maps at a time.
     reading: Mutex<()>,
 }
@@ -61,6 +65,7 @@ impl Server {
             place,
             pulse,
             tally,
+            max_targets: AtomicU32::new(u32::MAX),
             reading: Mutex::default(),
         };
         Self {
@@ -69,8 +74,13 @@ impl Server {
         }
     }
 
-    /// Serves at `listen` from now on, and nowhere else.
-    pub fn listen(&mut self, listen: Option<SocketAddr>) {
+    /// Serves as configured from now on, and nowhere else.
+    pub fn listen(&mut self, metrics: Metrics) {
+        let Metrics {
+            listen,
+            max_targets,
+        } = metrics;
+        self.pages.max_targets.store(max_targets, Ordering::Relaxed);
         if self.running.as_ref().map(|(at, _)| *at) == listen {
             return;
         }
@@ -177,7 +187,8 @@ impl Pages {
             Err(error) => return failed(&error),
         };
         let ready = self.pulse.problem().is_none();
-        let page = match collect::page(snapshot, ready, self.tally.clone()) {
+        let max_targets = self.max_targets.load(Ordering::Relaxed);
+        let page = match collect::page(snapshot, ready, self.tally.clone(), max_targets) {
             Ok(page) => page,
             Err(error) => return failed(&error),
         };

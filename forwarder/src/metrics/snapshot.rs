@@ -16,7 +16,7 @@ use forwarder_common::verdict::DropReason;
 use thiserror::Error;
 
 use super::process::Process;
-use crate::armour::report::{Interface, Report as ArmourReport};
+use crate::armour::report::Report as ArmourReport;
 use crate::daemon::place::Place;
 use crate::dataplane::batch;
 use crate::dataplane::counters::{sum_nodes, sum_paths};
@@ -100,8 +100,8 @@ pub struct Snapshot {
     pub maps: Vec<MapSample>,
     /// Where programs are attached.
     pub attachments: Vec<Attachment>,
-    /// The armour of public interfaces.
-    pub armour: Vec<Interface>,
+    /// The armour of public interfaces, and when they wear it.
+    pub armour: ArmourReport,
     /// Frames by what the armour did with them.
     pub frames: Vec<(&'static str, u64)>,
     /// Events that were lost.
@@ -139,9 +139,7 @@ impl Snapshot {
             drops: counters.drops()?,
             maps: maps(&pins, &tables, &state, &registry, &census)?,
             attachments: registry.attachments,
-            armour: ArmourReport::load(&place.armour())
-                .unwrap_or_default()
-                .interfaces,
+            armour: ArmourReport::load(&place.armour()).unwrap_or_default(),
             frames: counters.armour()?,
             events_lost: counters.events_lost()?,
             process: Process::read(),
@@ -221,7 +219,7 @@ fn paths(
 }
 
 impl PathSample {
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.stats = sum_paths([&self.stats, &other.stats].into_iter());
         self.swept.silent += other.swept.silent;
         self.swept.unanswered += other.swept.unanswered;

@@ -289,7 +289,7 @@ fn a_lost_registry_is_made_from_the_maps() {
     sandboxed(|directory| {
         interfaces();
         let two = format!(
-            "{TEXT}[[pool]]\nname = \"b\"\nnodes = [\"10.0.0.4:443\"]\n[[route]]\nnames = [\"b.example.org\"]\npool = \"b\"\n"
+            "{TEXT}[[pool]]\nclient_address = \"transparent\"\nname = \"b\"\nnodes = [\"10.0.0.4:443\"]\n[[route]]\nnames = [\"b.example.org\"]\npool = \"b\"\n"
         );
         let (mut dataplane, _) = open(directory, &two).unwrap();
         follow(&mut dataplane, &two);

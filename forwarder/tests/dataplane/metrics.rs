@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use aya::maps::PerCpuValues;
 use forwarder::armour::report as armour;
+use forwarder::config::model::Metrics;
 use forwarder::daemon::place::Place;
 use forwarder::dataplane::maps::{CounterMaps, State};
 use forwarder::dataplane::sweep::Expiry;
@@ -75,7 +76,7 @@ fn tally() -> Arc<Tally> {
 }
 
 fn page(place: &Place) -> BTreeMap<String, f64> {
-    let text = collect::page(Snapshot::read(place).unwrap(), true, tally()).unwrap();
+    let text = collect::page(Snapshot::read(place).unwrap(), true, tally(), u32::MAX).unwrap();
     assert!(text.ends_with("# EOF\n"));
     series(&text)
 }
@@ -302,7 +303,7 @@ fn a_hundred_thousand_flows_do_not_make_a_scrape_slow() {
         let begin = Instant::now();
         let snapshot = Snapshot::read(&place).unwrap();
         let read = begin.elapsed();
-        let text = collect::page(snapshot, true, tally()).unwrap();
+        let text = collect::page(snapshot, true, tally(), u32::MAX).unwrap();
         let whole = begin.elapsed();
         eprintln!("no flow: {empty:?}; {FLOWS} flows: {read:?}, with its page {whole:?}");
         let page = series(&text);
@@ -350,7 +351,7 @@ fn the_server_tells_metrics_health_and_readiness() {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
             let mut server = Server::new(place, shared.clone(), tally());
-            server.listen(Some(at));
+            server.listen(wanted(Some(at)));
             let ask = |request: &'static str| in_this_namespace(move || ask(at, request));
             let metrics = loop {
                 if let Ok(answer) = ask("GET /metrics").await {
@@ -373,7 +374,7 @@ fn the_server_tells_metrics_health_and_readiness() {
             let answer = ask("GET /readyz").await.unwrap();
             assert_eq!(status(&answer), "503");
             assert!(answer.ends_with("not started yet\n"), "{answer}");
-            shared.in_step(&[]);
+            shared.in_step(&[], &[]);
             assert_eq!(status(&ask("GET /readyz").await.unwrap()), "200");
             assert!(
                 ask("GET /metrics")
@@ -384,7 +385,7 @@ fn the_server_tells_metrics_health_and_readiness() {
             assert_eq!(status(&ask("GET /").await.unwrap()), "404");
             assert_eq!(status(&ask("POST /metrics").await.unwrap()), "405");
 
-            server.listen(None);
+            server.listen(wanted(None));
             let deadline = Instant::now() + Duration::from_secs(5);
             while ask("GET /healthz").await.is_ok() {
                 assert!(Instant::now() < deadline, "it still answers");
@@ -401,4 +402,11 @@ async fn in_this_namespace<T: Send + 'static>(work: impl FnOnce() -> T + Send + 
         let _ = done.send(work());
     });
     result.await.unwrap()
+}
+
+fn wanted(listen: Option<SocketAddr>) -> Metrics {
+    Metrics {
+        listen,
+        max_targets: u32::MAX,
+    }
 }

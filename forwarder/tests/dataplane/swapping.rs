@@ -32,7 +32,7 @@ fn many(count: usize, generation: usize) -> String {
         .collect();
     let pool = ["k3s", "other"][generation % 2];
     format!(
-        "{TEXT}[[pool]]\nname = \"other\"\nnodes = [\"10.0.0.9:443\"]\n[[route]]\nnames = [{}, \"g{generation}.example.net\"]\npool = \"{pool}\"\n[[route]]\nnames = [\"both.example.net\"]\npool = \"other\"\n",
+        "{TEXT}[[pool]]\nclient_address = \"transparent\"\nname = \"other\"\nnodes = [\"10.0.0.9:443\"]\n[[route]]\nnames = [{}, \"g{generation}.example.net\"]\npool = \"{pool}\"\n[[route]]\nnames = [\"both.example.net\"]\npool = \"other\"\n",
         names.join(", ")
     )
 }

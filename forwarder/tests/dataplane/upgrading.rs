@@ -216,6 +216,7 @@ fn whoever_is_killed_goes_on_where_he_was() {
         let key = v5::key(&old_key(1));
         let mut ours = state.flows.get(&key, 0).unwrap();
         ours.client_acked += 1_000;
+        ours.node_end += 1_000;
         state.flows.insert(key, ours, 0).unwrap();
 
         let (mut dataplane, origin) = open(directory, TEXT).unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 
-const TEXT: &str = "[entrance]\npublic=['eth0']\ntunnels=['wg0']\n[[listener]]\nname='https'\nprotocol='tls'\nport=443\n[[listener]]\nname='alt'\nprotocol='tls'\nport=8443\n[[pool]]\nname='k3s'\nnodes=['10.0.0.2:443',{name='thinkpad',address='10.0.0.3:443'}]\n[[pool]]\nname='other'\nnodes=['10.0.0.3:8443']\n[[route]]\nnames=['a.example.org','*.b.example.org']\npool='k3s'\nlisteners=['https']\n";
+const TEXT: &str = "[entrance]\npublic=['eth0']\ntunnels=['wg0']\n[[listener]]\nname='https'\nprotocol='tls'\nport=443\n[[listener]]\nname='alt'\nprotocol='tls'\nport=8443\n[[pool]]\nclient_address='transparent'\nname='k3s'\nnodes=['10.0.0.2:443',{name='thinkpad',address='10.0.0.3:443'}]\n[[pool]]\nclient_address='transparent'\nname='other'\nnodes=['10.0.0.3:8443']\n[[route]]\nnames=['a.example.org','*.b.example.org']\npool='k3s'\nlisteners=['https']\n";
 
 fn config() -> Config {
     crate::config::parse(Path::new("t"), TEXT).config.unwrap()

@@ -1,21 +1,38 @@
-//! `[metrics]`: where the metrics page is.
+//! `[metrics]`: where the metrics page is, and how much stands on it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::Context;
 use crate::config::diagnostic::Diagnostic;
+use crate::config::model::Metrics;
+use crate::config::raw::{RawMetrics, Text};
 
-/// `Some(None)` when no metrics are wanted, `None` when what is wanted cannot be understood.
-pub(super) fn resolve(context: &mut Context<'_>) -> Option<Option<SocketAddr>> {
+/// Thirteen series each: about what a Prometheus on a small machine takes without being asked.
+const MAX_TARGETS: u32 = 2_000;
+const MAX_TARGETS_MAX: u32 = 1_000_000;
+
+pub(super) fn resolve(context: &mut Context<'_>) -> Option<Metrics> {
+    let absent = RawMetrics::default();
     let shape = context.shape;
-    let Some(text) = shape
-        .raw
-        .metrics
-        .as_ref()
-        .and_then(|raw| raw.get_ref().listen.as_ref())
-    else {
-        return Some(None);
+    let raw = shape.raw.metrics.as_ref();
+    let raw = raw.map_or(&absent, |raw| raw.get_ref());
+    let listen = match &raw.listen {
+        Some(text) => listen(context, text).map(Some),
+        None => Some(None),
     };
+    let max_targets = context.number(
+        "max_targets",
+        raw.max_targets.as_ref(),
+        1..=MAX_TARGETS_MAX,
+        MAX_TARGETS,
+    );
+    Some(Metrics {
+        listen: listen?,
+        max_targets: max_targets?,
+    })
+}
+
+fn listen(context: &mut Context<'_>, text: &Text) -> Option<SocketAddr> {
     let written = text.get_ref();
     let Some(listen) = written
         .parse::<SocketAddr>()
@@ -44,7 +61,7 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Option<SocketAddr>> {
             .help("use `127.0.0.1:9469`, or the machine's address inside a tunnel"),
         );
     }
-    Some(Some(listen))
+    Some(listen)
 }
 
 /// Loopback, private (RFC 1918, RFC 4193), carrier-grade (RFC 6598: Tailscale) or link-local.

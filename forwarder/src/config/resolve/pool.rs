@@ -36,11 +36,7 @@ fn one(context: &mut Context<'_>, index: usize, raw: &Spanned<RawPool>) -> Optio
             None
         }
     };
-    let client_address = context.keyword(
-        "client_address",
-        raw.client_address.as_ref(),
-        ClientAddress::Transparent,
-    );
+    let client_address = client_address(context, index, raw, &span);
     let balance = context.keyword("balance", raw.balance.as_ref(), Balance::Source);
     let health = super::health::resolve(context, raw, client_address);
     let slow_start = context.duration(
@@ -62,6 +58,34 @@ fn one(context: &mut Context<'_>, index: usize, raw: &Spanned<RawPool>) -> Optio
         on_down: on_down?,
         nodes: nodes?,
     })
+}
+
+/// There is no default: each of the three needs something else of the nodes, and fails in silence without it.
+fn client_address(
+    context: &mut Context<'_>,
+    index: usize,
+    raw: &RawPool,
+    pool: &Span,
+) -> Option<ClientAddress> {
+    if raw.client_address.is_some() {
+        let written = raw.client_address.as_ref();
+        // The default is of no use: the key is there.
+        return context.keyword("client_address", written, ClientAddress::Masquerade);
+    }
+    if !context.shape.lost("pool", index, "client_address") {
+        let at = raw
+            .name
+            .as_ref()
+            .map_or_else(|| pool.clone(), Spanned::span);
+        context.push(
+            Diagnostic::error("missing-key", at, "[[pool]] has no `client_address`")
+                .label("how do its nodes learn clients' addresses?")
+                .help("add `client_address = \"proxy-v2\"`: a PROXY protocol header comes first; the nodes' server must expect it")
+                .help("or `client_address = \"transparent\"`: packets keep clients' addresses; the nodes must route answers back through the tunnel, which Tailscale cannot (docs/node-transparent.md)")
+                .help("or `client_address = \"masquerade\"`: they do not learn them, and nothing has to be done on them"),
+        );
+    }
+    None
 }
 
 fn nodes(context: &mut Context<'_>, index: usize, raw: &RawPool, pool: &Span) -> Option<Vec<Node>> {

@@ -9,6 +9,11 @@ use crate::config::raw::{RawFlowLog, RawGeoIp, Text};
 use crate::config::suggest;
 
 const RATE: u32 = 100;
+/// Refusals cost an attacker nothing: this is at most 28,800 lines a day, whatever he does.
+const REFUSED_PER_MINUTE: u32 = 20;
+const REFUSED_PER_MINUTE_MAX: u32 = 60_000_000;
+const MAX_SIZE: u64 = 256_000_000;
+const MAX_SIZE_RANGE: std::ops::RangeInclusive<u64> = 1_000_000..=1_000_000_000_000;
 const BURST: u32 = 1_000;
 /// Most lines a second, and at once.
 const RATE_MAX: u32 = 1_000_000;
@@ -24,6 +29,13 @@ pub(super) fn flow_log(context: &mut Context<'_>) -> Option<FlowLog> {
     };
     let rate = context.number("rate", raw.rate.as_ref(), 1..=RATE_MAX, RATE);
     let burst = context.number("burst", raw.burst.as_ref(), 1..=RATE_MAX, BURST);
+    let refused_per_minute = context.number(
+        "refused_per_minute",
+        raw.refused_per_minute.as_ref(),
+        0..=REFUSED_PER_MINUTE_MAX,
+        REFUSED_PER_MINUTE,
+    );
+    let max_size = context.size("max_size", raw.max_size.as_ref(), MAX_SIZE_RANGE, MAX_SIZE);
     let flag = |given: &Option<serde_spanned::Spanned<bool>>, default: bool| {
         given.as_ref().map_or(default, |given| *given.get_ref())
     };
@@ -34,6 +46,8 @@ pub(super) fn flow_log(context: &mut Context<'_>) -> Option<FlowLog> {
         refused: flag(&raw.refused, true),
         rate: rate?,
         burst: burst?,
+        refused_per_minute: refused_per_minute?,
+        max_size: max_size?,
     })
 }
 

@@ -109,6 +109,38 @@ impl Context<'_> {
         None
     }
 
+    /// A size such as `256MB` in `range`, or `default` when absent.
+    pub(super) fn size(
+        &mut self,
+        key: &str,
+        text: Option<&Text>,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> Option<u64> {
+        let Some(text) = text else {
+            return Some(default);
+        };
+        let label = match bytes(text.get_ref()) {
+            Some(size) if range.contains(&size) => return Some(size),
+            Some(_) => format!(
+                "expected {} MB to {} MB",
+                range.start() / 1_000_000,
+                range.end() / 1_000_000
+            ),
+            None => String::from("expected a number and a unit"),
+        };
+        self.push(
+            Diagnostic::error(
+                "bad-size",
+                text.span(),
+                format!("`{key}` cannot be `{}`", text.get_ref()),
+            )
+            .label(label)
+            .help("sizes are written like `64MB`, `256MiB` or `2GB`"),
+        );
+        None
+    }
+
     /// The name of a listener, pool or node: it appears in commands, logs and metrics.
     pub(super) fn name(&mut self, text: &Text) -> Option<Text> {
         let name = text.get_ref();
@@ -247,8 +279,42 @@ impl Context<'_> {
     }
 }
 
+/// `64MB` in bytes; `None` without a unit, which nobody could be sure of.
+fn bytes(written: &str) -> Option<u64> {
+    let digits = written.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = written.split_at(digits);
+    let factor: u64 = match unit.trim_start() {
+        "kB" | "KB" => 1_000,
+        "KiB" => 1 << 10,
+        "MB" => 1_000_000,
+        "MiB" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "GiB" => 1 << 30,
+        "TB" => 1_000_000_000_000,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// `fd00::2:8443` is an IPv6 address, but likely one with a port behind it: its last part is decimal, and no port
+/// stands elsewhere.
+fn unbracketed(written: &str) -> Option<SocketAddr> {
+    let address: std::net::Ipv6Addr = written.parse().ok()?;
+    let (host, port) = written.rsplit_once(':')?;
+    let port: u16 = port.parse().ok().filter(|_| port.len() >= 2)?;
+    let host: std::net::Ipv6Addr = host.parse().ok()?;
+    (host != address && port > 0).then(|| SocketAddrV6::new(host, port, 0, 0).into())
+}
+
 /// Why `written` is not `address:port`, and what it should be.
 fn node_address_problem(written: &str) -> (&'static str, String) {
+    if let Some(meant) = unbracketed(written) {
+        return (
+            "an IPv6 address with a port needs brackets",
+            format!("write `{meant}`; if `{written}` is the whole address, `[{written}]:443`"),
+        );
+    }
     if let Ok(address) = written.parse::<IpAddr>() {
         return (
             "the port is missing",

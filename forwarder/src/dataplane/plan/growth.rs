@@ -53,7 +53,7 @@ impl Shape {
                 .collect();
             writeln!(
                 text,
-                "[[pool]]\nname = \"p{pool}\"\nnodes = [{}]\n[[route]]\nnames = [{}]\npool = \"p{pool}\"",
+                "[[pool]]\nclient_address = \"transparent\"\nname = \"p{pool}\"\nnodes = [{}]\n[[route]]\nnames = [{}]\npool = \"p{pool}\"",
                 nodes.join(", "),
                 names.join(", ")
             )
