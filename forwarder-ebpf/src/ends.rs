@@ -5,24 +5,13 @@ use forwarder_common::flow::Outcome;
 
 use crate::bounds::barrier;
 use crate::maps::{FLOWS, NODES, SOURCE_PORTS};
-use crate::{buffer, clock, closed, count, events, node};
+use crate::{buffer, clock, count, events, node};
 
 /// Removes a flow. Two CPUs may want to: whoever removes the entry does the rest.
 #[inline(always)]
 pub fn remove(key: &FlowKey, flow: &Flow, reason: u32) {
-    // Another CPU may have removed it, and others may have taken its place or its key: what is copied is what is found
-    // under the key, where this CPU found it. Between the look and the removal nothing is that could be compared.
-    let Some(present) = FLOWS.get_ptr(key) else {
-        return;
-    };
-    if !core::ptr::eq(present, flow) {
-        return;
-    }
-    // SAFETY: a map value; copied at once, for the slot of a removed entry may be another flow's.
-    let last = unsafe { *present };
-    let now = clock::now_ns();
-    // First: a hello that is sent again finds the one or the other.
-    closed::remember(key, &last, reason, now);
+    // The slot of a removed entry may be another flow's at once.
+    let last = *flow;
     if FLOWS.remove(key).is_err() {
         return;
     }
@@ -38,28 +27,24 @@ pub fn remove(key: &FlowKey, flow: &Flow, reason: u32) {
         close_reason::NO_NODE => count::add!(PATH_STATS, path, failed, 1),
         _ => count::add!(PATH_STATS, path, reset, 1),
     }
-    events::closed(key, &last, reason, now);
+    events::closed(key, &last, reason, clock::now_ns());
 }
 
 /// Ends a flow if a segment that was handed on has ended it; `reset` is the reason if that was a reset.
 #[inline(always)]
 pub fn follow(key: &FlowKey, flow: &mut Flow, outcome: Outcome, reset: u32) {
-    let reason = match outcome {
-        Outcome::Open => {
-            if !flow.is_closing() {
-                return;
-            }
+    match outcome {
+        Outcome::Open if flow.is_closing() => {
             // The last two acknowledgements may pass at once. Where the barrier is none, the sweeper ends the flow.
             barrier(flow);
-            if !flow.is_closed() {
-                return;
+            if flow.is_closed() {
+                remove_with_hello(key, flow, close_reason::FINISHED);
             }
-            close_reason::FINISHED
         }
-        Outcome::Finished => close_reason::FINISHED,
-        Outcome::Reset => reset,
-    };
-    remove_with_hello(key, flow, reason);
+        Outcome::Open => {}
+        Outcome::Finished => remove_with_hello(key, flow, close_reason::FINISHED),
+        Outcome::Reset => remove_with_hello(key, flow, reset),
+    }
 }
 
 /// As [`remove`], for a flow whose hello may still be kept, by a caller that does not hold it.
