@@ -75,6 +75,8 @@ pub mod map {
     /// `HASH` [`super::ReverseKey`] → `u32`, an index of [`VIPS`]: which claimed address the client of a transparent
     /// connection used, where that is none of [`super::Node::homes`].
     pub const REVERSE: &str = "REVERSE";
+    /// `ARRAY` of [`super::ClosedSet`], indexed by `closed::set_of`: connections that have ended lately.
+    pub const CLOSED: &str = "CLOSED";
     /// `ARRAY` of [`super::Hello`]: buffers for hellos that no node has acknowledged yet.
     pub const HELLOS: &str = "HELLOS";
     /// `HASH` [`super::FlowKey`] → `u32`: which buffer of [`HELLOS`] a connection uses.
@@ -91,11 +93,6 @@ pub mod map {
     pub const PORT_FLOWS: &str = "PORT_FLOWS";
     /// `ARRAY(4)` of `[u64; 2]`: SipHash keys of the SYN cookies; see `cookie::key_slot`.
     pub const COOKIE_KEYS: &str = "COOKIE_KEYS";
-    /// `LPM_TRIE` [`super::Address`] → [`super::SourceRule`]: what holds for connections from an address. IPv4 prefixes
-    /// are 96 bits longer than they look.
-    pub const SOURCE_RULES: &str = "SOURCE_RULES";
-    /// `HASH` interface index → [`super::PublicLink`]: the public interfaces.
-    pub const PUBLIC_LINKS: &str = "PUBLIC_LINKS";
     /// `ARRAY(1)` of [`super::Settings`].
     pub const SETTINGS: &str = "SETTINGS";
     /// `PERCPU_ARRAY` of `u64`, indexed by `DropReason`.
@@ -165,10 +162,7 @@ pub mod stage {
         (ICMP, "stage_icmp"),
         (STORE, "stage_store"),
         (TOO_BIG, "stage_too_big"),
-        (EXTENDED, "stage_extended"),
-        (CLIENT_CONTROL, "stage_client_control"),
-        (NODE_CONTROL, "stage_node_control"),
-        (STRAY, "stage_stray"),
+        (PROBE, "stage_probe"),
     ];
     /// Answers a SYN with a cookie.
     pub const SYN: u32 = 0;
@@ -192,14 +186,8 @@ pub mod stage {
     pub const STORE: u32 = 9;
     /// Tells a client that its segment is too big for the node.
     pub const TOO_BIG: u32 = 10;
-    /// A TCP header that does not follow a plain IP header: options, extension headers, fragments.
-    pub const EXTENDED: u32 = 11;
-    /// A client's SYN, FIN or reset of a flow.
-    pub const CLIENT_CONTROL: u32 = 12;
-    /// A node's FIN or reset of a flow.
-    pub const NODE_CONTROL: u32 = 13;
-    /// A node's segment of no flow.
-    pub const STRAY: u32 = 14;
+    /// Asks the node of a flow whether it still has the connection.
+    pub const PROBE: u32 = 11;
     /// Size of `STAGES`.
     pub const COUNT: u32 = 16;
 }
@@ -377,29 +365,13 @@ abi! {
         closed: u8,
         /// Which of its `homes` is looked at first. Any will do.
         first: u8,
-        /// Not 0: it sees the addresses of clients in some of its connections.
-        transparent: u8,
+        /// Zero.
+        pad: u8,
         /// MTU of that interface.
         mtu: u32,
         /// Indices of [`map::VIPS`], or [`NO_HOME`]: what clients of its transparent connections connect to. One goes
         /// only when no connection is left that it tells apart.
         homes: [u16; HOMES],
-    }
-
-    /// What holds for connections from a prefix of addresses; the longest prefix decides.
-    8 struct SourceRule {
-        /// [`source_rule`].
-        kind: u32,
-        /// Zero.
-        pad: u32,
-    }
-
-    /// A public interface.
-    8 struct PublicLink {
-        /// Its hardware address; zeros if it has none.
-        mac: [u8; 6],
-        /// Zero.
-        pad: u16,
     }
 
     /// A connection as the client sees it.
@@ -439,7 +411,8 @@ abi! {
         seen_ms: u32,
         /// [public] Sequence number that follows the client's FIN.
         client_end: u32,
-        /// [tunnel] Sequence number that follows the node's FIN, in the client's view.
+        /// [tunnel; made by public] Sequence number that follows all that the node has sent, its SYN and FIN included,
+        /// in the client's view. The client can have acknowledged no more.
         node_end: u32,
         /// [public] Bytes of the node's that the client has acknowledged; low half + `entrance_isn` = its ACK.
         client_acked: u64,
@@ -464,6 +437,22 @@ abi! {
         client_marks: u8,
         /// [tunnel] [`mark`] bits of what the node sent.
         node_marks: u8,
+    }
+
+    /// A connection that has ended.
+    16 struct Closed {
+        /// `closed::digest` of its [`FlowKey`]; in the lowest bit, whether FINs of both ends ended it.
+        digest: u64,
+        /// Its cookie, ours towards the client.
+        entrance_isn: u32,
+        /// When it ended, ms.
+        closed_ms: u32,
+    }
+
+    /// Connections that have ended, of which a place is the next one's when it is the oldest.
+    64 struct ClosedSet {
+        /// They stand in no order.
+        ways: [Closed; 4],
     }
 
     /// A hello that is being collected or that no node has acknowledged yet. Guarded by `users`.
@@ -677,14 +666,17 @@ pub mod state {
 
 /// [`Flow::client_marks`] and [`Flow::node_marks`].
 pub mod mark {
-    /// A FIN was seen; `client_end`/`node_end` is set.
+    /// A FIN was seen, and `client_end`/`node_end` follows it.
     pub const FIN: u8 = 1;
     /// A reset was seen that did not match exactly. Cleared when the sender goes on.
     pub const RESET: u8 = 2;
-    /// The sender was heard after the other side's SYN: the flow lives.
+    /// The node was heard after a SYN in the client's name: it has the connection.
     pub const ALIVE: u8 = 4;
-    /// A SYN came from the client of a spliced flow. Cleared when the client goes on.
+    /// A SYN came in the client's name. Cleared when the client goes on.
     pub const SYN: u8 = 8;
+    /// In `client_marks`, with [`SYN`]: the bits from here on are the tick in which the node was last asked
+    /// (`Flow::client_syn`).
+    pub const TICK_SHIFT: u32 = 5;
     /// With [`RESET`]: once the other side expects just `client_end`/`node_end`, that reset is exact for it.
     pub const RESET_AT_END: u8 = 16;
 }
@@ -739,18 +731,6 @@ pub mod link {
     pub const NO_HEADER: u32 = 1 << 31;
 }
 
-/// [`SourceRule::kind`].
-pub mod source_rule {
-    /// Somebody out there: may connect.
-    pub const ELSEWHERE: u32 = 0;
-    /// An address of this machine, or one that is claimed, or a broadcast address of its networks.
-    pub const OWN: u32 = 1;
-    /// A node.
-    pub const NODE: u32 = 2;
-    /// Reached by a tunnel.
-    pub const TUNNEL: u32 = 3;
-}
-
 /// [`Event::kind`].
 pub mod event_kind {
     /// A node accepted a flow.
@@ -773,8 +753,6 @@ pub mod close_reason {
     pub const NO_NODE: u32 = 3;
     /// The sweeper removed it: idle too long.
     pub const IDLE: u32 = 4;
-    /// The client began anew from the same port, and the node had forgotten the connection.
-    pub const ABANDONED: u32 = 5;
     /// The node accepted it, did not acknowledge the hello, and the hello is no longer kept.
     pub const UNCONFIRMED: u32 = 6;
 }
@@ -817,6 +795,15 @@ impl Node {
 }
 
 impl Flow {
+    /// Whether both are one connection, at whatever time.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_same(&self, other: &Self) -> bool {
+        self.client_isn == other.client_isn
+            && self.entrance_isn == other.entrance_isn
+            && self.opened_ms == other.opened_ms
+    }
+
     /// What the node offered in its SYN-ACK.
     #[inline(always)]
     pub const fn node_options(&self) -> NodeOptions {

@@ -7,9 +7,18 @@
 //! follows, and the sender of the reset has not gone on, the reset has met what it needed. Segments far from
 //! what is expected change nothing here.
 //!
+//! Anybody on the internet can send in the client's name, so a client's segment moves a flow only as far as its
+//! node bears it out: an acknowledgement counts up to what the node has sent (`Flow::node_end`), a FIN must come
+//! with an acknowledgement that its node can expect (RFC 5961 5.2), and what the node has acknowledged as the end
+//! does not change any more. Only the node itself can send in its own name, by its own interface.
+//!
+//! A SYN from the ports of an open connection says nothing about it: anybody can send that, too. The node is asked
+//! instead, by [`Flow::probe`], and what it answers ends the flow or keeps it.
+//!
 //! Sequence numbers are those of the client's view: the node's, with `delta` added.
 
-use crate::abi::{Flow, mark};
+use crate::abi::{Address, Flow, Node, mark};
+use crate::segment::Segment;
 use crate::seq::{self, SeqNumber};
 use crate::tcp::flag;
 
@@ -21,8 +30,10 @@ const PLAUSIBLE: u32 = 1 << 25;
 /// is under way on most paths. On others the client's second segment is that close.
 const CLOSE: u32 = 1 << 20;
 
-/// A little less than the first time-out of a SYN, which is a second (RFC 6298 2.1), ms.
-const SYN_PATIENCE_MS: i32 = 900;
+/// SYNs on an open flow make one question to its node in each tick of so many ms: a few within the second after which a
+/// client repeats its SYN (RFC 6298 2.1). Three bits of a tick are kept, and its later repetitions, 2, 4, 8 seconds and so
+/// on apart, are never a multiple of eight ticks apart.
+const TICK_MS: u32 = 300;
 
 /// One segment, in the client's view.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +46,15 @@ pub struct Passing {
     pub flags: u8,
     /// Bytes of payload.
     pub payload_len: u32,
+}
+
+impl Passing {
+    /// The sequence number that follows it.
+    #[inline(always)]
+    const fn end(&self) -> u32 {
+        let fin = (self.flags & flag::FIN != 0) as u32;
+        self.seq.wrapping_add(self.payload_len).wrapping_add(fin)
+    }
 }
 
 /// What a segment means for its flow.
@@ -72,25 +92,49 @@ impl Flow {
         (self.opened_ms as u64) << 32 | self.entrance_isn as u64
     }
 
-    /// A SYN from the client of a spliced flow, which is forwarded: the node's answer tells whether it still
-    /// has the connection. The repetitions do not count as life.
+    /// A SYN from the ports of a spliced flow. It goes no further. Says whether the node is to be asked instead
+    /// ([`Self::probe`]), which it is once a tick.
     #[inline(always)]
-    pub fn client_syn(&mut self, now_ms: u32) {
-        if self.client_marks & mark::SYN == 0 {
-            self.client_marks |= mark::SYN;
-            self.seen_ms = now_ms;
-        }
+    #[must_use]
+    pub fn client_syn(&mut self, now_ms: u32) -> bool {
+        let asked = mark::SYN | ((now_ms / TICK_MS) as u8) << mark::TICK_SHIFT;
+        let ticks = mark::SYN | u8::MAX << mark::TICK_SHIFT;
+        let due = self.client_marks & ticks != asked;
+        self.client_marks = self.client_marks & !ticks | asked;
+        due
     }
 
-    /// Whether a SYN of the client's was forwarded and the node said nothing to it for so long that a client
-    /// repeats it (RFC 6298 2.1): neither end has the connection any more.
-    #[must_use]
+    /// The question to a node whether it still has the connection: a byte that it has acknowledged already, as a
+    /// keep-alive with data (RFC 9293 3.8.4).
+    ///
+    /// A node that has the connection acknowledges once more; one that has not answers with a reset that is exact
+    /// for the flow (RFC 9293 3.10.7). The byte is there because Linux answers a segment with data that it has
+    /// already, but may withhold the answer to one without, as it does with challenge ACKs
+    /// (`tcp_oow_rate_limited`, net/ipv4/tcp_input.c). Its value cannot matter: the node has read that byte. So this
+    /// may be asked only of a spliced flow, whose node has acknowledged the whole hello.
+    ///
+    /// The window is the least that is none of zero: a node takes it for the client's only if it tells of more
+    /// than the client's own last segment did.
     #[inline(always)]
-    pub const fn is_abandoned(&self, now_ms: u32) -> bool {
-        self.client_marks & mark::SYN != 0
-            && self.node_marks & mark::ALIVE == 0
-            // Signed: the node's side may have written a later time than this one read.
-            && now_ms.wrapping_sub(self.seen_ms).cast_signed() >= SYN_PATIENCE_MS
+    #[must_use]
+    pub const fn probe(&self, client: &Address, node: &Node) -> Segment {
+        Segment {
+            source: if self.is_transparent() {
+                *client
+            } else {
+                node.local
+            },
+            destination: node.address,
+            source_port_be: self.source_port_be,
+            destination_port_be: node.port_be,
+            seq: self.client_expected().wrapping_sub(1),
+            ack: self.node_expected().wrapping_sub(self.delta),
+            flags: flag::ACK,
+            window: 1,
+            options: [0; 3],
+            option_words: 0,
+            payload_len: 1,
+        }
     }
 
     /// Whether a segment is the client's own beyond doubt: both its numbers are close to where the ends stand. Somebody
@@ -124,18 +168,20 @@ impl Flow {
                 return Outcome::Open;
             }
         }
-        if segment.flags & flag::ACK != 0 && plausible(segment.ack, self.node_expected()) {
-            let acked = self.client_acked;
-            self.client_acked = advance(acked, self.entrance_isn, segment.ack);
+        let told = self.node_expected();
+        if segment.flags & flag::ACK != 0 {
+            // Signed: an old one lies behind, and moves nothing.
+            let further = segment.ack.wrapping_sub(told).cast_signed();
+            let most = self.node_end.wrapping_sub(told).cast_signed();
+            if further > 0 && further <= most {
+                self.client_acked = self.client_acked.wrapping_add(further as u64);
+            }
         }
         if is_reset {
             return Outcome::Reset;
         }
-        if segment.flags & flag::FIN != 0 {
-            self.client_end = segment
-                .seq
-                .wrapping_add(segment.payload_len)
-                .wrapping_add(1);
+        if segment.flags & flag::FIN != 0 && self.is_fin_of_client(segment, expected, told) {
+            self.client_end = segment.end();
             self.client_marks |= mark::FIN;
         }
         if self.client_marks | self.node_marks != 0 {
@@ -148,19 +194,17 @@ impl Flow {
     /// A segment from the node.
     #[inline(always)]
     pub fn node_segment(&mut self, segment: &Passing) -> Outcome {
-        let expected = self.node_expected();
-        if !plausible(segment.seq, expected) {
+        let (expected, sent) = (self.node_expected(), self.node_end);
+        // It may be ahead of what the client has told by a whole window, but not of what it has sent itself.
+        if !plausible(segment.seq, sent) && !plausible(segment.seq, expected) {
             return Outcome::Open;
         }
         let is_reset = segment.flags & flag::RST != 0;
         if is_reset {
-            let end = (self.node_marks & mark::FIN != 0).then_some(self.node_end);
+            let end = (self.node_marks & mark::FIN != 0).then_some(sent);
             if !is_exact(segment.seq, expected, end) {
                 self.node_marks |= mark::RESET;
-                if self.node_marks & mark::FIN == 0 {
-                    self.node_end = segment.seq;
-                }
-                if is_exact(segment.seq, self.node_end, end) {
+                if is_exact(segment.seq, sent, end) {
                     self.node_marks |= mark::RESET_AT_END;
                 }
                 return Outcome::Open;
@@ -173,11 +217,11 @@ impl Flow {
         if is_reset {
             return Outcome::Reset;
         }
-        if segment.flags & flag::FIN != 0 {
-            self.node_end = segment
-                .seq
-                .wrapping_add(segment.payload_len)
-                .wrapping_add(1);
+        let ahead = segment.end().wrapping_sub(sent).cast_signed();
+        if ahead > 0 {
+            self.node_end = segment.end();
+        }
+        if segment.flags & flag::FIN != 0 && ahead >= 0 {
             self.node_marks |= mark::FIN;
         }
         if self.client_marks | self.node_marks != 0 {
@@ -187,22 +231,41 @@ impl Flow {
         }
     }
 
+    /// Whether the FIN of a segment in the client's name may be the client's: the node has not got beyond it, nor
+    /// already acknowledged another one, and it comes with an acknowledgement that the node can expect. In place of
+    /// another one it counts only with the newest.
+    #[inline(always)]
+    const fn is_fin_of_client(&self, segment: &Passing, expected: u32, told: u32) -> bool {
+        let ahead = segment.end().wrapping_sub(expected).cast_signed();
+        let new = segment.ack.wrapping_sub(told).cast_signed();
+        let most = self.node_end.wrapping_sub(told).cast_signed();
+        let (least, settled) = if self.client_marks & mark::FIN == 0 {
+            (-PLAUSIBLE.cast_signed(), false)
+        } else {
+            (0, self.client_end == expected)
+        };
+        let acknowledges = segment.flags & flag::ACK != 0 && new >= least && new <= most;
+        ahead >= 0 && !settled && acknowledges
+    }
+
     /// The rare part: some mark is set and this side has just sent something other than a reset.
     #[inline(always)]
     fn ends(&mut self, by_client: bool) -> Outcome {
-        let (own, other) = if by_client {
-            (self.client_marks, self.node_marks)
-        } else {
-            (self.node_marks, self.client_marks)
-        };
-        let mut marks = own & mark::FIN;
-        if other & mark::SYN != 0 {
-            marks |= mark::ALIVE;
-        }
         if by_client {
-            self.client_marks = marks;
+            self.client_marks &= mark::FIN;
+            // The node has acknowledged more than it: that FIN was not the client's.
+            if self
+                .client_expected()
+                .wrapping_sub(self.client_end)
+                .cast_signed()
+                > 0
+            {
+                self.client_marks = 0;
+            }
         } else {
-            self.node_marks = marks;
+            let answered = self.client_marks & mark::SYN != 0;
+            let alive = if answered { mark::ALIVE } else { 0 };
+            self.node_marks = self.node_marks & mark::FIN | alive;
         }
         if self.is_closing() && self.is_closed() {
             Outcome::Finished

@@ -16,9 +16,10 @@
 )]
 
 pub mod abi;
-pub mod admit;
 pub mod checksum;
+pub mod closed;
 pub mod cookie;
+pub mod expiry;
 pub mod flow;
 pub mod handshake;
 pub mod hello;

@@ -1,6 +1,6 @@
 //! The end of a flow, against a model of two TCP endpoints and an attacker.
 
-use forwarder_common::abi::{Flow, mark};
+use forwarder_common::abi::{Flow, Node, address_v4, client_address, mark};
 use forwarder_common::flow::{Outcome, Passing};
 use forwarder_common::node_options::NodeOptions;
 use forwarder_common::tcp::flag::{ACK, FIN, RST};
@@ -22,7 +22,7 @@ fn flow(client_isn: u32, entrance_isn: u32) -> Flow {
         opened_ms: 0,
         seen_ms: 0,
         client_end: 0,
-        node_end: 0,
+        node_end: entrance_isn.wrapping_add(1),
         // The SYNs were acknowledged.
         client_acked: 1,
         node_acked: 1,
@@ -388,6 +388,168 @@ proptest! {
     }
 }
 
+/// What somebody sends in the client's name who does not know a sequence number. Near numbers are what he meets by
+/// chance.
+#[derive(Clone, Debug)]
+struct Guess {
+    seq: u32,
+    ack: u32,
+    near: bool,
+    flags: u8,
+    payload_len: u32,
+}
+
+impl Guess {
+    fn segment(&self, talk: &Conversation) -> Passing {
+        let near = |number: u32, guess: u32| {
+            if self.near {
+                number.wrapping_add(guess % (1 << 25)).wrapping_sub(1 << 24)
+            } else {
+                guess
+            }
+        };
+        Passing {
+            seq: near(talk.client.seq(), self.seq),
+            ack: near(talk.node.seq(), self.ack),
+            flags: self.flags,
+            payload_len: self.payload_len,
+        }
+    }
+
+    /// Whether some number of it is one that an endpoint means at this moment, or will with its next few segments.
+    fn is_hit(&self, talk: &Conversation) -> bool {
+        let guess = self.segment(talk);
+        let of = |end: &Endpoint, number: u32| {
+            number
+                .wrapping_sub(end.isn)
+                .wrapping_sub(end.received_by_other(talk))
+                < 1 << 18
+                || number.wrapping_sub(end.seq()) < 4
+        };
+        let end = guess.seq.wrapping_add(guess.payload_len);
+        of(&talk.client, guess.seq)
+            || of(&talk.client, end)
+            || of(&talk.client, end.wrapping_add(1))
+            || of(&talk.node, guess.ack)
+    }
+}
+
+impl Endpoint {
+    /// How much of it the other end's segments have acknowledged.
+    fn received_by_other(&self, talk: &Conversation) -> u32 {
+        if self.isn == talk.client.isn {
+            talk.node_told as u32
+        } else {
+            talk.client_told as u32
+        }
+    }
+}
+
+fn guess() -> impl Strategy<Value = Guess> {
+    (
+        any::<u32>(),
+        any::<u32>(),
+        any::<bool>(),
+        any::<u8>(),
+        0u32..65_536,
+    )
+        .prop_map(|(seq, ack, near, flags, payload_len)| Guess {
+            seq,
+            ack,
+            near,
+            flags,
+            payload_len,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Somebody off the path guesses between any two segments of a conversation. Nothing of it ends the flow, and none
+    /// of it keeps the flow from ending with the segment that tells both ends about both.
+    #[test]
+    fn guesses_neither_end_a_flow_nor_leak_it(
+        client_isn: u32,
+        entrance_isn: u32,
+        deeds in prop::collection::vec((deed(), prop::option::of(guess())), 1..60),
+        last in prop::collection::vec(guess(), 5),
+    ) {
+        prop_assume!(client_isn != entrance_isn);
+        let mut talk = Conversation::new(client_isn, entrance_isn);
+        let close = [
+            Deed::Fin(End::Client, 0),
+            Deed::Receive(End::Node),
+            Deed::Fin(End::Node, 0),
+            Deed::Ack(End::Node),
+            Deed::Receive(End::Client),
+            Deed::Ack(End::Client),
+        ];
+        let orderly = close.iter().zip(last.iter().map(Some).chain([None; 1]));
+        let all = deeds.iter().map(|(deed, guess)| (deed, guess.as_ref())).chain(orderly);
+        let mut outcome = Outcome::Open;
+        for (deed, guess) in all {
+            outcome = talk.act(deed).unwrap_or(outcome);
+            if talk.is_finished() {
+                prop_assert_eq!(outcome, Outcome::Finished, "it leaks");
+                return Ok(());
+            }
+            prop_assert_eq!(outcome, Outcome::Open);
+            let Some(guess) = guess.filter(|guess| !guess.is_hit(&talk)) else {
+                continue;
+            };
+            let segment = guess.segment(&talk);
+            prop_assert_eq!(pass(&mut talk.flow, End::Client, &segment), Outcome::Open, "{:?}", segment);
+            prop_assert!(talk.flow.client_acked <= talk.node.next);
+        }
+        prop_assert_eq!(outcome, Outcome::Finished);
+    }
+
+    /// Acknowledgements ahead of what the node has sent, as the attacker sends them before it closes.
+    #[test]
+    fn an_acknowledgement_counts_up_to_what_was_sent(
+        client_isn: u32,
+        entrance_isn: u32,
+        ahead in prop::collection::vec(1u32..=u32::MAX / 2, 1..5),
+        len in 0u32..65_536,
+    ) {
+        let mut talk = Conversation::new(client_isn, entrance_isn);
+        talk.act(&Deed::Send(End::Node, len + 1));
+        for ahead in ahead {
+            let beyond = Passing {
+                seq: talk.client.seq(),
+                ack: talk.node.seq().wrapping_add(ahead),
+                flags: ACK,
+                payload_len: 0,
+            };
+            prop_assert_eq!(pass(&mut talk.flow, End::Client, &beyond), Outcome::Open);
+            prop_assert_eq!(talk.flow.client_acked, 1);
+        }
+        let mut outcome = None;
+        for deed in [
+            Deed::Fin(End::Client, 0),
+            Deed::Receive(End::Node),
+            Deed::Fin(End::Node, 0),
+            Deed::Receive(End::Client),
+            Deed::Ack(End::Client),
+        ] {
+            outcome = talk.act(&deed).or(outcome);
+        }
+        prop_assert_eq!(outcome, Some(Outcome::Finished));
+    }
+}
+
+/// Windows of a gigabyte are allowed (RFC 7323 2.3): what is in flight may be more than a segment may leap.
+#[test]
+fn much_may_be_in_flight() {
+    let mut talk = Conversation::new(7, 5);
+    for _ in 0..240 {
+        assert_eq!(talk.send(End::Node, 4 << 20, 0), Outcome::Open);
+    }
+    talk.act(&Deed::Receive(End::Client));
+    talk.act(&Deed::Ack(End::Client));
+    assert_eq!(talk.flow.client_acked, 1 + 240 * (4 << 20));
+}
+
 proptest! {
     /// Numbers that no endpoint can mean leave the flow as it is.
     #[test]
@@ -407,7 +569,7 @@ proptest! {
         let mut after = before;
         prop_assert_eq!(pass(&mut after, from, &stray), Outcome::Open);
         prop_assert_eq!(after, before);
-        let odd_ack = Passing { seq: own, ack: other.wrapping_add(far), flags: ACK, payload_len: 1 };
+        let odd_ack = Passing { seq: own, ack: other.wrapping_add(far), flags: ACK, payload_len: 0 };
         prop_assert_eq!(pass(&mut after, from, &odd_ack), Outcome::Open);
         prop_assert_eq!(after, before);
     }
@@ -417,6 +579,7 @@ proptest! {
 fn the_acknowledgement_field_counts_only_with_its_flag() {
     for from in [End::Client, End::Node] {
         let mut flow = flow(10, 20);
+        flow.node_end += 500;
         let (seq, ack) = match from {
             End::Client => (11, 21 + 500),
             End::Node => (21, 11 + 500),
@@ -451,6 +614,8 @@ fn inexact_resets_are_remembered_until_the_flow_shows_life() {
             End::Client => (11, 21),
             End::Node => (21, 11),
         };
+        // The node has sent as much; what a client has sent nobody knows for sure.
+        flow.node_end += 9;
         let reset = Passing {
             seq: own + 9,
             ack: 0,
@@ -483,7 +648,7 @@ fn inexact_resets_are_remembered_until_the_flow_shows_life() {
         assert_eq!(marks(&flow, from).0 & mark::RESET, 0);
 
         let fin = Passing {
-            seq: own,
+            seq: own + 9,
             ack: others,
             flags: ACK | FIN,
             payload_len: 3,
@@ -497,40 +662,107 @@ fn inexact_resets_are_remembered_until_the_flow_shows_life() {
     }
 }
 
-/// A SYN on a live flow: only silence of the node for as long as a client waits gives the flow up.
+/// SYNs change nothing but the mark, and ask the node a few times a second however many come.
 #[test]
-fn a_flow_is_abandoned_only_if_nobody_answers_a_syn() {
-    let mut silent = flow(10, 20);
-    silent.seen_ms = 5_000;
-    assert!(!silent.is_abandoned(90_000), "no SYN");
-    silent.client_syn(90_000);
-    assert!(!silent.is_abandoned(90_899));
-    silent.client_syn(90_500);
-    assert!(silent.is_abandoned(90_900), "repetitions are no life");
-    assert!(
-        !silent.is_abandoned(89_999),
-        "the other side's clock was read later"
+fn a_syn_asks_the_node_once_a_tick() {
+    let before = flow(10, 20);
+    let mut after = before;
+    let asked = (1_000_000..1_010_000).filter(|now| after.client_syn(*now));
+    let asked: Vec<u32> = asked.collect();
+    assert!((33..=35).contains(&asked.len()), "{asked:?}");
+    let again = asked
+        .windows(2)
+        .map(|two| two[1] - two[0])
+        .collect::<Vec<_>>();
+    assert!(again[1..].iter().all(|ms| *ms == 300), "{again:?}");
+    assert_eq!(
+        after.client_marks & ((1 << mark::TICK_SHIFT) - 1),
+        mark::SYN
     );
+    after.client_marks = 0;
+    assert_eq!(after, before);
+    // A client that repeats its SYN as RFC 6298 has it is never taken for a flood.
+    for start in 0..10_000 {
+        let mut flow = before;
+        let mut at = start;
+        for wait in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000] {
+            assert!(flow.client_syn(at), "{start} {wait}");
+            at = at.wrapping_add(wait);
+        }
+    }
+}
 
-    let mut answered = silent;
-    let challenge = Passing {
+/// Whoever is asked has the byte already, and is told of nothing that it has not sent.
+#[test]
+fn the_question_is_a_byte_that_the_node_has() {
+    let mut talk = Conversation::new(u32::MAX - 10, 5);
+    for deed in [
+        Deed::Send(End::Client, 700),
+        Deed::Receive(End::Node),
+        Deed::Send(End::Node, 90),
+        Deed::Receive(End::Client),
+        Deed::Send(End::Client, 40),
+    ] {
+        talk.act(&deed);
+    }
+    let flow = Flow {
+        delta: 5_000,
+        source_port_be: 7,
+        client_address: client_address::TRANSPARENT,
+        ..talk.flow
+    };
+    let (client, local) = (address_v4([198, 51, 100, 4]), address_v4([10, 0, 0, 1]));
+    let node = Node {
+        address: address_v4([10, 0, 0, 2]),
+        local,
+        port_be: 9,
+        mss: 0,
+        ifindex: 0,
+        link: 0,
+        closed: 0,
+        first: 0,
+        pad: 0,
+        mtu: 0,
+        homes: [0; 4],
+    };
+    let probe = flow.probe(&client, &node);
+    assert_eq!(probe.seq, (u32::MAX - 10).wrapping_add(700));
+    assert_eq!(probe.ack.wrapping_add(5_000), 5 + 91);
+    assert_eq!((probe.flags, probe.payload_len), (ACK, 1));
+    assert_eq!((probe.source, probe.destination), (client, node.address));
+    assert_eq!((probe.source_port_be, probe.destination_port_be), (7, 9));
+    assert_ne!(probe.window, 0, "a node may take that for a full client");
+    let hidden = Flow {
+        client_address: client_address::MASQUERADE,
+        ..flow
+    };
+    assert_eq!(hidden.probe(&client, &node).source, local);
+}
+
+/// The node's answer is seen, and the client's next word takes everything back.
+#[test]
+fn a_syn_is_forgotten_when_the_client_goes_on() {
+    let mut flow = flow(10, 20);
+    assert!(flow.client_syn(90_000));
+    let answer = Passing {
         seq: 21,
         ack: 11,
         flags: ACK,
         payload_len: 0,
     };
-    assert_eq!(pass(&mut answered, End::Node, &challenge), Outcome::Open);
-    assert!(!answered.is_abandoned(99_000));
-
-    let mut goes_on = silent;
+    assert_eq!(pass(&mut flow, End::Node, &answer), Outcome::Open);
+    assert_ne!(flow.client_marks & mark::SYN, 0);
+    assert_eq!(flow.node_marks, mark::ALIVE);
     let data = Passing {
         seq: 11,
         ack: 21,
         flags: ACK,
         payload_len: 3,
     };
-    assert_eq!(pass(&mut goes_on, End::Client, &data), Outcome::Open);
-    assert!(!goes_on.is_abandoned(99_000));
+    assert_eq!(pass(&mut flow, End::Client, &data), Outcome::Open);
+    assert_eq!(flow.client_marks, 0);
+    assert_eq!(pass(&mut flow, End::Node, &answer), Outcome::Open);
+    assert_eq!(flow.node_marks, 0);
 }
 
 /// Ends are zero until a FIN is seen, and zero is also a sequence number.

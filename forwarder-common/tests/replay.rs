@@ -43,10 +43,10 @@ fn flow() {
 
 #[test]
 fn talk() {
-    search("talk", targets::talk, 20_000).run(0);
+    search("talk", targets::talk, 20_000).run(20);
 }
 
 #[test]
 fn proxy() {
-    search("proxy", targets::proxy, 10_000).run(0);
+    search("proxy", targets::proxy, 10_000).run(10);
 }

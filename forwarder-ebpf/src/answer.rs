@@ -118,13 +118,19 @@ pub fn reply<const V6: bool>(packet: Packet, work: &Work) -> i32 {
 /// to a reset (RFC 9293 3.10.7.1).
 #[inline(always)]
 pub fn reset_unknown(work: &mut Work, now_ns: u64) -> Result<(), DropReason> {
+    reset(work, now_ns, DropReason::UnknownFlow)
+}
+
+/// As [`reset_unknown`], counted for this reason.
+#[inline(always)]
+pub fn reset(work: &mut Work, now_ns: u64, why: DropReason) -> Result<(), DropReason> {
     if work.has(flag::RST) {
         return Err(DropReason::Absorbed);
     }
     if !reset_allowed(now_ns) {
         return Err(DropReason::ResetRateLimited);
     }
-    count::reason(DropReason::UnknownFlow);
+    count::reason(why);
     work.reply = if work.has(flag::ACK) {
         Reply::new(flag::RST, work.ack, 0)
     } else {

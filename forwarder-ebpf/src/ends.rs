@@ -5,13 +5,24 @@ use forwarder_common::flow::Outcome;
 
 use crate::bounds::barrier;
 use crate::maps::{FLOWS, NODES, SOURCE_PORTS};
-use crate::{buffer, clock, count, events, node};
+use crate::{buffer, clock, closed, count, events, node};
 
 /// Removes a flow. Two CPUs may want to: whoever removes the entry does the rest.
 #[inline(always)]
 pub fn remove(key: &FlowKey, flow: &Flow, reason: u32) {
-    // The slot of a removed entry may be another flow's at once.
-    let last = *flow;
+    // Another CPU may have removed it, and others may have taken its place or its key: what is copied is what is found
+    // under the key, where this CPU found it. Between the look and the removal nothing is that could be compared.
+    let Some(present) = FLOWS.get_ptr(key) else {
+        return;
+    };
+    if !core::ptr::eq(present, flow) {
+        return;
+    }
+    // SAFETY: a map value; copied at once, for the slot of a removed entry may be another flow's.
+    let last = unsafe { *present };
+    let now = clock::now_ns();
+    // First: a hello that is sent again finds the one or the other.
+    closed::remember(key, &last, reason, now);
     if FLOWS.remove(key).is_err() {
         return;
     }
@@ -27,24 +38,28 @@ pub fn remove(key: &FlowKey, flow: &Flow, reason: u32) {
         close_reason::NO_NODE => count::add!(PATH_STATS, path, failed, 1),
         _ => count::add!(PATH_STATS, path, reset, 1),
     }
-    events::closed(key, &last, reason, clock::now_ns());
+    events::closed(key, &last, reason, now);
 }
 
 /// Ends a flow if a segment that was handed on has ended it; `reset` is the reason if that was a reset.
 #[inline(always)]
 pub fn follow(key: &FlowKey, flow: &mut Flow, outcome: Outcome, reset: u32) {
-    match outcome {
-        Outcome::Open if flow.is_closing() => {
+    let reason = match outcome {
+        Outcome::Open => {
+            if !flow.is_closing() {
+                return;
+            }
             // The last two acknowledgements may pass at once. Where the barrier is none, the sweeper ends the flow.
             barrier(flow);
-            if flow.is_closed() {
-                remove_with_hello(key, flow, close_reason::FINISHED);
+            if !flow.is_closed() {
+                return;
             }
+            close_reason::FINISHED
         }
-        Outcome::Open => {}
-        Outcome::Finished => remove_with_hello(key, flow, close_reason::FINISHED),
-        Outcome::Reset => remove_with_hello(key, flow, reset),
-    }
+        Outcome::Finished => close_reason::FINISHED,
+        Outcome::Reset => reset,
+    };
+    remove_with_hello(key, flow, reason);
 }
 
 /// As [`remove`], for a flow whose hello may still be kept, by a caller that does not hold it.

@@ -7,6 +7,7 @@ use forwarder_common::abi::{
     is_v4, link, same,
 };
 use forwarder_common::checksum::Sum;
+use forwarder_common::closed::Ended;
 use forwarder_common::cookie::{self, CookieOptions};
 use forwarder_common::maglev::{TABLE_SIZE, client_hash};
 use forwarder_common::segment::Segment;
@@ -17,7 +18,7 @@ use crate::bounds::{mask, opaque};
 use crate::maps::{FLOWS, MAGLEV, NODES, PATHS, PORT_FLOWS, REVERSE, SETTINGS};
 use crate::packet::Packet;
 use crate::work::Work;
-use crate::{clock, count, hops};
+use crate::{clock, closed, count, hops};
 
 /// Nodes that are looked at for one that can take a flow.
 const TRIES: u32 = 16;
@@ -235,6 +236,28 @@ pub fn flow_of(
     }
     // SAFETY: the number is copied at once.
     of(*unsafe { REVERSE.get(reverse_key(peer, port_be, number)) }? as u16)
+}
+
+/// What is known of the last connection of the node with these ends, which it sees as the client's. One to a claimed
+/// address that was none of the node's homes is not found.
+#[inline(always)]
+pub fn ended(node: &Node, peer: &Address, port_be: u16, now_ns: u64) -> Ended {
+    for place in 0..HOMES as u32 {
+        let vip = home(node, opaque(place));
+        let key = FlowKey {
+            client: *peer,
+            port_be,
+            vip,
+        };
+        if vip == NO_HOME {
+            continue;
+        }
+        let ended = closed::last(&key, now_ns);
+        if ended != Ended::Unknown {
+            return ended;
+        }
+    }
+    Ended::Unknown
 }
 
 /// The node-side initial sequence number: the PROXY header comes before the client's first byte, so that

@@ -47,16 +47,24 @@ fn names(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The cells of the table rows: what is sent, what it reaches, tests.
+/// The rows of every table with a column of tests: what is sent, what it reaches, tests.
 fn rows(page: &str) -> Vec<[&str; 3]> {
-    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| what");
-    page.lines()
-        .filter(is_row)
-        .map(|line| {
-            let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-            cells.try_into().unwrap_or_else(|_| panic!("{line}"))
-        })
-        .collect()
+    let mut rows = Vec::new();
+    let mut lines = page.lines().peekable();
+    let mut of_tests = false;
+    while let Some(line) = lines.next() {
+        if !line.starts_with("| ") {
+            of_tests &= line.starts_with('|');
+        } else if lines.peek().is_some_and(|next| next.starts_with("|-")) {
+            of_tests = line.ends_with("| test |");
+        } else if of_tests {
+            let mut cells = line.trim_matches('|').split(" | ").map(str::trim);
+            let row = [cells.next(), cells.next(), cells.next()].map(Option::unwrap_or_default);
+            assert_eq!(cells.next(), None, "{line}");
+            rows.push(row);
+        }
+    }
+    rows
 }
 
 #[test]

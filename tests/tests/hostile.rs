@@ -210,6 +210,154 @@ fn a_syn_on_a_live_connection_is_resolved_by_the_node() -> Result<()> {
     Ok(())
 }
 
+/// The segments of somebody who knows the addresses and ports of a connection, and nothing else.
+fn spoofed(raw: &RawTcp, flags: Flags, at: u32) -> Segment {
+    let mut segment = raw.segment(flags);
+    segment.seq = raw.next.wrapping_add(at);
+    segment.ack = 0;
+    segment
+}
+
+/// A bare ACK starts the node's limit of challenge ACKs (500 ms on Linux), so that it says nothing to what comes next.
+#[test]
+fn three_spoofed_packets_end_no_flow() -> Result<()> {
+    let site = site();
+    for family in Family::BOTH {
+        let (mut raw, node) = site.established(family)?;
+        for _ in 0..2 {
+            raw.send(&spoofed(&raw, Flags::ACK, 1 << 20))?;
+            let mut syn = spoofed(&raw, Flags::SYN, 1 << 30);
+            syn.options = SYN_OPTIONS.to_vec();
+            raw.send(&syn)?;
+            std::thread::sleep(Duration::from_millis(950));
+            raw.send(&syn)?;
+        }
+        let answers = raw.drain(SILENCE)?;
+        assert!(
+            answers.iter().all(|answer| answer.flags == Flags::ACK),
+            "no cookie for a live connection: {answers:?}"
+        );
+        works_both_ways(site, &mut raw, &node)?;
+    }
+    Ok(())
+}
+
+/// One who knows only a client's address tries each of its ports twice.
+#[test]
+fn a_spray_over_all_ports_ends_no_flow() -> Result<()> {
+    let site = site();
+    for family in Family::BOTH {
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            open.push(site.established(family)?);
+        }
+        let (first, _) = &open[0];
+        let ports: Vec<u16> = open.iter().map(|(raw, _)| raw.local.port()).collect();
+        let around = ports[0].saturating_sub(2_000)..ports[0].saturating_add(2_000);
+        for round in 0..3 {
+            for port in around.clone() {
+                let flags = if round == 0 { Flags::ACK } else { Flags::SYN };
+                let mut segment = spoofed(first, flags, 1 << 29);
+                segment.source.set_port(port);
+                first.send(&segment)?;
+            }
+            if round == 1 {
+                std::thread::sleep(Duration::from_millis(950));
+            }
+        }
+        for (raw, node) in &mut open {
+            raw.drain(SILENCE)?;
+            works_both_ways(site, raw, node)?;
+        }
+    }
+    Ok(())
+}
+
+/// Nothing of a SYN on a live connection reaches the node, and one that sends many makes the node say little.
+#[test]
+fn a_syn_on_a_live_connection_goes_no_further() -> Result<()> {
+    let site = site();
+    let tunnel = site.tunnel(0)?;
+    for family in Family::BOTH {
+        let (mut raw, node) = site.established(family)?;
+        let mut syn = spoofed(&raw, Flags::SYN, 0);
+        syn.options = [2, 4, 2, 24, 34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1].to_vec();
+        syn.payload = Hello::small("unlisted.example.org").record();
+        for _ in 0..200 {
+            raw.send(&syn)?;
+        }
+        raw.expect("the node's answer", |answer| answer.flags == Flags::ACK)?;
+        let more = raw.drain(SILENCE)?;
+        assert!(more.len() <= 3, "{more:?}");
+        works_both_ways(site, &mut raw, &node)?;
+        let local = raw.local;
+        tunnel.assert_none("a SYN behind the first", |seen| {
+            seen.packet.tcp().is_some_and(|segment| {
+                segment.source == local && segment.flags.has(Flags::SYN) && segment.seq != raw.isn
+            })
+        });
+    }
+    Ok(())
+}
+
+/// Also while the node withholds challenge ACKs.
+#[test]
+fn a_client_comes_back_within_a_second_while_challenges_are_withheld() -> Result<()> {
+    let site = site();
+    for family in Family::BOTH {
+        let (mut raw, _node) = site.established(family)?;
+        raw.send(&spoofed(&raw, Flags::ACK, 1 << 20))?;
+        raw.drain(Duration::from_millis(50))?;
+        let mut again = RawTcp::from(&site.lab.clients[0], raw.local, raw.remote)?
+            .with_isn(raw.next.wrapping_add(3 << 28));
+        let mut syn = again.segment(Flags::SYN);
+        syn.options = SYN_OPTIONS.to_vec();
+        again.send(&syn)?;
+        let answer = again.receive_matching(Duration::from_millis(300), |segment| {
+            segment.flags == Flags::ACK
+        })?;
+        let answer = answer.expect("the node answers although it has just sent a challenge");
+        assert_eq!(answer.ack, raw.next);
+        let mut reset = again.segment(Flags::RST);
+        reset.seq = answer.ack;
+        again.send(&reset)?;
+        std::thread::sleep(Duration::from_millis(100));
+        site.establish(again)?;
+    }
+    Ok(())
+}
+
+/// A hello that the network, or somebody who recorded it, sends again after its connection ended: early data in it would be
+/// executed twice.
+#[test]
+fn a_hello_sent_again_opens_no_connection() -> Result<()> {
+    let site = site();
+    for family in Family::BOTH {
+        for ended in [Flags::RST, Flags::FIN_ACK] {
+            let (mut raw, node) = site.established(family)?;
+            raw.send(&raw.segment(ended))?;
+            if ended == Flags::FIN_ACK {
+                node.finish()?;
+                let fin = raw.expect("the node's FIN", |segment| segment.flags.has(Flags::FIN))?;
+                let mut last = raw.segment(Flags::ACK);
+                (last.seq, last.ack) = (raw.next.wrapping_add(1), fin.end());
+                raw.send(&last)?;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            let tunnel = site.tunnel(0)?;
+            raw.send(&raw.data_at(0, &Hello::small("record.example.org").record()))?;
+            raw.drain(SILENCE)?;
+            let local = raw.local;
+            tunnel.assert_none("a second connection", |seen| {
+                seen.packet
+                    .tcp()
+                    .is_some_and(|segment| segment.source == local)
+            });
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_client_that_forgot_its_connection_can_come_back() -> Result<()> {
     let site = site();

@@ -143,6 +143,13 @@ impl<'a> Apt<'a> {
             .collect())
     }
 
+    /// All packages whose names end so.
+    pub fn names(&self, ending: &str) -> Result<Vec<String>> {
+        let listing = process::output(self.command("apt-cache").arg("pkgnames"))?;
+        let names = listing.lines().filter(|name| name.ends_with(ending));
+        Ok(names.map(str::to_owned).collect())
+    }
+
     /// The newest version of `package`.
     pub fn newest(&self, package: &str) -> Result<Package> {
         let listing = process::output(self.command("apt-cache").args([

@@ -113,7 +113,7 @@ impl Stage {
             Self::Kernel => kernel(workspace),
             Self::Lab => lab(workspace),
             Self::Package => package(workspace),
-            Self::Vm => vm::run(workspace, &vm::Arguments::default()),
+            Self::Vm => vm::run(workspace, &vm::Arguments::tested()),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{HELLO_CAP, Hello, hello_state, on_refuse, stage};
+use forwarder_common::closed::Ended;
 use forwarder_common::cookie::{CookieOptions, Fit};
 use forwarder_common::hello::Reader;
 use forwarder_common::share;
@@ -20,7 +21,7 @@ use crate::count::PASS;
 use crate::maps::{FLOWS, HELLO_LOST, SETTINGS};
 use crate::packet::Packet;
 use crate::work::{Reply, Work};
-use crate::{clock, cookies, count, next, predecessor, sources, verify};
+use crate::{clock, closed, cookies, count, next, predecessor};
 
 /// What comes of a segment. An answer stands in `work.reply`, so that one place sends it.
 enum Outcome {
@@ -28,6 +29,8 @@ enum Outcome {
     Pass,
     Drop(DropReason),
     Answer(DropReason),
+    /// As [`Self::Answer`], of what was counted already.
+    Counted,
     /// Rate-limited, and never to a reset.
     Reset,
     Next(u32, Held),
@@ -39,10 +42,6 @@ enum Outcome {
 #[inline(always)]
 pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     let now = clock::now_ns();
-    // What ends a connection must be right; so must what is kept, which is looked at when it is.
-    if (work.has(flag::FIN) || work.has(flag::RST)) && !is_right(packet, work) {
-        return count::drop(DropReason::BadChecksum);
-    }
     let mut found = buffer::find(&work.key);
     let mut routed = false;
     if let Ok(held) = found {
@@ -67,11 +66,9 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
         Outcome::Next(slot, held) => return next_held(context, slot, held),
         Outcome::Pending => return next(context, stage::PENDING),
         Outcome::Answer(reason) => count::reason(reason),
+        Outcome::Counted => {}
         Outcome::Reset => {
             if let Err(reason) = answer::reset_unknown(work, now) {
-                return count::drop(reason);
-            }
-            if let Some(reason) = invalid_source(work) {
                 return count::drop(reason);
             }
         }
@@ -93,26 +90,6 @@ fn has_flow(work: &Work, held: Held) -> bool {
 
 const fn is_routed(state: u32) -> bool {
     state == hello_state::ROUTED || state == hello_state::ANSWERED
-}
-
-#[inline(always)]
-fn is_right(packet: Packet, work: &mut Work) -> bool {
-    let (client, local) = (work.key.client, work.local);
-    if work.v6 == 0 {
-        verify::control::<false>(packet, work, client, local)
-    } else {
-        verify::control::<true>(packet, work, client, local)
-    }
-}
-
-/// Why nothing is kept or said for whoever sent the segment, if so.
-#[inline(always)]
-fn invalid_source(work: &Work) -> Option<DropReason> {
-    if work.v6 == 0 {
-        sources::refused::<false>(&work.key.client, &work.local)
-    } else {
-        sources::refused::<true>(&work.key.client, &work.local)
-    }
 }
 
 /// Whether a client that forgot the connection in the buffer has begun another from the same port: its
@@ -152,11 +129,13 @@ fn unknown(work: &mut Work, now: u64) -> Outcome {
             Outcome::Drop(DropReason::Absorbed)
         };
     }
-    if let Some(reason) = invalid_source(work) {
-        return Outcome::Drop(reason);
-    }
     if lost(work) {
         return Outcome::Answer(DropReason::HelloDisplaced);
+    }
+    let ended = closed::of_cookie(&work.key, cookie, now);
+    if ended != Ended::Unknown {
+        // The hello of a connection that has ended, once more.
+        return late(work, ended, now);
     }
     count::add!(LISTENER_STATS, u32::from(work.listener), cookies_valid, 1);
     let held = match buffer::take(&work.key, clock::ms(now)) {
@@ -187,6 +166,10 @@ fn unknown(work: &mut Work, now: u64) -> Outcome {
 /// A segment without a buffer and without a cookie that fits its sequence number.
 #[inline(always)]
 fn stray(work: &mut Work, fit: Fit, now: u64) -> Outcome {
+    let ended = closed::last(&work.key, now);
+    if ended != Ended::Unknown {
+        return late(work, ended, now);
+    }
     if predecessor::is_behind() {
         // One flow in fifty looks by chance as if it acknowledged a cookie of ours. It would wait until it is entered here.
         return Outcome::Pass;
@@ -227,6 +210,15 @@ fn lost(work: &mut Work) -> bool {
     }
     work.reply = Reply::new(flag::RST, work.ack, 0);
     true
+}
+
+/// A segment of a connection that has ended.
+#[inline(always)]
+fn late(work: &mut Work, ended: Ended, now: u64) -> Outcome {
+    match closed::reply(work, ended, now) {
+        Ok(()) => Outcome::Counted,
+        Err(reason) => Outcome::Drop(reason),
+    }
 }
 
 /// FIN is answered with FIN: both ends are done.

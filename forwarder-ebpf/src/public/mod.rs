@@ -4,6 +4,7 @@ pub mod hello;
 pub mod ingress;
 pub mod parse;
 pub mod pending;
+pub mod probe;
 pub mod refuse;
 pub mod route;
 pub mod splice;

@@ -16,7 +16,7 @@ use crate::node;
 use crate::packet::Packet;
 use crate::public::hello::next_held;
 use crate::work::Work;
-use crate::{answer, clock, count, ends, next};
+use crate::{answer, clock, count, ends};
 
 /// The stage.
 #[inline(always)]
@@ -26,12 +26,6 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     };
     // SAFETY: a map value; its fields have one writer each.
     let flow = unsafe { &mut *flow };
-    // Spliced and not abandoned: the node's acknowledgement came between the entry and this stage.
-    let now = clock::ms(clock::now_ns());
-    if flow.state == state::SPLICED && work.has(flag::SYN) && flow.is_abandoned(now) {
-        ends::remove(&work.key, flow, close_reason::ABANDONED);
-        return next(context, stage::SYN);
-    }
     let held = match buffer::find(&work.key) {
         Ok(held) => held,
         Err(Missing::Busy) => return count::drop(DropReason::HelloBusy),
@@ -61,7 +55,7 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     if flow.state == state::CONNECTING {
         return connecting(context, packet, work, flow, held);
     }
-    if flow.state == state::REPLAYING && work.payload_len > 0 {
+    if flow.state == state::REPLAYING && work.payload_len > 0 && !work.has(flag::SYN) {
         work.replay_at = 0;
         return next_held(context, stage::REPLAY, held);
     }

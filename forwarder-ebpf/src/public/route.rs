@@ -106,7 +106,7 @@ fn open(work: &Work, hello: &mut Hello) -> Result<(Choice, u16), DropReason> {
         opened_ms,
         seen_ms: opened_ms,
         client_end: 0,
-        node_end: 0,
+        node_end: hello.entrance_isn.wrapping_add(1),
         client_acked: 1,
         node_acked: 0,
         public_link: work.public_link,

@@ -62,28 +62,24 @@ pub fn up<const L3: usize, const V6: bool>(
     let Some(mut segment) = rewrite::in_place::<L3, V6>(packet, header, &rewrite) else {
         return count::drop(DropReason::KernelRefused);
     };
-    if header.header_len > 20 && header.flags & flag::SYN == 0 {
+    if header.header_len > 20 {
         segment.tcp += rewrite::selective_acks::<L3, V6>(packet, header.header_len, delta);
     }
     rewrite::checksum::<L3, V6>(packet, &segment);
     let passing = Passing {
         seq: header.seq,
         ack: header.ack,
-        flags: header.flags & !flag::SYN,
+        flags: header.flags,
         payload_len: header.payload_len,
     };
     let now = clock::ms(clock::now_ns());
     count::add!(PATH_STATS, path, up_packets, wire_packets, up_bytes, bytes);
-    if header.flags & flag::SYN != 0 {
-        flow.client_syn(now);
-    } else {
-        flow.seen_ms = now;
-        let link = packet.link::<L3>();
-        if flow.public_link != link && flow.is_current(&passing) {
-            flow.public_link = link;
-        }
-        let outcome = flow.client_segment(&passing);
-        ends::follow(key, flow, outcome, close_reason::CLIENT_RESET);
+    flow.seen_ms = now;
+    let link = packet.link::<L3>();
+    if flow.public_link != link && flow.is_current(&passing) {
+        flow.public_link = link;
     }
+    let outcome = flow.client_segment(&passing);
+    ends::follow(key, flow, outcome, close_reason::CLIENT_RESET);
     node::send_to(packet, target, &rewrite.source, L3 != 0)
 }

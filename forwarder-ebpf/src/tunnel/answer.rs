@@ -2,7 +2,7 @@
 //! and ask again; or go to the next node.
 
 use aya_ebpf::programs::TcContext;
-use forwarder_common::abi::{Flow, Hello, Node, close_reason, hello_state, stage, state};
+use forwarder_common::abi::{Flow, Hello, close_reason, hello_state, stage, state};
 use forwarder_common::checksum::Sum;
 use forwarder_common::cookie::CookieOptions;
 use forwarder_common::handshake;
@@ -19,10 +19,8 @@ use crate::packet::Packet;
 use crate::public::hello::next_held;
 use crate::public::syn::read_options;
 use crate::work::Work;
-use crate::{answer, clock, count, ends, events, node, verify};
+use crate::{clock, count, ends, events, node, verify};
 
-/// The flags that begin and end connections.
-const ENDS: u32 = (flag::SYN | flag::ACK | flag::RST | flag::FIN) as u32;
 /// The bound of the first bucket of connect times, µs; each next one doubles it.
 const FIRST_BUCKET_US: u32 = 250;
 
@@ -49,14 +47,6 @@ fn family<const V6: bool>(context: &TcContext, packet: Packet, work: &mut Work) 
     // First, while every path arrives alike: the verifier then walks these loops once.
     let right = verify::checksum::<V6>(packet, work, peer.address, work.local)
         && (!work.has(flag::SYN) || read_options::<V6>(packet, work));
-    if flow.state == state::SPLICED && work.flags & ENDS == u32::from(flag::SYN | flag::ACK) {
-        let repeated = work.seq.wrapping_add(flow.delta) == flow.entrance_isn;
-        return if right && !repeated {
-            forgotten::<V6>(packet, work, flow, peer)
-        } else {
-            count::drop(DropReason::Absorbed)
-        };
-    }
     // A repeated SYN-ACK after the hello arrived, or a segment before the SYN-ACK, says nothing new.
     let Ok(held) = buffer::find(&work.key) else {
         return count::drop(DropReason::Absorbed);
@@ -171,20 +161,6 @@ fn challenged<const V6: bool>(packet: Packet, work: &Work, flow: &mut Flow, held
     let action = node::send_syn::<V6>(packet, work, hello, &choice, port_be, now);
     buffer::unlock(held.hello);
     action
-}
-
-/// The node takes a forwarded SYN for the first of a connection: it has lost the flow, as the client has.
-/// The flow ends, and so does the node's half of a connection whose hello nobody has read. The client's
-/// next SYN finds nothing and is answered by us.
-#[inline(always)]
-fn forgotten<const V6: bool>(packet: Packet, work: &mut Work, flow: &Flow, peer: &Node) -> i32 {
-    ends::remove(&work.key, flow, close_reason::ABANDONED);
-    work.key.client = peer.address;
-    work.key.port_be = peer.port_be;
-    match answer::reset_unknown(work, clock::now_ns()) {
-        Ok(()) => answer::reply::<V6>(packet, work),
-        Err(reason) => count::drop(reason),
-    }
 }
 
 /// The node answered with a reset: its packet becomes the SYN to the next node, or the client's reset.

@@ -336,7 +336,6 @@ COMMIT
                 ifindex: 2,
                 kind: LinkKind::L2,
                 wireguard: false,
-                mac: None,
                 mtu: 1_500,
                 up: true,
                 addresses: vec!["203.0.113.7".parse().unwrap()],

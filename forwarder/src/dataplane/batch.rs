@@ -12,6 +12,8 @@ use aya::Pod;
 /// `enum bpf_cmd` of `include/uapi/linux/bpf.h`.
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_int = 27;
@@ -58,7 +60,27 @@ struct ElementAttr {
     flags: u64,
 }
 
-/// Writes or removes one entry.
+/// Removes an entry of a hash and returns what was removed, in one step (Linux 5.14). On older kernels it is what was
+/// there immediately before.
+pub fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = std::mem::MaybeUninit::<V>::zeroed();
+    let at = value.as_mut_ptr() as u64;
+    let mut done = element(map, BPF_MAP_LOOKUP_AND_DELETE_ELEM, key, at);
+    if done.as_ref().is_err_and(is_unknown) {
+        done = element(map, BPF_MAP_LOOKUP_ELEM, key, at);
+        if done.is_ok() {
+            done = element(map, BPF_MAP_DELETE_ELEM, key, 0);
+        }
+    }
+    match done {
+        // SAFETY: zeroed at first, then written by the kernel; any bytes are a valid `Pod`.
+        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads, writes or removes one entry.
 fn element<K: Pod>(
     map: BorrowedFd<'_>,
     command: libc::c_int,
@@ -74,7 +96,7 @@ fn element<K: Pod>(
     };
     let size = size_of::<ElementAttr>();
     // SAFETY: the pointers lead to a key and, unless it is 0, a value of this map (the caller opened it with these
-    // types), which the kernel only reads.
+    // types), which the kernel only reads, or writes where the command says so.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size) };
     if answer == 0 {
         Ok(())
@@ -278,6 +300,8 @@ mod tests {
         element(fd, BPF_MAP_UPDATE_ELEM, &1_u32, at).unwrap();
         assert_eq!(map.get(&1, 0).unwrap(), 7);
         element(fd, BPF_MAP_DELETE_ELEM, &1_u32, 0).unwrap();
+        assert_eq!(take(fd, &2_u32).unwrap(), Some(102_u64));
+        assert_eq!(take::<u32, u64>(fd, &2_u32).unwrap(), None, "it is gone");
         let error = element(fd, BPF_MAP_DELETE_ELEM, &1_u32, 0).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }

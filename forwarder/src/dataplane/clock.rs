@@ -18,11 +18,7 @@ pub fn monotonic_ms() -> u32 {
     monotonic().as_millis() as u32
 }
 
-/// Milliseconds from `then` to `now`; 0 if `then` is ahead, as it may be by the time it is looked at.
-pub fn elapsed_ms(then: u32, now: u32) -> u32 {
-    let elapsed = now.wrapping_sub(then);
-    if elapsed > u32::MAX / 2 { 0 } else { elapsed }
-}
+pub use forwarder_common::expiry::elapsed_ms;
 
 #[cfg(test)]
 mod tests {
@@ -33,6 +29,12 @@ mod tests {
         assert_eq!(elapsed_ms(100, 350), 250);
         assert_eq!(elapsed_ms(u32::MAX - 9, 10), 20);
         assert_eq!(elapsed_ms(105, 100), 0, "seen by another CPU in between");
+        let days = 30 * 24 * 3_600 * 1_000;
+        assert_eq!(
+            elapsed_ms(100, 100 + days),
+            days,
+            "the longest `idle_timeout`"
+        );
     }
 
     #[test]

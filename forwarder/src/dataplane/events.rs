@@ -207,7 +207,6 @@ fn kind(event: &Event) -> Kind {
                 close_reason::NODE_RESET => "node_reset",
                 close_reason::NO_NODE => "no_node",
                 close_reason::IDLE => "idle",
-                close_reason::ABANDONED => "abandoned",
                 close_reason::UNCONFIRMED => "unconfirmed",
                 _ => "unknown",
             },

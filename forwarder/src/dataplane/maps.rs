@@ -4,12 +4,11 @@
 use std::io;
 use std::path::PathBuf;
 
-use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use aya::pin::PinError;
 use forwarder_common::abi::{
-    Address, Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, Node, NodeStats, Path,
-    PathStats, Pool, PublicLink, ReverseKey, Settings, SourceRule, Vip, map,
+    ClosedSet, Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, Node, NodeStats, Path,
+    PathStats, Pool, ReverseKey, Settings, Vip, map,
 };
 use thiserror::Error;
 
@@ -109,10 +108,6 @@ pub struct Tables {
     pub settings: Array<MapData, Settings>,
     /// Cookie keys.
     pub cookie_keys: Array<MapData, [u64; 2]>,
-    /// What holds for connections from an address.
-    pub source_rules: LpmTrie<MapData, Address, SourceRule>,
-    /// The public interfaces.
-    pub public_links: HashMap<MapData, u32, PublicLink>,
 }
 
 /// The maps that the programs write and the sweeper tidies.
@@ -135,6 +130,10 @@ pub struct State {
     pub nodes: Array<MapData, Node>,
     /// What is claimed.
     pub vips: Array<MapData, Vip>,
+    /// Connections that have ended.
+    pub closed: Array<MapData, ClosedSet>,
+    /// Knobs, and the secret.
+    pub settings: Array<MapData, Settings>,
 }
 
 /// The maps of counters.
@@ -167,8 +166,6 @@ impl Tables {
             nodes: open(pins, map::NODES)?,
             settings: open(pins, map::SETTINGS)?,
             cookie_keys: open(pins, map::COOKIE_KEYS)?,
-            source_rules: open(pins, map::SOURCE_RULES)?,
-            public_links: open(pins, map::PUBLIC_LINKS)?,
         })
     }
 }
@@ -186,6 +183,8 @@ impl State {
             source_ports: open(pins, map::SOURCE_PORTS)?,
             nodes: open(pins, map::NODES)?,
             vips: open(pins, map::VIPS)?,
+            closed: open(pins, map::CLOSED)?,
+            settings: open(pins, map::SETTINGS)?,
         })
     }
 }

@@ -62,16 +62,16 @@ impl Own {
         Self::to_node(key, flow, node, bare(flow.client_expected()))
     }
 
-    /// What a client asks a node that was silent for long (RFC 9293 3.8.4): a node that has the connection
-    /// acknowledges once more, any other one resets it.
+    /// The question to a node whether it still has a connection ([`Flow::probe`]). One that has not acknowledged the
+    /// whole hello cannot be asked: `None`.
     pub fn ask_node(key: &FlowKey, flow: &Flow, node: &Node) -> Option<Self> {
-        let question = Segment {
-            ack: flow.node_expected().wrapping_sub(flow.delta),
-            flags: flag::ACK,
-            window: u16::MAX,
-            ..bare(flow.client_expected().wrapping_sub(1))
-        };
-        Self::to_node(key, flow, node, question)
+        if flow.state != state::SPLICED || node.ifindex == 0 {
+            return None;
+        }
+        Some(Self {
+            segment: flow.probe(&key.client, node),
+            ifindex: node.ifindex,
+        })
     }
 
     /// To the node, as coming from the one it talks to.
@@ -99,9 +99,9 @@ impl Own {
     /// The packet, IP header first.
     fn packet(&self) -> Vec<u8> {
         if is_v4(&self.segment.destination) {
-            bytes::<false>(&self.segment.headers::<false>())
+            bytes::<false>(&self.segment)
         } else {
-            bytes::<true>(&self.segment.headers::<true>())
+            bytes::<true>(&self.segment)
         }
     }
 }
@@ -123,12 +123,16 @@ fn bare(seq: u32) -> Segment {
     }
 }
 
-fn bytes<const V6: bool>(headers: &Headers) -> Vec<u8> {
+fn bytes<const V6: bool>(segment: &Segment) -> Vec<u8> {
+    let headers: &Headers = &segment.headers::<V6>();
+    let payload_len = segment.payload_len;
     let mut words = headers.words;
     // The checksum is the first half of the fifth word of the TCP header.
     words[ip_len::<V6>() as usize / 4 + 4] = pair((headers.pseudo + headers.tcp).checksum(), 0);
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     bytes.truncate(headers.len as usize);
+    // The payload, which the sums counted as it is: zeros.
+    bytes.resize(headers.len as usize + payload_len as usize, 0);
     bytes
 }
 
@@ -242,7 +246,7 @@ mod tests {
             link: 0,
             closed: 0,
             first: 0,
-            transparent: 0,
+            pad: 0,
             mtu: 0,
             homes: [0; 4],
         }
@@ -306,6 +310,24 @@ mod tests {
         assert_eq!(number::<4>(&packet, 44), 1_300, "one byte that it has");
         assert_eq!(number::<4>(&packet, 48), 5_011 - 700, "in its own numbers");
         assert_eq!(packet[53], flag::ACK);
+        assert_eq!(
+            (packet.len(), packet[60]),
+            (61, 0),
+            "with it, or a node may say nothing"
+        );
+        let pseudo = [
+            &packet[8..40],
+            &[0, 0, 0, 21, 0, 0, 0, 6],
+            &packet[40..],
+            &[0],
+        ]
+        .concat();
+        assert_eq!(folded(&pseudo), 0xffff, "TCP checksum");
+        let owed = flow(state::REPLAYING, TRANSPARENT);
+        assert!(
+            Own::ask_node(&key, &owed, &node).is_none(),
+            "that byte may be missing yet"
+        );
         assert!(Own::reset_node(&key, &flow(state::CONNECTING, MASQUERADE), &node).is_none());
     }
 }

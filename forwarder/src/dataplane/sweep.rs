@@ -1,18 +1,22 @@
 //! Removes flows that will not end by themselves, and what they leave behind.
 //!
 //! FIN and RST only mark a flow; the data path removes it when both ends agree. The sweeper ends those that
-//! went silent, frees their source ports and hello buffers, and takes reverse entries away whose flow
-//! is gone. It also sees which numbers flows still use.
+//! went silent, as [`forwarder_common::expiry`] says, asks nodes about those it doubts, frees source ports and hello
+//! buffers, and takes reverse entries away whose flow is gone. It also sees which numbers flows still use.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use aya::maps::{IterableMap, MapData, Queue};
+use aya::maps::{IterableMap, MapData, MapError, Queue};
+use aya::sys::SyscallError;
 use forwarder_common::abi::{
-    Flow, FlowKey, Hello, Node, ReverseKey, hello_state, map, mark, state,
+    Closed, Flow, FlowKey, Hello, Node, ReverseKey, hello_state, map, state,
 };
+use forwarder_common::closed;
+pub use forwarder_common::expiry::Expiry;
+use forwarder_common::expiry::{Fate, UNASKED_MS, fate};
 use thiserror::Error;
 use tracing::warn;
 
@@ -22,19 +26,12 @@ use super::maps::{MapsError, OfMap, State, found};
 use super::registry::InUse;
 use super::reset::{Own, Sender};
 
-/// A node that has not answered by then will not: the data path has tried others by now.
-const UNANSWERED: Duration = Duration::from_secs(10);
-/// A flow whose hello the node has not acknowledged.
-const UNCONFIRMED: Duration = Duration::from_secs(30);
-/// Both ends have sent FIN and one acknowledgement got lost; the time of TIME_WAIT on most systems.
-const CLOSING: Duration = Duration::from_secs(120);
-/// A reset passed that did not match exactly, and nobody has said a word since: the node is asked whether it still has
-/// the connection. Whoever does not know the numbers can make such a reset, but not the node's silence.
-const RESET: Duration = Duration::from_secs(60);
 /// How long the node may take to answer; sweeps are further apart.
 const ANSWER: Duration = Duration::from_secs(5);
-/// One end has sent FIN; the other may go on for long, though not in silence.
-const HALF_CLOSED: Duration = Duration::from_secs(3_600);
+/// Questions that a node must leave unanswered: one alone may be lost.
+const QUESTIONS: u32 = 3;
+/// `BPF_NOEXIST` of `include/uapi/linux/bpf.h`.
+const BPF_NOEXIST: u64 = 1;
 /// How long a hello may take, unless told.
 const HELLO: Duration = Duration::from_secs(10);
 /// The data path ends a hello that takes too long when its client says something; of silent ones the sweeper hears this
@@ -55,37 +52,6 @@ pub enum SweepError {
     /// A map cannot be read or written.
     #[error(transparent)]
     Map(#[from] MapsError),
-}
-
-/// Why a flow was swept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Expiry {
-    /// No node answered.
-    Unanswered,
-    /// The node never acknowledged the hello.
-    Unconfirmed,
-    /// Both ends had closed.
-    Closing,
-    /// Reset, then silence.
-    Reset,
-    /// One end had closed, then silence.
-    HalfClosed,
-    /// Silence.
-    Idle,
-}
-
-impl Expiry {
-    /// The word in logs.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Unanswered => "unanswered",
-            Self::Unconfirmed => "unconfirmed",
-            Self::Closing => "closing",
-            Self::Reset => "reset",
-            Self::HalfClosed => "half_closed",
-            Self::Idle => "idle",
-        }
-    }
 }
 
 /// What a sweep found.
@@ -153,18 +119,27 @@ pub struct Sweeper {
     /// When nodes were asked for which flows, and when those were heard last, ms.
     asked: HashMap<Ends, Asked>,
     sender: Option<Sender>,
+    /// How many flows the last pass left.
+    flows: u32,
+    /// How many there can be.
+    capacity: u32,
 }
 
 #[derive(Clone, Copy)]
 struct Asked {
     at_ms: u32,
     seen_ms: u32,
+    times: u32,
 }
 
 impl Sweeper {
     /// A sweeper over these maps that ends flows after `idle` of silence.
     pub fn new(state: State, idle: Duration) -> Self {
+        let capacity = state.flows.map().info().map(|info| info.max_entries());
         Self {
+            flows: 0,
+            // Of a table of unknown size nothing is known to be scarce.
+            capacity: capacity.unwrap_or(u32::MAX),
             state,
             idle,
             hello_timeout: HELLO,
@@ -178,19 +153,22 @@ impl Sweeper {
     pub fn sweep(&mut self) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
         let now = monotonic_ms();
-        let mut expired = Vec::new();
+        let mut doubted = Vec::new();
+        let idle = u64::try_from(self.idle.as_millis()).unwrap_or(u64::MAX);
+        let (count, capacity) = (self.flows, self.capacity);
         let flows = self.state.flows.map().fd().as_fd();
         let list = |name| move |source| SweepError::List { name, source };
         batch::scan(flows, |key: FlowKey, flow: Flow| {
-            match expiry(&flow, now, self.idle) {
-                Some(why) => expired.push((key, flow, why)),
-                None => swept.goes_on(&key, &flow),
+            match fate(&flow, now, idle, count, capacity) {
+                Fate::Stays => swept.goes_on(&key, &flow),
+                Fate::Asked(why) => doubted.push((key, flow, why, true)),
+                Fate::Over(why) => doubted.push((key, flow, why, false)),
             }
         })
         .map_err(list(map::FLOWS))?;
         let asked = std::mem::take(&mut self.asked);
-        for (key, flow, why) in expired {
-            if why == Expiry::Reset && !self.is_gone(&key, &flow, asked.get(&ends(&key)), now)? {
+        for (key, flow, why, ask) in doubted {
+            if ask && !self.is_gone(&key, &flow, asked.get(&ends(&key)), now)? {
                 swept.goes_on(&key, &flow);
             } else if self.remove(&key, &flow)? {
                 swept.expired.push((key, flow, why));
@@ -199,9 +177,15 @@ impl Sweeper {
                 swept.uses(&key, &flow);
             }
         }
+        self.flows = u32::try_from(swept.flows).unwrap_or(u32::MAX);
         swept.hellos = self.hellos(now)?;
         swept.orphans = self.orphans()?;
         Ok(swept)
+    }
+
+    /// About how many flows nodes were asked and have not answered yet.
+    pub fn asked(&self) -> usize {
+        self.asked.len()
     }
 
     /// Flows are ended after this much silence, hellos after this time.
@@ -214,18 +198,18 @@ impl Sweeper {
     /// Returns it, if there was one.
     pub fn end(&mut self, key: &FlowKey) -> Result<Option<Ended>, SweepError> {
         let present = found(self.state.flows.get(key, 0)).reading(map::FLOWS)?;
-        let Some(flow) = present else {
+        let Some(seen) = present else {
+            return Ok(None);
+        };
+        let Some(flow) = self.take(key, &seen)? else {
             return Ok(None);
         };
         let node = found(self.state.nodes.get(&u32::from(flow.node), 0)).reading(map::NODES)?;
-        if !self.take(key, &flow)? {
-            return Ok(None);
-        }
         Ok(Some(Ended { flow, node }))
     }
 
-    /// Whether a flow that was reset out of order is gone: its node was asked and did not answer. While there is no way
-    /// to the node the flow waits; without the right to ask (CAP_NET_RAW) it is taken for gone.
+    /// Whether a flow that is doubted is gone: its node was asked, and asked again, and did not answer. While there is
+    /// no way to the node the flow waits. Without the right to ask (CAP_NET_RAW) long silence is all there is.
     fn is_gone(
         &mut self,
         key: &FlowKey,
@@ -233,29 +217,32 @@ impl Sweeper {
         asked: Option<&Asked>,
         now: u32,
     ) -> Result<bool, SweepError> {
-        let heard = |asked: &&Asked| asked.seen_ms != flow.seen_ms;
-        if let Some(asked) = asked.filter(|asked| !heard(asked)) {
-            if elapsed_ms(asked.at_ms, now) >= ANSWER.as_millis() as u32 {
+        let unanswered = asked.filter(|asked| asked.seen_ms == flow.seen_ms);
+        if let Some(asked) = unanswered {
+            if elapsed_ms(asked.at_ms, now) < ANSWER.as_millis() as u32 {
+                self.asked.insert(ends(key), *asked);
+                return Ok(false);
+            }
+            if asked.times >= QUESTIONS {
                 return Ok(true);
             }
-            self.asked.insert(ends(key), *asked);
-            return Ok(false);
         }
         if self.sender.is_none() {
             self.sender = Sender::open().ok();
         }
         let Some(sender) = &mut self.sender else {
-            return Ok(true);
+            return Ok(u64::from(elapsed_ms(flow.seen_ms, now)) > UNASKED_MS);
         };
         let node = found(self.state.nodes.get(&u32::from(flow.node), 0)).reading(map::NODES)?;
         let question = node.and_then(|node| Own::ask_node(key, flow, &node));
-        if question.is_some_and(|question| sender.send(&question).is_ok()) {
-            let asked = Asked {
-                at_ms: now,
-                seen_ms: flow.seen_ms,
-            };
-            self.asked.insert(ends(key), asked);
-        }
+        let sent = question.is_some_and(|question| sender.send(&question).is_ok());
+        let times = unanswered.map_or(0, |asked| asked.times) + u32::from(sent);
+        let asked = Asked {
+            at_ms: now,
+            seen_ms: flow.seen_ms,
+            times,
+        };
+        self.asked.insert(ends(key), asked);
         Ok(false)
     }
 
@@ -265,18 +252,35 @@ impl Sweeper {
         if present != Some(*seen) {
             return Ok(false);
         }
-        self.take(key, seen)
+        Ok(self.take(key, seen)?.is_some())
     }
 
-    /// Who removes the entry frees what belongs to it; the data path keeps to the same rule.
-    fn take(&mut self, key: &FlowKey, seen: &Flow) -> Result<bool, SweepError> {
+    /// Who removes the entry frees what belongs to it; the data path keeps to the same rule. What is freed is what was
+    /// removed, not what was seen before. Should that be another flow of the same ends, it is put back.
+    fn take(&mut self, key: &FlowKey, seen: &Flow) -> Result<Option<Flow>, SweepError> {
+        // First: a hello that is sent again finds the one or the other.
+        self.remember(key, seen)?;
         let state = &mut self.state;
-        if found(state.flows.remove(key))
-            .writing(map::FLOWS)?
-            .is_none()
-        {
-            return Ok(false);
+        let flows = state.flows.map().fd().as_fd();
+        let removed = batch::take::<FlowKey, Flow>(flows, key)
+            .map_err(|source| {
+                MapError::SyscallError(SyscallError {
+                    call: "bpf_map_lookup_and_delete_elem",
+                    io_error: source,
+                })
+            })
+            .writing(map::FLOWS)?;
+        let Some(last) = removed else {
+            return Ok(None);
+        };
+        if !last.is_same(seen) {
+            state
+                .flows
+                .insert(key, last, BPF_NOEXIST)
+                .writing(map::FLOWS)?;
+            return Ok(None);
         }
+        let seen = &last;
         if seen.is_transparent() {
             let reverse = ReverseKey {
                 client: key.client,
@@ -294,7 +298,31 @@ impl Sweeper {
         if seen.state != state::SPLICED {
             self.free_hello(key)?;
         }
-        Ok(true)
+        Ok(Some(last))
+    }
+
+    /// As the programs do when they end a flow ([`forwarder_common::closed`]).
+    fn remember(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), SweepError> {
+        if flow.state == state::CONNECTING {
+            return Ok(());
+        }
+        let state = &mut self.state;
+        let settings = found(state.settings.get(&0, 0)).reading(map::SETTINGS)?;
+        let Some(settings) = settings else {
+            return Ok(());
+        };
+        let digest = closed::digest(settings.name_secret, key);
+        let at = closed::set_of(digest);
+        if let Some(mut set) = found(state.closed.get(&at, 0)).reading(map::CLOSED)? {
+            set.enter(Closed::new(
+                digest,
+                flow.entrance_isn,
+                false,
+                monotonic_ms(),
+            ));
+            state.closed.set(at, set, 0).writing(map::CLOSED)?;
+        }
+        Ok(())
     }
 
     /// Frees buffers of hellos that never became whole, or whose flow is gone.
@@ -410,94 +438,5 @@ impl Sweeper {
 fn give_back(queue: &mut Queue<MapData, u32>, item: u32, name: &'static str) {
     if let Err(error) = queue.push(item, 0) {
         warn!(map = name, item, %error, "not given back");
-    }
-}
-
-/// Whether and why a flow is over.
-fn expiry(flow: &Flow, now: u32, idle: Duration) -> Option<Expiry> {
-    let silent = Duration::from_millis(u64::from(elapsed_ms(flow.seen_ms, now)));
-    let age = Duration::from_millis(u64::from(elapsed_ms(flow.opened_ms, now)));
-    let fins = (flow.client_marks & mark::FIN) + (flow.node_marks & mark::FIN);
-    let reset = (flow.client_marks | flow.node_marks) & mark::RESET != 0;
-    let over = match flow.state {
-        state::CONNECTING => (age > UNANSWERED).then_some(Expiry::Unanswered),
-        state::REPLAYING => (silent > UNCONFIRMED).then_some(Expiry::Unconfirmed),
-        _ if fins == 2 * mark::FIN => (silent > CLOSING).then_some(Expiry::Closing),
-        _ if reset => (silent > RESET).then_some(Expiry::Reset),
-        _ if fins != 0 => (silent > HALF_CLOSED).then_some(Expiry::HalfClosed),
-        _ => None,
-    };
-    over.or_else(|| (silent > idle).then_some(Expiry::Idle))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const IDLE: Duration = Duration::from_secs(7_440);
-
-    fn flow(state: u8, client_marks: u8, node_marks: u8) -> Flow {
-        Flow {
-            client_isn: 0,
-            entrance_isn: 0,
-            delta: 0,
-            name: 0,
-            opened_ms: 1_000,
-            seen_ms: 1_000,
-            client_end: 0,
-            node_end: 0,
-            client_acked: 0,
-            node_acked: 0,
-            public_link: 0,
-            node: 0,
-            path: 0,
-            source_port_be: 0,
-            client_address: 0,
-            state,
-            node_options: forwarder_common::node_options::NodeOptions::NONE.0,
-            client_marks,
-            node_marks,
-        }
-    }
-
-    #[test]
-    fn each_state_has_its_time() {
-        use state::{CONNECTING, REPLAYING, SPLICED};
-        let fin = mark::FIN;
-        let cases = [
-            (CONNECTING, 0, 0, 10, Expiry::Unanswered),
-            (REPLAYING, 0, 0, 30, Expiry::Unconfirmed),
-            (SPLICED, fin, fin, 120, Expiry::Closing),
-            (SPLICED, mark::RESET, 0, 60, Expiry::Reset),
-            (SPLICED, 0, mark::RESET | fin, 60, Expiry::Reset),
-            (SPLICED, fin, 0, 3_600, Expiry::HalfClosed),
-            (SPLICED, 0, fin, 3_600, Expiry::HalfClosed),
-            (SPLICED, 0, 0, 7_440, Expiry::Idle),
-        ];
-        for (state, client, node, seconds, why) in cases {
-            let flow = flow(state, client, node);
-            let at = 1_000 + seconds * 1_000;
-            assert_eq!(expiry(&flow, at, IDLE), None, "{why:?} too early");
-            assert_eq!(expiry(&flow, at + 1, IDLE), Some(why));
-        }
-    }
-
-    #[test]
-    fn a_flow_that_is_heard_goes_on() {
-        let mut flow = flow(state::SPLICED, mark::FIN, 0);
-        flow.seen_ms = 10_000_000;
-        assert_eq!(expiry(&flow, 10_000_500, IDLE), None);
-        assert_eq!(
-            expiry(&flow, 9_999_990, IDLE),
-            None,
-            "seen after the sweep began"
-        );
-    }
-
-    #[test]
-    fn a_short_idle_time_wins() {
-        let flow = flow(state::SPLICED, mark::FIN, 0);
-        let minute = Duration::from_secs(60);
-        assert_eq!(expiry(&flow, 62_000, minute), Some(Expiry::Idle));
     }
 }

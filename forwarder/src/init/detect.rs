@@ -87,7 +87,6 @@ mod tests {
             up: true,
             addresses: Vec::new(),
             wireguard: false,
-            mac: None,
         }
     }
 
@@ -107,7 +106,6 @@ mod tests {
                 link("home", 5, LinkKind::L3),
             ],
             egress: [(NOWHERE[0], way.clone()), (NOWHERE[1], way)].into(),
-            routes: Vec::new(),
         }
     }
 

@@ -72,7 +72,6 @@ pub(crate) fn is_refusal(reason: DropReason) -> bool {
         | R::AlreadyRefused
         | R::SegmentTooBig => false,
         R::HelloDisplaced | R::HelloTimeout => true,
-        R::InvalidSource | R::NotUnderWay => false,
     }
 }
 

@@ -129,10 +129,15 @@ pub fn talk(data: &[u8]) {
             }
             // From far outside: any flags, any acknowledgement.
             6 => {
-                let far = FAR + number % (u32::MAX - 2 * FAR);
+                let (own, other) = talk.pair(from);
+                let in_flight = (own.next - other.told) as u32;
+                let far = FAR + number % (u32::MAX - 2 * FAR - in_flight);
                 let before = talk.flow;
                 let stray = Passing {
-                    seq: talk.expected(from).wrapping_add(far),
+                    seq: talk
+                        .expected(from)
+                        .wrapping_add(in_flight)
+                        .wrapping_add(far),
                     ack: number.rotate_left(16),
                     flags: *flags & !SYN,
                     payload_len: length,

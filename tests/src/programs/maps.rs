@@ -6,9 +6,8 @@ use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use forwarder_common::abi::{
-    Address, Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES,
-    NameEntry, NameKey, Node, NodeStats, Path, PathStats, Pool, PublicLink, ReverseKey, Settings,
-    SourceRule, Vip, map,
+    ClosedSet, Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES,
+    NameEntry, NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, map,
 };
 use forwarder_common::verdict::{DropReason, REASONS};
 
@@ -41,10 +40,9 @@ pub struct Maps {
     pub hello_free: Queue<MapData, u32>,
     pub source_ports: Queue<MapData, u32>,
     pub port_flows: Array<MapData, FlowKey>,
+    pub closed: Array<MapData, ClosedSet>,
     pub cookie_keys: Array<MapData, [u64; 2]>,
     pub settings: Array<MapData, Settings>,
-    pub source_rules: LpmTrie<MapData, Address, SourceRule>,
-    pub public_links: Of<u32, PublicLink>,
     drops: PerCpuArray<MapData, u64>,
     tallies: PerCpuArray<MapData, u64>,
     path_stats: PerCpuArray<MapData, PathStats>,
@@ -82,10 +80,9 @@ impl Maps {
             hello_free: typed(kernel, map::HELLO_FREE)?,
             source_ports: typed(kernel, map::SOURCE_PORTS)?,
             port_flows: typed(kernel, map::PORT_FLOWS)?,
+            closed: typed(kernel, map::CLOSED)?,
             cookie_keys: typed(kernel, map::COOKIE_KEYS)?,
             settings: typed(kernel, map::SETTINGS)?,
-            source_rules: typed(kernel, map::SOURCE_RULES)?,
-            public_links: typed(kernel, map::PUBLIC_LINKS)?,
             drops: typed(kernel, map::DROPS)?,
             tallies: typed(kernel, map::TALLIES)?,
             path_stats: typed(kernel, map::PATH_STATS)?,

@@ -4,12 +4,12 @@
 //! the tests with real interfaces to see: a test run tells only that there is one. Nor can a test run
 //! hand in a packet whose checksum the device has yet to finish (`CHECKSUM_PARTIAL`).
 
-mod admit;
 mod answer;
 mod armour;
 mod before_hello;
 mod budget;
 mod challenge;
+mod closed;
 mod ends;
 mod failover;
 mod foreign;

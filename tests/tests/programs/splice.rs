@@ -3,7 +3,7 @@
 use forwarder_common::abi::{mark, state};
 use forwarder_common::checksum::Sum;
 use forwarder_common::verdict::DropReason::{
-    Absorbed, LinkDown, MalformedSegment, NotItsFlow, TtlExpired,
+    self, Absorbed, LinkDown, MalformedSegment, NotItsFlow, TtlExpired,
 };
 use forwarder_tests::packet::{Checksums, Flags, Packet, Segment};
 use forwarder_tests::programs::bench::Bench;
@@ -457,27 +457,78 @@ fn the_time_to_live_runs_out() {
     });
 }
 
-/// A SYN from the ports of a live flow goes to the node, whose challenge resolves it (RFC 5961 4).
+/// Nothing of a SYN from the ports of a live flow goes to the node: it is asked with a byte that it has, once for any
+/// number of SYNs, and its answer is the client's challenge (RFC 5961 4).
 #[test]
 fn a_syn_on_a_live_flow() {
     each_flow(|bench, opened| {
+        bench.from_node(&opened.from_node(Flags::PSH_ACK, 0, 0, b"data"));
+        bench.from_client(&opened.from_client(Flags::ACK, 0, 4, &[]));
         let mut syn = opened.client.syn(&[2, 4, 5, 180, 3, 3, 7, 1]);
         syn.seq = syn.seq.wrapping_add(0x1111_1111);
-        bench.from_client(&syn).expect(&up(opened, &syn), &[]);
-        let challenge = opened.from_node(Flags::ACK, 0, 0, &[]);
+        syn.payload = b"taken by a node that forgot the flow".to_vec();
+        let key = bench.flow_key(opened.client.address, Refusal::Alert);
+        let before = bench.flow(opened.client.address, Refusal::Alert).unwrap();
+        for flags in [
+            Flags::SYN,
+            Flags::SYN.with(Flags::PSH),
+            Flags::SYN.with(Flags::ECE),
+        ] {
+            // As if the last one was long ago.
+            let mut flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
+            flow.client_marks ^= 4 << mark::TICK_SHIFT;
+            bench.maps.flows.insert(key, flow, 0).unwrap();
+            syn.flags = flags;
+            let mut asked = up(opened, &opened.from_client(Flags::ACK, 0, 4, &[0]));
+            asked.seq = asked.seq.wrapping_sub(1);
+            asked.window = 1;
+            asked.hop_limit = 64;
+            bench.from_client(&syn).expect(&asked, &[]);
+        }
+        // Ticks of the clock are as long as a few hundred of these.
+        let again = (0..8).filter(|_| bench.from_client(&syn).reasons.is_empty());
+        assert!(again.count() <= 1, "asked once a tick");
+        let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
+        assert_ne!(flow.client_marks & mark::SYN, 0);
+        assert_eq!(flow.seen_ms, before.seen_ms, "no sign of life");
+
+        let challenge = opened.from_node(Flags::ACK, 4, 0, &[]);
         bench
             .from_node(&challenge)
             .expect(&down(opened, &challenge), &[]);
         let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
-        assert_eq!(
-            (flow.client_marks, flow.node_marks),
-            (mark::SYN, mark::ALIVE)
-        );
+        assert_ne!(flow.client_marks & mark::SYN, 0);
+        assert_eq!(flow.node_marks, mark::ALIVE);
         // The client itself goes on: somebody else had sent the SYN.
-        bench.from_client(&opened.from_client(Flags::ACK, 0, 0, &[]));
+        bench.from_client(&opened.from_client(Flags::ACK, 0, 4, &[]));
         let flow = bench.flow(opened.client.address, Refusal::Alert).unwrap();
         assert_eq!(flow.client_marks, 0);
     });
+}
+
+/// A node that has not acknowledged the hello is not asked: the byte would come before what it lacks. Neither does a SYN
+/// send it the hello, nor pass behind it.
+#[test]
+fn a_syn_before_the_node_has_the_hello() {
+    let mut bench = Bench::new();
+    for shape in Shape::all() {
+        bench.reshape(shape);
+        for mode in Mode::ALL {
+            let opened = Client::open(&mut bench, mode);
+            for accepted in [false, true] {
+                if accepted {
+                    opened.accept(&mut bench);
+                }
+                for (at, payload) in [(0, &b""[..]), (0, b"x"), (5_000, b""), (5_000, b"x")] {
+                    let syn = opened.client.segment(Flags::SYN, at, payload);
+                    let seen = bench.from_client(&syn);
+                    let nothing = [DropReason::Absorbed, DropReason::BeforeNode];
+                    assert!(seen.bytes.is_none() && seen.clones.is_empty(), "{seen:?}");
+                    assert!(nothing.contains(&seen.reasons[0]), "{seen:?}");
+                }
+            }
+        }
+    }
 }
 
 /// With the tunnel gone packets are dropped: clear text never leaves another way.

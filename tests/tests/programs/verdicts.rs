@@ -1,6 +1,6 @@
 //! Hellos that are refused and hellos that are not, case by case, as each kind of listener answers them.
 
-use forwarder_common::abi::{NONE, event_kind, events};
+use forwarder_common::abi::{HELLO_CAP, NONE, event_kind, events};
 use forwarder_common::verdict::DropReason;
 use forwarder_tests::hello::cases::{self, Verdict};
 use forwarder_tests::hello::{Hello, server_name};
@@ -30,7 +30,7 @@ fn deliver(bench: &mut Bench, client: &Client, hello: &[u8]) -> (Seen, usize) {
         if !more {
             return (seen, sent);
         }
-        let room = (16_448 - sent as u32) >> 7;
+        let room = (HELLO_CAP - sent).div_ceil(128);
         seen.expect(&client.answer(Flags::ACK, 0, sent as u32, room as u16), &[]);
     }
     panic!("{} bytes were not enough for a verdict", hello.len())
@@ -41,10 +41,14 @@ fn deliver(bench: &mut Bench, client: &Client, hello: &[u8]) -> (Seen, usize) {
 fn assert_refused(client: &Client, seen: &Seen, acked: usize, reason: DropReason) {
     let acked = acked as u32;
     match client.refusal {
+        // A listed name is not called unrecognized.
+        Refusal::Alert if reason == DropReason::NoNode => {
+            seen.expect(&client.answer(Flags::RST_ACK, 0, acked, 0), &[reason]);
+        }
         Refusal::Alert => {
             let flags = Flags::FIN_ACK.with(Flags::PSH);
             // Room for the client's FIN there always is.
-            let room = ((16_448 - acked) >> 7).max(1);
+            let room = (HELLO_CAP as u32 - acked).div_ceil(128).max(1);
             let mut answer = client.answer(flags, 0, acked, room as u16);
             answer.payload = ALERT.to_vec();
             seen.expect(&answer, &[reason]);
@@ -101,7 +105,7 @@ fn every_case_of_the_table() {
                 }
                 Verdict::Refuse => {
                     let reason = seen.reasons[0];
-                    let stored = sent.min(16_448);
+                    let stored = sent.min(HELLO_CAP);
                     assert_refused(&client, &seen, stored, reason);
                     let events = bench.maps.events();
                     let event = events.last().expect("a refusal is told");

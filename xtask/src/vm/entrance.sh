@@ -345,6 +345,29 @@ checksums_in_the_tunnel() {
   [ "$all" -gt 500 ] && [ "$wrong" -eq 0 ]
 }
 
+# every_mode ROUNDS: connections of both families to pools of every mode.
+every_mode() {
+  for _ in $(seq "$1"); do
+    answers 4 www.example.org from=198.51.100.9 || return 1
+    answers 6 www.example.org from=2001:db8:9::9 || return 1
+    answers 4 proxied.example.org header=198.51.100.9 || return 1
+    answers 6 proxied.example.org header=2001:db8:9::9 || return 1
+    answers 4 masqueraded.example.org from=10.8.0.1 || return 1
+  done
+}
+
+# Linux 6.6 brought TCX; below it is clsact.
+hook_fits_the_kernel() {
+  IFS=. read -r major minor _ </proc/sys/kernel/osrelease
+  hook=clsact
+  if [ "$major" -gt 6 ] || { [ "$major" -eq 6 ] && [ "$minor" -ge 6 ]; }; then
+    hook=tcx
+  fi
+  in_entrance forwarder status --json --bpffs /bpf/forwarder >status.json
+  grep '"hook"' status.json
+  [ "$(grep -ci "\"hook\": \"$hook\"" status.json)" -eq 2 ]
+}
+
 every_try_finds_the_living_node() {
   for try in 1 2 3 4 5 6; do
     answers 4 half-dead.example.org from=198.51.100.9 || return 1
@@ -469,6 +492,7 @@ configuration
 in_entrance forwarder check --config forwarder.toml || die "the configuration is refused"
 start || die "forwarder did not start"
 
+check "attached by what this kernel has" hook_fits_the_kernel
 check "IPv4: a listed name answers, and the node sees the client's address" \
   answers 4 www.example.org from=198.51.100.9
 check "IPv6: the same" answers 6 www.example.org from=2001:db8:9::9
@@ -485,7 +509,9 @@ check "20 MB down, IPv4" download 4 www.example.org big
 check "20 MB up, IPv4" upload 4 www.example.org big
 check "20 MB down, IPv6, PROXY protocol" download 6 proxied.example.org big
 check "raw checksums in the tunnel" checksums_in_the_tunnel
-check "1 % loss, 3 MB down" lossy 1 download 4 www.example.org medium
+check "2 % loss on both links, both ways: every connection gets through" lossy 2 every_mode 4
+check "2 % loss, 3 MB down, IPv4" lossy 2 download 4 www.example.org medium
+check "2 % loss, 600 KB up, IPv6, PROXY protocol" lossy 2 upload 6 proxied.example.org small
 check "5 % loss, 600 KB up" lossy 5 upload 4 www.example.org small
 check "a dead node is passed over" every_try_finds_the_living_node
 check "status counts what happened" status_counts
