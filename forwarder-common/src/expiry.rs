@@ -102,14 +102,17 @@ pub const fn elapsed_ms(then: u32, now: u32) -> u32 {
 pub const fn fate(flow: &Flow, now_ms: u32, idle_ms: u64, flows: u32, capacity: u32) -> Fate {
     let silent = elapsed_ms(flow.seen_ms, now_ms) as u64;
     let age = elapsed_ms(flow.opened_ms, now_ms) as u64;
+    match flow.state {
+        state::CONNECTING if age > UNANSWERED_MS => return Fate::Over(Expiry::Unanswered),
+        state::REPLAYING if silent > UNCONFIRMED_MS => return Fate::Over(Expiry::Unconfirmed),
+        _ => {}
+    }
     if silent > shortened(idle_ms, flows, capacity) {
         return Fate::Over(Expiry::Idle);
     }
     let marks = flow.client_marks | flow.node_marks;
     let both = flow.client_marks & flow.node_marks;
     let (why, ms) = match flow.state {
-        state::CONNECTING if age > UNANSWERED_MS => return Fate::Over(Expiry::Unanswered),
-        state::REPLAYING if silent > UNCONFIRMED_MS => return Fate::Over(Expiry::Unconfirmed),
         state::SPLICED if marks & (mark::SYN | mark::ALIVE) == mark::SYN => {
             (Expiry::Abandoned, SYN_MS)
         }
@@ -185,6 +188,14 @@ mod tests {
             );
             assert_eq!(fate(&flow, at + 1, IDLE_MS, 6, 10), what);
         }
+    }
+
+    #[test]
+    fn what_no_node_took_was_never_idle() {
+        let unanswered = fate(&flow(state::CONNECTING, 0, 0), 9_000_000, IDLE_MS, 0, 10);
+        assert_eq!(unanswered, Fate::Over(Expiry::Unanswered));
+        let unconfirmed = fate(&flow(state::REPLAYING, 0, 0), 9_000_000, IDLE_MS, 0, 10);
+        assert_eq!(unconfirmed, Fate::Over(Expiry::Unconfirmed));
     }
 
     #[test]
