@@ -356,6 +356,29 @@ fn a_restarted_daemon_neither_reopens_a_dead_node_nor_closes_a_live_one() -> Res
 }
 
 #[test]
+fn edits_keep_no_dead_node_in_use() -> Result<()> {
+    let checks =
+        "health = { check = \"tls\", interval = \"1s\", timeout = \"1500ms\", passive = false }\n";
+    let place = Place::start(2, checks)?;
+    place.wait(0, "up", SOON)?;
+    place.wait(1, "up", SOON)?;
+    place.silence(1);
+    let node = place.lab.nodes[0].socket(Family::V4, PORT).to_string();
+    let begin = Instant::now();
+    let mut weight = 1;
+    while place.state(1)? != "down" {
+        assert!(begin.elapsed() < SOON, "edits keep it up");
+        weight = 3 - weight;
+        let mut edit = place.forwarder.command()?;
+        edit.args(["node", "weight", &node, &weight.to_string()]);
+        forwarder_tests::command::run(&mut edit)?;
+        std::thread::sleep(Duration::from_millis(800));
+    }
+    println!("out {:?} after it fell silent", begin.elapsed());
+    Ok(())
+}
+
+#[test]
 fn connections_of_a_dead_node_are_reset_if_asked() -> Result<()> {
     for (keys, reset) in [
         ("on_down = \"reset\"\n", true),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{
     Check, ClientAddress, Config, FlowLog, Keyword, Listener, Node, OnDown, Pattern, Pool,
-    Protocol, Route, WhenEmpty,
+    Protocol, ProxyCommand, Route, WhenEmpty,
 };
 
 /// Names that an answer tells one by one, of those that are added, removed or changed.
@@ -435,10 +435,17 @@ fn describe_health(pool: &Pool, text: &mut String) {
         }
     }
     let proxied = pool.client_address == ClientAddress::ProxyV2;
+    let speaks = checks.check.is_tls() || checks.check.is_http();
+    let usual = (proxied && speaks).then_some(ProxyCommand::Local);
+    let header = |command| checks.proxy != usual && checks.proxy == command;
     let flags = [
         (checks.verify, "verified"),
-        (checks.proxy && !proxied, "with PROXY header"),
-        (!checks.proxy && proxied, "checks without PROXY header"),
+        (header(Some(ProxyCommand::Local)), "with PROXY header"),
+        (
+            header(Some(ProxyCommand::Proxy)),
+            "with PROXY header, command PROXY",
+        ),
+        (header(None), "checks without PROXY header"),
         (!checks.passive, "not by clients"),
         (pool.when_empty == WhenEmpty::Refuse, "refused when empty"),
         (pool.on_down == OnDown::Reset, "reset on down"),

@@ -214,8 +214,8 @@ pub struct Checks {
     pub rise: u32,
     /// Failures in a row that take it out.
     pub fall: u32,
-    /// Whether a PROXY header (version 2, LOCAL) comes first.
-    pub proxy: bool,
+    /// The command of the PROXY header (version 2) that comes first; `None`: there is no header.
+    pub proxy: Option<ProxyCommand>,
     /// Whether the certificate must be valid for the name.
     pub verify: bool,
     /// Whether connections of clients that fail count too.
@@ -396,6 +396,21 @@ impl Check {
     }
 }
 
+/// The command of a check's PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyCommand {
+    /// LOCAL: the connection is the entrance's own.
+    Local,
+    /// PROXY: it comes from the entrance's address in the tunnel.
+    Proxy,
+}
+
+impl Keyword for ProxyCommand {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("local", Self::Local), ("proxy", Self::Proxy)];
+}
+
 /// What happens to new connections while no node of a pool works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -461,6 +476,7 @@ mod tests {
         words_match_serde::<Balance>();
         words_match_serde::<NodeState>();
         words_match_serde::<Check>();
+        words_match_serde::<ProxyCommand>();
         words_match_serde::<WhenEmpty>();
         words_match_serde::<OnDown>();
     }

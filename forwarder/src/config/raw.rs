@@ -169,12 +169,21 @@ pub struct RawHealth {
     pub rise: Option<Number>,
     /// Failures in a row that take it out.
     pub fall: Option<Number>,
-    /// Whether a PROXY header comes first.
-    pub proxy: Option<Spanned<bool>>,
+    /// Which PROXY header comes first, if any.
+    pub proxy: Option<Spanned<RawProxy>>,
     /// Whether the certificate must be valid for the name.
     pub verify: Option<Spanned<bool>>,
     /// Whether connections of clients that fail count too.
     pub passive: Option<Spanned<bool>>,
+}
+
+/// `proxy` of `health`: a word, or whether there is a header at all.
+#[derive(Debug)]
+pub enum RawProxy {
+    /// `true` or `false`.
+    Flag(bool),
+    /// A word.
+    Word(String),
 }
 
 /// `[[route]]`: names and the pool that serves them.
@@ -226,6 +235,28 @@ impl<'de> Deserialize<'de> for RawNode {
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawNode, A::Error> {
                 RawNodeTable::deserialize(MapAccessDeserializer::new(map)).map(RawNode::Table)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawProxy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = RawProxy;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"local\", \"proxy\" or false")
+            }
+
+            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<RawProxy, E> {
+                Ok(RawProxy::Flag(flag))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawProxy, E> {
+                Ok(RawProxy::Word(text.to_owned()))
             }
         }
         deserializer.deserialize_any(Either)

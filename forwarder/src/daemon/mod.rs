@@ -5,6 +5,7 @@
 
 mod armour;
 pub mod edits;
+pub mod fatal;
 mod file_watch;
 mod health;
 pub mod lock;

@@ -1,13 +1,11 @@
 //! One connection to a node, made as the entrance makes those of clients: through the tunnel, with a PROXY header
 //! of the same form before the hello, if one is sent at all.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use forwarder_common::abi::{Address, address_v4, address_v6};
-use forwarder_common::proxy::{self, Header, HeaderBytes};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::AsyncWriteExt;
@@ -17,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::health::check::{self, CheckError};
+use crate::health::proxy_header;
 
 /// How long a connection, a handshake or an answer may take.
 const LIMIT: Duration = Duration::from_secs(4);
@@ -89,8 +88,8 @@ impl Way {
     pub async fn open(&self, preface: Preface, name: &str) -> Result<TcpStream, CheckError> {
         let mut stream = self.connect().await?;
         if preface == Preface::Proxy {
-            let header = header(stream.local_addr(), self.node, name);
-            let header = header.map_err(CheckError::Proxy)?;
+            let own = stream.local_addr().map_err(CheckError::Proxy)?;
+            let header = proxy_header::of(own, self.node, name);
             let sent = stream.write_all(&header).await;
             sent.map_err(CheckError::Proxy)?;
         }
@@ -173,85 +172,9 @@ pub fn with_large_hello(tls: &ClientConfig) -> Arc<ClientConfig> {
     Arc::new(large)
 }
 
-/// The header that the kernel programs would send for a client at `client`.
-fn header(
-    client: std::io::Result<SocketAddr>,
-    local: SocketAddr,
-    name: &str,
-) -> std::io::Result<Vec<u8>> {
-    let client = client?;
-    let header = Header {
-        client: address(client.ip()),
-        local: address(local.ip()),
-        client_port_be: client.port().to_be(),
-        local_port_be: local.port().to_be(),
-        name_len: name.len() as u32,
-        alpn_len: 0,
-        unique_id: SystemTime::UNIX_EPOCH
-            .elapsed()
-            .map_or(0, |since| since.as_nanos() as u64),
-    };
-    let v6 = local.is_ipv6();
-    let mut out = Bytes {
-        bytes: vec![0; proxy::length(v6, header.name_len, 0) as usize],
-        name: name.as_bytes(),
-    };
-    if v6 {
-        header.write::<true>(&mut out, 0);
-    } else {
-        header.write::<false>(&mut out, 0);
-    }
-    Ok(out.bytes)
-}
-
-fn address(ip: IpAddr) -> Address {
-    match ip {
-        IpAddr::V4(v4) => address_v4(v4.octets()),
-        IpAddr::V6(v6) => address_v6(v6.octets()),
-    }
-}
-
-struct Bytes<'a> {
-    bytes: Vec<u8>,
-    name: &'a [u8],
-}
-
-impl HeaderBytes for Bytes<'_> {
-    fn put(&mut self, at: u32, byte: u8) {
-        if let Some(own) = self.bytes.get_mut(at as usize) {
-            *own = byte;
-        }
-    }
-
-    fn name(&self, index: u32) -> u8 {
-        self.name.get(index as usize).copied().unwrap_or_default()
-    }
-
-    fn alpn(&self, _index: u32) -> u8 {
-        0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_header_is_that_of_a_client() {
-        let client = "10.0.0.1:40000".parse().unwrap();
-        let local = "10.0.0.2:443".parse().unwrap();
-        let header = header(Ok(client), local, "www.example.org").unwrap();
-        assert_eq!(&header[..12], b"\r\n\r\n\0\r\nQUIT\n");
-        assert_eq!(
-            &header[12..14],
-            &[0x21, 0x11],
-            "version 2, PROXY, TCP over IPv4"
-        );
-        let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
-        assert_eq!(header.len(), 16 + length);
-        assert_eq!(&header[16..24], &[10, 0, 0, 1, 10, 0, 0, 2]);
-        assert!(header.ends_with(b"www.example.org"));
-    }
 
     #[test]
     fn the_large_hello_fills_two_segments_of_any_tunnel() {

@@ -2,6 +2,10 @@
 //!
 //! The socket is bound to the tunnel's interface: were the route to the node to change in between, nothing of
 //! the check would leave by another interface.
+//!
+//! A node's server writes into its log what it takes for trouble, and a check comes every few seconds. So each one ends as
+//! its protocol wants it: `tcp` with a reset before the server's kernel has told the server anything, TLS with a
+//! `close_notify` and after the server's own.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,19 +13,21 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
+use socket2::SockRef;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use super::expiry;
-use super::tls::{self, Trust};
-use crate::config::model::{Check, Checks};
+use super::tls::{self, Trust, Witness};
+use super::{expiry, proxy_header};
+use crate::config::model::{Check, Checks, ProxyCommand};
 
-/// PROXY protocol version 2, command LOCAL, no addresses: the connection is the proxy's own.
-pub const PROXY_LOCAL: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+/// How long the server's farewell is waited for.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Most bytes read for the status line.
 const STATUS_LINE: usize = 4_096;
 
@@ -80,20 +86,35 @@ pub struct Method {
 }
 
 impl Method {
+    /// Whether both check alike.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.checks == other.checks && self.server_name == other.server_name
+    }
+
     /// Checks a node through this interface.
     pub async fn run(&self, node: SocketAddr, interface: Option<&str>) -> Outcome {
         let begin = Instant::now();
         let mut expires = None;
         let limit = self.checks.timeout;
-        let result = match interface {
+        let spoken = match interface {
             None => Err(CheckError::NoTunnel),
             Some(interface) => timeout(limit, self.speak(node, interface, &mut expires))
                 .await
                 .unwrap_or(Err(CheckError::Timeout(limit))),
         };
+        let took = begin.elapsed();
+        let result = match spoken {
+            Ok(Some(Farewell { mut stream, result })) => {
+                // It has been judged; whether the farewell arrives does not matter.
+                let _ = timeout(FAREWELL, farewell(&mut stream)).await;
+                result
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
         Outcome {
             result,
-            took: begin.elapsed(),
+            took,
             expires,
         }
     }
@@ -103,43 +124,94 @@ impl Method {
         node: SocketAddr,
         interface: &str,
         expires: &mut Option<SystemTime>,
-    ) -> Result<(), CheckError> {
+    ) -> Result<Option<Farewell>, CheckError> {
+        let check = self.checks.check;
+        if check == Check::Tcp && self.checks.proxy.is_none() {
+            let knocked = knock(node, interface).await;
+            return knocked.map(|()| None).map_err(CheckError::Connect);
+        }
         let mut stream = connect(node, interface)
             .await
             .map_err(CheckError::Connect)?;
-        if self.checks.proxy {
-            let sent = stream.write_all(&PROXY_LOCAL).await;
+        if let Some(command) = self.checks.proxy {
+            let sent = self.introduce(&mut stream, node, command).await;
             sent.map_err(CheckError::Proxy)?;
         }
-        let Some(trust) = self.trust.as_ref().filter(|_| self.checks.check.is_tls()) else {
-            if self.checks.check == Check::Http {
+        let Some(trust) = self.trust.as_ref().filter(|_| check.is_tls()) else {
+            if check == Check::Http {
                 self.request(&mut stream, node).await?;
             }
-            return Ok(());
+            return Ok(None);
         };
-        let name = match self.server_name.clone().map(ServerName::try_from) {
+        let witness = trust.witness();
+        let shaken = self.shake_hands(stream, node, &witness).await;
+        let chain = witness.chain();
+        *expires = chain.first().and_then(|leaf| expiry::not_after(leaf));
+        let Some(mut stream) = shaken? else {
+            self.judge(trust, &chain, node)?;
+            return Ok(None);
+        };
+        // It is said farewell to whatever comes of it.
+        let result = match self.judge(trust, &chain, node) {
+            Ok(()) if check == Check::Https => self.request(&mut stream, node).await,
+            judged => judged,
+        };
+        Ok(Some(Farewell { stream, result }))
+    }
+
+    async fn introduce(
+        &self,
+        stream: &mut TcpStream,
+        node: SocketAddr,
+        command: ProxyCommand,
+    ) -> io::Result<()> {
+        match command {
+            ProxyCommand::Local => stream.write_all(&proxy_header::LOCAL).await,
+            ProxyCommand::Proxy => {
+                let name = self.server_name.as_deref().unwrap_or_default();
+                let header = proxy_header::of(stream.local_addr()?, node, name);
+                stream.write_all(&header).await
+            }
+        }
+    }
+
+    /// The name that is asked for; without one, the node's address, which is not sent.
+    fn name(&self, node: SocketAddr) -> ServerName<'static> {
+        match self.server_name.clone().map(ServerName::try_from) {
             Some(Ok(name)) => name,
             _ => ServerName::from(node.ip()),
-        };
-        let connector = TlsConnector::from(match self.checks.check {
-            Check::Https => Arc::clone(&trust.http),
-            _ => Arc::clone(&trust.plain),
-        });
-        let mut stream = connector
-            .connect(name.clone(), stream)
-            .await
-            .map_err(CheckError::Tls)?;
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        *expires = chain.first().and_then(|leaf| expiry::not_after(leaf));
-        if self.checks.verify {
-            tls::verify(trust, chain, &name).map_err(CheckError::Certificate)?;
         }
-        if self.checks.check == Check::Https {
-            self.request(&mut stream, node).await?;
+    }
+
+    /// `None` where the server took part as far as it could and then wanted what no check has: a certificate of the
+    /// client, or a name that nobody knows.
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        node: SocketAddr,
+        witness: &Arc<Witness>,
+    ) -> Result<Option<TlsStream<TcpStream>>, CheckError> {
+        let https = self.checks.check == Check::Https;
+        let config = witness.config(https).map_err(io::Error::other);
+        let connector = TlsConnector::from(Arc::new(config.map_err(CheckError::Tls)?));
+        match connector.connect(self.name(node), stream).await {
+            Ok(stream) => Ok(Some(stream)),
+            Err(_) if !https && witness.was_asked() => Ok(None),
+            Err(error) if !https && self.server_name.is_none() && is_alert(&error) => Ok(None),
+            Err(error) => Err(CheckError::Tls(error)),
         }
-        // The answer has been judged; whether the farewell arrives does not matter.
-        let _ = stream.shutdown().await;
-        Ok(())
+    }
+
+    fn judge(
+        &self,
+        trust: &Trust,
+        chain: &[CertificateDer<'_>],
+        node: SocketAddr,
+    ) -> Result<(), CheckError> {
+        if !self.checks.verify {
+            return Ok(());
+        }
+        tls::verify(trust, chain, &self.name(node)).map_err(CheckError::Certificate)
     }
 
     async fn request<S: AsyncRead + AsyncWrite + Unpin>(
@@ -173,6 +245,46 @@ impl Method {
     }
 }
 
+/// A connection over TLS that has been judged and is still open.
+struct Farewell {
+    stream: TlsStream<TcpStream>,
+    result: Result<(), CheckError>,
+}
+
+/// Ends our side, and reads what the server still has to say: a connection closed over unread bytes is reset.
+async fn farewell(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// Whether the server said itself that it would not go on.
+fn is_alert(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|own| own.downcast_ref());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+}
+
+/// Whether a node answers a SYN. Its SYN-ACK is answered with a reset, and never acknowledged: a server is not told of
+/// connections that are not complete. HAProxy's checks do the same.
+async fn knock(node: SocketAddr, interface: &str) -> io::Result<()> {
+    let socket = socket_for(node, interface)?;
+    // The acknowledgement waits for data (`tcp_rcv_synsent_state_process` in net/ipv4/tcp_input.c).
+    SockRef::from(&socket).set_tcp_quickack(false)?;
+    let stream = socket.connect(node).await?;
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))
+}
+
+fn socket_for(node: SocketAddr, interface: &str) -> io::Result<TcpSocket> {
+    let socket = if node.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.bind_device(Some(interface.as_bytes()))?;
+    Ok(socket)
+}
+
 /// Connects to a node through this interface.
 pub async fn connect(node: SocketAddr, interface: &str) -> io::Result<TcpStream> {
     connect_with(node, interface, None).await
@@ -184,12 +296,7 @@ pub async fn connect_with(
     interface: &str,
     segment: Option<i32>,
 ) -> io::Result<TcpStream> {
-    let socket = if node.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.bind_device(Some(interface.as_bytes()))?;
+    let socket = socket_for(node, interface)?;
     if let Some(segment) = segment {
         limit_segments(&socket, segment)?;
     }

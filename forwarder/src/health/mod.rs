@@ -9,7 +9,10 @@
 //! answer is passed over by the programs, and a refusal ends by itself ([`REFUSAL`]).
 
 pub(crate) mod check;
+mod checker;
 pub(crate) mod expiry;
+mod method;
+pub(crate) mod proxy_header;
 pub mod report;
 pub mod return_path;
 pub mod state;
@@ -18,23 +21,22 @@ pub mod tunnel;
 pub mod words;
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use forwarder_common::abi::NodeStats;
-use forwarder_common::name::PatternKind;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use self::check::{Method, Outcome};
+use self::check::Outcome;
+use self::checker::{Checker, Running};
+pub use self::method::checked_names;
+use self::method::{Trusts, method};
 use self::report::{Counts, LastCheck, NodeReport, PoolReport, Report};
 use self::return_path::ReturnPath;
 use self::state::{Cause, Change, Limits, NodeState};
-use self::tls::Trust;
 use self::tunnel::TunnelReport;
 use crate::config::Config;
 use crate::config::model::{
@@ -46,19 +48,20 @@ use crate::dataplane::weights::Weights;
 pub const POLL: Duration = Duration::from_millis(500);
 /// How long a pool is refused without being renewed.
 pub const REFUSAL: Duration = Duration::from_secs(15);
-/// The interval while results change, unless the configured one is shorter.
-const FAST: Duration = Duration::from_secs(1);
 /// The weight of the heaviest node of a pool in which shares differ.
 const FINEST: u32 = 1_000;
 
 /// Interfaces that lead to nodes.
 pub type Ways = HashMap<IpAddr, String>;
 
+/// Findings that wait while the daemon is busy.
+const WAITING: usize = 64;
+
 /// The end of a check.
 #[derive(Debug)]
 pub struct Finding {
-    /// Index into the watched nodes.
-    node: usize,
+    /// The number of the checker.
+    checker: u64,
     outcome: Outcome,
 }
 
@@ -89,17 +92,23 @@ struct Watched {
     /// SYNs that were not answered, reset and accepted at the last look.
     counted: Option<[u64; 3]>,
     counts: Counts,
+    /// Asks for a check at once.
     now: Arc<Notify>,
+    /// What checks it; dropped, it ends.
+    checker: Option<Running>,
 }
 
 /// Everything known about the health of nodes.
 pub struct Health {
     watched: Vec<Watched>,
     findings: mpsc::Receiver<Finding>,
+    /// Given to each checker.
+    found: mpsc::Sender<Finding>,
+    /// Checkers that were ever started.
+    checkers: u64,
+    trusts: Trusts,
     /// Absent until the network has been looked at: checks wait for it.
     ways: watch::Sender<Option<Ways>>,
-    /// The checks; dropped, they end.
-    tasks: JoinSet<()>,
     /// What is known about the tunnels.
     tunnels: Vec<TunnelReport>,
     file: PathBuf,
@@ -113,11 +122,14 @@ impl Health {
     pub fn new(config: &Config, file: PathBuf) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let left = Report::load(&file).unwrap_or_default();
+        let (found, findings) = mpsc::channel(WAITING);
         let mut health = Self {
             watched: Vec::new(),
-            findings: mpsc::channel(1).1,
+            findings,
+            found,
+            checkers: 0,
+            trusts: Trusts::default(),
             ways: watch::Sender::default(),
-            tasks: JoinSet::new(),
             tunnels: left.tunnels.clone(),
             file,
             saved: None,
@@ -139,36 +151,45 @@ impl Health {
             };
             own.since = known.since;
             own.last.clone_from(&known.last);
-            own.expires = known.certificate_expires;
+            let shown = own.checker.as_ref().is_some_and(Running::sees_certificates);
+            own.expires = known.certificate_expires.filter(|_| shown);
         }
         health
     }
 
-    /// Watches the nodes of another configuration from now on. What is known about nodes that stay is kept.
+    /// Watches the nodes of another configuration from now on. What is known about nodes that stay is kept; where
+    /// they are checked as before, a check that is under way goes on.
     pub fn follow(&mut self, config: &Config) {
         let mut former: HashMap<(String, SocketAddr), Watched> = std::mem::take(&mut self.watched)
             .into_iter()
             .map(|own| ((own.pool.clone(), own.node), own))
             .collect();
-        self.tasks = JoinSet::new();
-        let (to, findings) = mpsc::channel(64);
-        self.findings = findings;
         for (at, pool) in config.pools.iter().enumerate() {
-            let method = (pool.health.check != Check::None).then(|| method(config, at, pool));
+            let checked = pool.health.check != Check::None;
+            let method = checked.then(|| method(config, at, pool, &mut self.trusts));
             for node in &pool.nodes {
                 let address = *node.address.get_ref();
                 let former = former.remove(&(pool.name.get_ref().clone(), address));
-                let own = watched(pool, node, former);
-                if let Some(method) = &method {
-                    let check = CheckLoop {
-                        index: self.watched.len(),
-                        node: address,
-                        method: method.clone(),
-                        ways: self.ways.subscribe(),
-                        now: Arc::clone(&own.now),
-                        to: to.clone(),
-                    };
-                    self.tasks.spawn(check.run());
+                let mut own = watched(pool, node, former);
+                // Dropped, the former checker ends.
+                let running = own.checker.take();
+                own.checker = method.as_ref().map(|method| match running {
+                    Some(running) if running.is(method) => running,
+                    _ => {
+                        self.checkers += 1;
+                        own.expires = None;
+                        Running::start(Checker {
+                            number: self.checkers,
+                            node: address,
+                            method: method.clone(),
+                            ways: self.ways.subscribe(),
+                            now: Arc::clone(&own.now),
+                            to: self.found.clone(),
+                        })
+                    }
+                });
+                if own.checker.is_none() {
+                    own.expires = None;
                 }
                 self.watched.push(own);
             }
@@ -184,13 +205,22 @@ impl Health {
     pub async fn next(&mut self) -> Finding {
         match self.findings.recv().await {
             Some(finding) => finding,
+            // Never: one sender is ours.
             None => std::future::pending().await,
         }
     }
 
     /// Takes a check in. Returns the node if its connections are to be reset.
     pub fn checked(&mut self, finding: Finding) -> Option<Dead> {
-        let own = self.watched.get_mut(finding.node)?;
+        let made = |own: &&mut Watched| {
+            let checker = own.checker.as_ref();
+            checker.is_some_and(|checker| checker.number() == finding.checker)
+        };
+        // One that ended meanwhile checked something else.
+        let own = self.watched.iter_mut().find(made)?;
+        if let Some(checker) = &mut own.checker {
+            checker.found(Instant::now());
+        }
         let Outcome {
             result,
             took,
@@ -241,6 +271,16 @@ impl Health {
                 own.changed(change);
             }
         }
+    }
+
+    /// Nodes whose check should have ended long since.
+    pub fn overdue(&self) -> usize {
+        let now = Instant::now();
+        let late = |own: &&Watched| {
+            let checker = own.checker.as_ref();
+            checker.is_some_and(|checker| checker.is_late(now))
+        };
+        self.watched.iter().filter(late).count()
     }
 
     /// The weights that follow. Where no node of a family works, all count as if they did.
@@ -434,6 +474,7 @@ fn watched(pool: &Pool, node: &Node, former: Option<Watched>) -> Watched {
         counted: None,
         counts: Counts::default(),
         now: Arc::new(Notify::new()),
+        checker: None,
     };
     match former {
         Some(former) => Watched {
@@ -446,43 +487,11 @@ fn watched(pool: &Pool, node: &Node, former: Option<Watched>) -> Watched {
             expires: former.expires,
             counted: former.counted,
             counts: former.counts,
+            now: former.now,
+            checker: former.checker,
             ..fresh
         },
         None => fresh,
-    }
-}
-
-/// The names that checks ask for where none is written, by pool.
-pub fn checked_names(config: &Config) -> Vec<Option<&str>> {
-    let pools = config.pools.iter().enumerate();
-    let name = |(at, pool): (usize, &Pool)| {
-        let asks = pool.health.check != Check::None && pool.health.server_name.is_none();
-        asks.then(|| routed(config, at)).flatten()
-    };
-    pools.map(name).collect()
-}
-
-/// The first exact name that is routed to a pool.
-fn routed(config: &Config, pool: usize) -> Option<&str> {
-    let routes = config.routes.iter().filter(|route| route.pool == pool);
-    let mut names = routes.flat_map(|route| &route.names);
-    let exact = names.find(|name| name.kind() == PatternKind::Exact);
-    exact.map(|name| name.name())
-}
-
-fn method(config: &Config, at: usize, pool: &Pool) -> Method {
-    let checks = pool.health.clone();
-    let routed = routed(config, at).map(str::to_owned);
-    let trust = checks.check.is_tls().then(|| Trust::new(checks.verify));
-    let trust = trust.and_then(|trust| {
-        trust
-            .map_err(|error| warn!(pool = pool.name.get_ref(), %error, "no TLS for checks"))
-            .ok()
-    });
-    Method {
-        server_name: checks.server_name.clone().or(routed),
-        trust: trust.map(Arc::new),
-        checks,
     }
 }
 
@@ -505,66 +514,6 @@ fn relative(nodes: &[(SocketAddr, u32, u32)]) -> Vec<(SocketAddr, u16)> {
         (*address, part.max(least) as u16)
     });
     nodes.collect()
-}
-
-/// Checks one node again and again.
-struct CheckLoop {
-    index: usize,
-    node: SocketAddr,
-    method: Method,
-    ways: watch::Receiver<Option<Ways>>,
-    now: Arc<Notify>,
-    to: mpsc::Sender<Finding>,
-}
-
-impl CheckLoop {
-    async fn run(mut self) {
-        if self.ways.wait_for(Option::is_some).await.is_err() {
-            return;
-        }
-        let checks = &self.method.checks;
-        let random = RandomState::new();
-        let mut round = 0_u64;
-        // Spread over the first second: a start is no reason to meet all nodes at once.
-        let mut pause = part(checks.interval.min(FAST), random.hash_one(round));
-        let (mut last, mut row) = (None, 0);
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.now.notified() => {}
-            }
-            let interface = self.interface();
-            let outcome = self.method.run(self.node, interface.as_deref()).await;
-            let success = outcome.result.is_ok();
-            row = if last == Some(success) { row + 1 } else { 1 };
-            last = Some(success);
-            let settled = row >= if success { checks.rise } else { checks.fall };
-            let interval = if settled {
-                checks.interval
-            } else {
-                checks.interval.min(FAST)
-            };
-            round += 1;
-            // 90 to 110 %.
-            pause = interval * 9 / 10 + part(interval / 5, random.hash_one(round));
-            let node = self.index;
-            if self.to.send(Finding { node, outcome }).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-impl CheckLoop {
-    fn interface(&self) -> Option<String> {
-        let ways = self.ways.borrow();
-        ways.as_ref()?.get(&self.node.ip()).cloned()
-    }
-}
-
-/// A random part of a duration.
-fn part(whole: Duration, random: u64) -> Duration {
-    whole.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64)
 }
 
 #[cfg(test)]

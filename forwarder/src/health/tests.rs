@@ -51,7 +51,9 @@ fn finding(node: usize, success: bool) -> Finding {
         took: Duration::from_millis(7),
         expires: None,
     };
-    Finding { node, outcome }
+    // Checkers are numbered from one, in the order of the nodes.
+    let checker = node as u64 + 1;
+    Finding { checker, outcome }
 }
 
 fn weights(health: &Health, config: &Config) -> Vec<u32> {
@@ -193,6 +195,90 @@ async fn another_configuration_keeps_what_is_known() {
     health.follow(&fewer);
     assert!(health.report(&config).nodes[0].is_down());
     assert_eq!(health.report(&config).nodes.len(), 4);
+}
+
+/// A node that accepts connections and says nothing, and a configuration that checks it by TLS.
+async fn silent(more: &str) -> (tokio::net::TcpListener, Config) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let open = listener.local_addr().unwrap();
+    let text = POOL.replace(
+        "[\"127.0.0.1:1\", { address = \"127.0.0.1:2\", weight = 3 }, \"127.0.0.1:3\", \"[::1]:1\"]",
+        &format!("[\"{open}\"]"),
+    );
+    let config = config::parse(Path::new("test.toml"), format!("{text}{more}"));
+    (listener, config.config.unwrap())
+}
+
+#[tokio::test]
+async fn a_check_under_way_outlives_changes_of_other_things() {
+    let health = "health = { check = \"tls\", interval = \"100ms\", timeout = \"700ms\" }\n";
+    let (_listener, config) = silent(health).await;
+    let (mut health, _folder) = watch(&config);
+    health.set_ways(Ways::from([(
+        "127.0.0.1".parse().unwrap(),
+        String::from("lo"),
+    )]));
+    let mut edits = tokio::time::interval(Duration::from_millis(100));
+    let begin = Instant::now();
+    while !health.report(&config).nodes[0].is_down() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "up for ever");
+        tokio::select! {
+            finding = health.next() => drop(health.checked(finding)),
+            _ = edits.tick() => health.follow(&config),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_another_check_found_is_not_this_ones() {
+    let tls = parse("health = { check = \"tls\", interval = \"1d\" }\n");
+    let (mut health, _folder) = watch(&tls);
+    let mut found = finding(0, true);
+    found.outcome.expires = Some(SystemTime::UNIX_EPOCH);
+    health.checked(found);
+    let expiry = |health: &Health| health.report(&tls).nodes[0].certificate_expires;
+    assert!(expiry(&health).is_some());
+    health.follow(&tls);
+    assert!(expiry(&health).is_some(), "nothing has changed");
+    for other in [
+        "health = { check = \"tls\", interval = \"1d\", server_name = \"other.example.org\" }\n",
+        "health = { check = \"tcp\", interval = \"1d\" }\n",
+        "",
+    ] {
+        let (mut health, _folder) = watch(&tls);
+        let mut found = finding(0, true);
+        found.outcome.expires = Some(SystemTime::UNIX_EPOCH);
+        health.checked(found);
+        health.follow(&parse(other));
+        assert_eq!(expiry(&health), None, "{other}");
+        // And what the former checker still sends is nobody's.
+        let mut late = finding(0, true);
+        late.outcome.expires = Some(SystemTime::UNIX_EPOCH);
+        health.checked(late);
+        assert_eq!(expiry(&health), None, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_below_a_wildcard_stands_in_where_there_is_no_other() {
+    let names = |routes: &str| {
+        let text = POOL.replace("[\"*.example.org\", \"www.example.org\"]", routes);
+        let config = config::parse(Path::new("test.toml"), format!("{text}health = {{}}"));
+        checked_names(&config.config.unwrap())
+    };
+    let asked = |name: &str| [Some(name.to_owned())];
+    assert_eq!(
+        names("[\"*.example.org\", \"www.example.org\"]"),
+        asked("www.example.org")
+    );
+    assert_eq!(
+        names("[\"*\", \"*.apps.example.org\", \"*.example.org\"]"),
+        asked("health-check.apps.example.org")
+    );
+    assert_eq!(names("[\"*\"]"), [None]);
+    let label = "a".repeat(60);
+    let long = format!("{label}.{label}.{label}.{label}.example");
+    assert_eq!(names(&format!("[\"*.{long}\"]")), [None], "no room");
 }
 
 #[tokio::test]

@@ -96,6 +96,44 @@ impl Nginx {
         Self::start(folder, namespace, port, &text)
     }
 
+    /// Serves one name, which may be a wildcard, over TLS, and refuses handshakes for every other one and for none. Its
+    /// log holds everything that somebody who runs it might be shown.
+    pub fn serve_strict(lab: &Lab, namespace: &Namespace, name: &str, port: u16) -> Result<Self> {
+        let folder = lab.folder().join(format!("nginx-strict-{port}"));
+        let text = format!(
+            r#"http {{
+    access_log off;
+    error_log stderr info;
+    client_body_temp_path {folder}/tmp/body;
+    proxy_temp_path {folder}/tmp/proxy;
+    fastcgi_temp_path {folder}/tmp/fastcgi;
+    uwsgi_temp_path {folder}/tmp/uwsgi;
+    scgi_temp_path {folder}/tmp/scgi;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    server {{
+        listen {port} ssl default_server;
+        ssl_reject_handshake on;
+    }}
+    server {{
+        listen {port} ssl;
+        server_name {name};
+        return 200 "{name}";
+    }}
+}}"#,
+            folder = folder.display(),
+            certificate = lab.pki.certificate.display(),
+            key = lab.pki.key.display(),
+        );
+        Self::start(folder, namespace, port, &text)
+    }
+
+    /// Its log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
     /// Stands where the forwarder would: passes TLS connections on by the name in the ClientHello.
     /// `routes` are pairs of a name (or `default`) and a node's address and port.
     pub fn preread(lab: &Lab, port: u16, routes: &[(&str, SocketAddr)]) -> Result<Self> {

@@ -6,8 +6,8 @@ use forwarder_common::name::PatternKind;
 
 use super::Context;
 use crate::config::diagnostic::{Diagnostic, Span};
-use crate::config::model::{Check, Checks, ClientAddress, Pattern};
-use crate::config::raw::{List, Number, RawHealth, RawPool, Text};
+use crate::config::model::{Check, Checks, ClientAddress, Pattern, ProxyCommand};
+use crate::config::raw::{List, Number, RawHealth, RawPool, RawProxy, Text};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,6 +49,10 @@ pub(super) fn resolve(
         given.as_ref().map_or(default, |given| *given.get_ref())
     };
     let check = check?;
+    // A plain `tcp` check ends before the server could read anything.
+    let speaks = check.is_tls() || check.is_http();
+    let usual = client_address == Some(ClientAddress::ProxyV2) && speaks;
+    let proxy = proxy(context, raw, usual.then_some(ProxyCommand::Local));
     without_effect(context, raw, check);
     refuse_without_check(context, pool, check);
     Some(Checks {
@@ -60,10 +64,29 @@ pub(super) fn resolve(
         timeout: timeout?,
         rise: rise?,
         fall: fall?,
-        proxy: flag(&raw.proxy, client_address == Some(ClientAddress::ProxyV2)),
+        proxy: proxy?,
         verify: flag(&raw.verify, false),
         passive: flag(&raw.passive, true),
     })
+}
+
+fn proxy(
+    context: &mut Context<'_>,
+    raw: &RawHealth,
+    default: Option<ProxyCommand>,
+) -> Option<Option<ProxyCommand>> {
+    let Some(given) = &raw.proxy else {
+        return Some(default);
+    };
+    match given.get_ref() {
+        RawProxy::Flag(true) => Some(Some(ProxyCommand::Local)),
+        RawProxy::Flag(false) => Some(None),
+        RawProxy::Word(word) => {
+            let text = Text::new(given.span(), word.clone());
+            let command = context.keyword("proxy", Some(&text), ProxyCommand::Local);
+            command.map(Some)
+        }
+    }
 }
 
 fn server_name(context: &mut Context<'_>, text: &Text) -> Option<String> {
@@ -140,7 +163,7 @@ fn without_effect(context: &mut Context<'_>, raw: &RawHealth, check: Check) {
         ("interval", text(&raw.interval), any),
         ("timeout", text(&raw.timeout), any),
         ("rise", number(&raw.rise), any),
-        ("proxy", flag(&raw.proxy), any),
+        ("proxy", raw.proxy.as_ref().map(|own| own.span()), any),
     ];
     for (key, span, used) in keys {
         if let Some(span) = span.filter(|_| !used) {
