@@ -16,6 +16,7 @@ pub mod firewall;
 pub mod model;
 pub mod own_sockets;
 pub mod persist;
+pub mod replacement;
 pub mod raw;
 mod resolve;
 pub mod schema;

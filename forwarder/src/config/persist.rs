@@ -4,10 +4,7 @@
 //! to the file (or files) with its route, and a new route to the file that defines its pool. What the files
 //! say afterwards is read again and compared with what the edit means, before anything is written.
 
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt, fchown};
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::path::PathBuf;
 
 use thiserror::Error;
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
@@ -15,20 +12,16 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 use super::diagnostic::Report;
 use super::difference::Difference;
 use super::edit::{Edit, EditError, selects};
-use super::sources::{Source, Sources};
+use super::replacement::{ReplaceError, Replacement, replace_all};
+use super::sources::Sources;
 use crate::config::model::Pattern;
 
 /// Why the files were not changed.
 #[derive(Debug, Error)]
 pub enum PersistError {
-    /// One cannot be written.
-    #[error("cannot write {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// They cannot be written, or somebody else has just written one.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// One is not TOML.
     #[error("{} is not TOML", path.display())]
     Syntax {
@@ -73,6 +66,8 @@ pub enum PersistError {
 /// The files as they will be.
 #[derive(Debug)]
 pub struct Pending {
+    /// As they were read.
+    before: Sources,
     sources: Sources,
     changed: Vec<PathBuf>,
 }
@@ -104,50 +99,28 @@ pub fn prepare(sources: &Sources, edit: &Edit) -> Result<Pending, PersistError> 
         return Err(PersistError::Layout { files: files() });
     }
     Ok(Pending {
+        before: sources.clone(),
         sources: new,
         changed,
     })
 }
 
 impl Pending {
-    /// Replaces each file that changes, owner and mode kept; returns what the files hold now, and which were
-    /// written. All new texts are on disk before the first file is replaced.
+    /// Replaces each file that changes, all or none; returns what the files hold now, and which were written. A file
+    /// that somebody has changed since it was read stays as it is, and so do the others.
     pub fn write(self) -> Result<(Sources, Vec<PathBuf>), PersistError> {
-        let mut ready = Vec::new();
-        for source in self.sources.files() {
-            if self.changed.contains(&source.path) {
-                let staged = stage(source).map_err(|error| failed(&source.path, error))?;
-                ready.push((source, staged));
-            }
-        }
-        for (source, (new, old)) in ready {
-            fs::rename(&new, &old).map_err(|error| failed(&source.path, error))?;
-        }
+        let files = self.before.files().zip(self.sources.files());
+        let changed = files.filter(|(_, new)| self.changed.contains(&new.path));
+        let replacements: Vec<_> = changed
+            .map(|(old, new)| Replacement {
+                path: &new.path,
+                old: &old.text,
+                new: &new.text,
+            })
+            .collect();
+        replace_all(&replacements)?;
         Ok((self.sources, self.changed))
     }
-}
-
-fn failed(path: &Path, source: io::Error) -> PersistError {
-    let path = path.to_owned();
-    PersistError::Io { path, source }
-}
-
-/// Writes the text beside the file it will replace; returns both names. A link stays a link.
-fn stage(source: &Source) -> io::Result<(PathBuf, PathBuf)> {
-    let old = fs::canonicalize(&source.path)?;
-    let name = old.file_name().unwrap_or_default().to_string_lossy();
-    // The dot keeps it from being read as a drop-in.
-    let new = old.with_file_name(format!(".{name}.new"));
-    let mut file = fs::File::create(&new)?;
-    let (was, is) = (fs::metadata(&old)?, file.metadata()?);
-    file.set_permissions(was.permissions())?;
-    // Not asked for without need: a service may run without the right to.
-    if (was.uid(), was.gid()) != (is.uid(), is.gid()) {
-        fchown(&file, Some(was.uid()), Some(was.gid()))?;
-    }
-    file.write_all(source.text.as_bytes())?;
-    file.sync_all()?;
-    Ok((new, old))
 }
 
 /// The files with the edit in them, and which of them it is.
@@ -340,6 +313,9 @@ fn is_meant(table: &dyn TableLike, selector: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
 
     const TEXT: &str = "# top\n[entrance]\npublic = [\"eth0\"] # the one\ntunnels = [\"wg0\"]\n\n[[listener]]\nname = \"https\"\nprotocol = \"tls\"\nport = 443\n\n[[pool]]\nclient_address = \"transparent\"\nname = \"k3s\"\nnodes = [\n  \"10.0.0.2:443\", # first\n  { name = \"thinkpad\", address = \"10.0.0.3:443\" },\n]\n\n# the site\n[[route]]\nnames = [\"a.example.org\", \"b.example.org\"] # two\npool = \"k3s\"\n";
@@ -518,6 +494,24 @@ mod tests {
         prepare(&sources, &edit).unwrap().write().unwrap();
         assert!(path.is_symlink());
         assert!(!fs::read_to_string(&real).unwrap().contains("a.example.org"));
+    }
+
+    #[test]
+    fn what_an_editor_saved_meanwhile_is_not_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("forwarder.toml");
+        fs::write(&path, TEXT).unwrap();
+        let edit = Edit::RemoveNames {
+            names: names(&["a.example.org"]),
+        };
+        let sources = Sources::read(&path).unwrap();
+        let pending = prepare(&sources, &edit).unwrap();
+        let theirs = format!("{TEXT}# theirs\n");
+        fs::write(&path, &theirs).unwrap();
+        let error = pending.write().unwrap_err();
+        assert!(error.to_string().contains("by somebody else"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::config::edit::EditError;
 use crate::config::persist::PersistError;
+use crate::config::replacement::ReplaceError;
 
 /// The body of an answer that is not a success, below `error`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -121,7 +122,13 @@ impl From<PersistError> for Problem {
                 .fix("leave --persist out; to take a node out for good, remove it from its pools"),
             PersistError::Syntax { .. } => Self::new(StatusCode::CONFLICT, chain(&error))
                 .fix("`forwarder check` shows what is wrong with it"),
-            PersistError::Io { .. } => Self::internal(&error),
+            PersistError::Replace(ReplaceError::Changed { .. }) => {
+                Self::new(StatusCode::CONFLICT, chain(&error))
+                    .fix("nothing was written; `forwarder reload`, then try again")
+            }
+            PersistError::Replace(ReplaceError::Io { .. }) => Self::internal(&error).fix(
+                "is the file system writable, also for the service (`ReadWritePaths=` of its unit)?",
+            ),
         }
     }
 }

@@ -214,13 +214,9 @@ impl Daemon {
             }
             Some((_, Err(error))) => {
                 self.add_edit(edit);
-                let message = format!("in use until the next reload, but {}", chain(&error));
-                return Err(
-                    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).fix(
-                        "is the file system writable, also for the service \
-                     (`ReadWritePaths=` of its unit)?",
-                    ),
-                );
+                let mut problem = Problem::from(error);
+                problem.message = format!("in use, but not written: {}", problem.message);
+                return Err(problem);
             }
             None => self.add_edit(edit.clone()),
         }
