@@ -77,7 +77,10 @@ pub fn init(format: Format, filter: &str) -> Result<(), LoggingError> {
         filter: filter.to_owned(),
         source,
     })?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // Without words about words: whoever read standard error may have gone, and those would be written there too.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let layer = match format {
         Format::Human { color } => lines.with_target(false).with_ansi(color).boxed(),
         Format::Json => lines.json().flatten_event(true).boxed(),

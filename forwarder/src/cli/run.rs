@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use forwarder::config::{self, Config, Sources};
-use forwarder::daemon::Daemon;
+use forwarder::daemon::{Daemon, fatal};
 use forwarder::object::OBJECT;
 
 use super::{Globals, failure};
@@ -28,7 +28,8 @@ Exit codes:
   1  the configuration has errors, or the kernel refuses
   2  the command line is wrong
   78 what is loaded in the kernel does not go with this version or this configuration, and starting
-     again will not mend it: the message says what does";
+     again will not mend it: the message says what does
+  101  a defect: a part of the daemon panicked, and where is in the log; started again, it takes over";
 
 /// `EX_CONFIG` of `sysexits.h`. The systemd unit knows it.
 const LASTING: u8 = 78;
@@ -46,6 +47,7 @@ pub struct Run {
 impl Run {
     pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         globals.init_logging()?;
+        fatal::end_at_a_panic();
         let Some((config, sources)) = read_config(globals)? else {
             return Ok(ExitCode::FAILURE);
         };

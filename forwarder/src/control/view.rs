@@ -15,6 +15,7 @@ use super::server::Shared;
 use crate::config::difference::word;
 use crate::config::edit::is_known;
 use crate::config::model::Node;
+use crate::daemon::fatal;
 use crate::dataplane::flows::{self, Filter, OpenFlow};
 use crate::dataplane::pins::Pins;
 use crate::explain::{self, Question};
@@ -43,6 +44,7 @@ fn to_json<T: Serialize>(value: &T) -> Answer {
 }
 
 async fn look_and_read(shared: &Shared) -> Result<(Look, Status), Problem> {
+    fatal::point("control");
     let look = shared.orders.look().await?;
     let place = look.place.clone();
     let status = aside(move || status::read(&place)).await?;

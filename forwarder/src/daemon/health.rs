@@ -40,6 +40,7 @@ impl Daemon {
             Ok(stats) => self.health.poll(&stats),
             Err(error) => error!(error = &error as &dyn std::error::Error, "health"),
         }
+        self.tally.set_overdue(self.health.overdue());
         self.follow_health();
         self.health.save(&self.config);
     }

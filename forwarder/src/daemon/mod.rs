@@ -182,6 +182,7 @@ impl Daemon {
         let pulse = Arc::new(Pulse::default());
         let tally = Arc::new(Tally::default());
         tally.configured(config.digest);
+        tally.swept();
         let (told, _) = broadcast::channel(BACKLOG);
         let (orders, received) = order::channel();
         let (listener, socket) = socket::listen(&place.control())?;
@@ -532,6 +533,7 @@ impl Daemon {
             orphans = swept.orphans,
             "swept"
         );
+        self.tally.swept();
         if let Err(error) = self.dataplane.swept(swept) {
             error!(
                 error = &error as &dyn std::error::Error,

@@ -2,11 +2,13 @@
 
 use tokio::sync::mpsc::Sender;
 
+use super::fatal;
 use crate::dataplane::sweep::{SweepError, Sweeper, Swept};
 
 /// Sweeps on another thread and sends sweeper and findings back.
 pub fn sweep_aside(mut sweeper: Sweeper, to: Sender<(Sweeper, Result<Swept, SweepError>)>) {
     tokio::task::spawn_blocking(move || {
+        fatal::point("sweep");
         let swept = sweeper.sweep();
         // The daemon stopped meanwhile: nobody wants it any more.
         let _ = to.blocking_send((sweeper, swept));

@@ -245,9 +245,13 @@ metrics! {
         CONFIG_HASH: Gauge "forwarder_config_hash" (&[])
             "The first 48 bits of the SHA-256 of the configuration file in use, as a number.";
         CONFIG_EDITS: Gauge "forwarder_config_edits" (&[])
-            "Edits at run time that the configuration file does not hold; the next reload undoes them.";
+            "Edits at run time that the configuration file does not hold. The next reload undoes those of routes; states and weights of nodes go on.";
     }
     "Daemon" {
+        LAST_SWEEP: Gauge "forwarder_last_sweep_timestamp" [Seconds] (&[])
+            "When the flow table was last looked through for flows to end, seconds since 1970: every 10 seconds. Before the first time, when the daemon started.";
+        CHECKS_OVERDUE: Gauge "forwarder_health_checks_overdue" (&[])
+            "Nodes of pools whose check is overdue: none has ended for three times `interval` and `timeout`, and ten seconds more.";
         BUILD: Info "forwarder_build" (&["version", "abi"])
             "Version of the daemon, and of the layout of the maps.";
         READY: Gauge "forwarder_ready" (&[])

@@ -25,6 +25,7 @@ use super::snapshot::Snapshot;
 use super::tally::Tally;
 use super::{collect, text_format};
 use crate::config::model::Metrics;
+use crate::daemon::fatal;
 use crate::daemon::place::Place;
 
 /// Connections at once.
@@ -174,6 +175,7 @@ impl Pages {
     }
 
     async fn metrics(&self, open_metrics: bool) -> Response<Full<Bytes>> {
+        fatal::point("metrics");
         let _alone = self.reading.lock().await;
         let place = self.place.clone();
         let read = tokio::task::spawn_blocking(move || Snapshot::read(&place)).await;

@@ -47,6 +47,10 @@ pub struct Tally {
     /// When each GeoIP database that is in use was built, seconds since 1970.
     databases: Mutex<BTreeMap<&'static str, u64>>,
     configuration: Mutex<Configuration>,
+    /// When flows were swept at last, ms since 1970.
+    swept: AtomicU64,
+    /// Nodes whose check is overdue.
+    overdue: AtomicU64,
 }
 
 /// By kind.
@@ -141,6 +145,28 @@ impl Tally {
     /// The configuration in use.
     pub fn configuration(&self) -> Configuration {
         with(&self.configuration, |own| *own)
+    }
+
+    /// Flows were swept just now.
+    pub fn swept(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_millis() as u64);
+        self.swept.store(now, Ordering::Relaxed);
+    }
+
+    /// When flows were swept at last, seconds since 1970.
+    pub fn last_sweep(&self) -> f64 {
+        self.swept.load(Ordering::Relaxed) as f64 / 1e3
+    }
+
+    /// So many nodes should have been checked long since.
+    pub fn set_overdue(&self, nodes: usize) {
+        self.overdue.store(nodes as u64, Ordering::Relaxed);
+    }
+
+    /// Nodes that should have been checked long since.
+    pub fn overdue(&self) -> u64 {
+        self.overdue.load(Ordering::Relaxed)
     }
 
     /// These GeoIP databases are in use, each with when it was built, seconds since 1970.

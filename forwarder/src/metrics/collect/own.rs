@@ -11,6 +11,7 @@ impl Page {
     pub(super) fn daemon(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         self.told(encoder)?;
         self.configuration(encoder)?;
+        self.work(encoder)?;
         self.process(encoder)
     }
 
@@ -65,6 +66,15 @@ impl Page {
             .encode_gauge(&own.since)?;
         family(encoder, &catalog::CONFIG_HASH)?.gauge(&[], own.digest)?;
         family(encoder, &catalog::CONFIG_EDITS)?.gauge(&[], own.edits)
+    }
+
+    /// What the daemon does again and again.
+    fn work(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let swept = self.tally.last_sweep();
+        family(encoder, &catalog::LAST_SWEEP)?
+            .encoder
+            .encode_gauge(&swept)?;
+        family(encoder, &catalog::CHECKS_OVERDUE)?.gauge(&[], self.tally.overdue())
     }
 
     fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
