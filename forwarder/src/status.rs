@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use forwarder_common::abi::{NodeStats, PathStats};
+use forwarder_common::abi::{NodeStats, PathStats, map};
 use forwarder_common::verdict::DropReason;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -65,6 +65,14 @@ pub enum StatusError {
         /// Its process id.
         pid: String,
     },
+    /// Only root may look there.
+    #[error("permission denied: {} is root's", path.display())]
+    Forbidden {
+        /// Where.
+        path: std::path::PathBuf,
+        /// What the kernel says.
+        source: std::io::Error,
+    },
     /// The tree of pins.
     #[error(transparent)]
     Pins(#[from] PinsError),
@@ -74,6 +82,21 @@ pub enum StatusError {
     /// The numbers.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+}
+
+impl StatusError {
+    /// Whether this user may not look, but others may.
+    pub fn is_forbidden(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(own) = cause {
+            let io = own.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied) {
+                return true;
+            }
+            cause = own.source();
+        }
+        false
+    }
 }
 
 /// Everything `forwarder status` shows; its JSON is this.
@@ -120,7 +143,7 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Connections refused, by reason, zeros left out: a part of `drops`.
     pub refusals: BTreeMap<String, u64>,
-    /// Changes at run time that the next reload undoes.
+    /// Changes at run time that the files do not hold.
     pub edits: Vec<Edit>,
 }
 
@@ -339,6 +362,12 @@ impl Counted {
 /// Reads the status of the instance at `place`.
 pub fn read(place: &Place) -> Result<Status, StatusError> {
     let pins = Pins::new(place.bpffs());
+    if let Err(source) = std::fs::metadata(pins.map(map::FLOWS))
+        && source.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        let path = place.bpffs().to_owned();
+        return Err(StatusError::Forbidden { path, source });
+    }
     let others = pins.other_versions()?;
     if !pins.exists() {
         if let Some(path) = others.last() {

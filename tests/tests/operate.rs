@@ -246,7 +246,7 @@ fn a_drained_node_gets_no_new_flows() -> Result<()> {
     };
     let said = all(&["node", "drain"], &home, &[])?;
     assert!(
-        said.contains("drain") && said.contains("until the next reload"),
+        said.contains("drain") && said.contains("until it is set anew"),
         "{said}"
     );
     for family in Family::BOTH {
@@ -313,7 +313,7 @@ fn what_nobody_confirms_is_removed() -> Result<()> {
     };
     let unconfirmed = output(&mut run("1s")?)?;
     let said = String::from_utf8_lossy(&unconfirmed.stderr).into_owned();
-    assert_eq!(unconfirmed.status.code(), Some(1), "{said}");
+    assert_eq!(unconfirmed.status.code(), Some(3), "{said}");
     assert!(said.contains("not confirmed in time"), "{said}");
     let pins = std::fs::read_dir(site.forwarder.bpffs()).map(Iterator::count);
     assert_eq!(pins.unwrap_or_default(), 0, "pins are left");

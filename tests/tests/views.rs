@@ -105,7 +105,7 @@ fn health_and_handshakes_are_in_every_view() -> Result<()> {
     }
     let said = verb(&forwarder, &["status"])?;
     assert!(
-        said.contains("edits      1 until the next reload: node drain refuses"),
+        said.contains("edits      1 set at run time, until set anew: node drain refuses"),
         "{said}"
     );
 

@@ -1,16 +1,18 @@
 //! `forwarder check`: validates the configuration without touching anything.
 
-use std::io::{Write, stdout};
+use std::io::{Read, stdin, stdout};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use forwarder::config::firewall::{self, Firewall};
 use forwarder::config::own_sockets::{self, OwnSockets};
 use forwarder::config::surroundings::{self, Surroundings};
-use forwarder::config::{self, Config};
+use forwarder::config::{self, Config, Sources};
 use forwarder::link::survey::Surveyor;
 
-use super::Globals;
+use super::output::show;
+use super::{Globals, STANDARD_INPUT};
 
 const AFTER_HELP: &str = "\
 Each finding shows file, line and column, and what to do about it. Warnings about this machine
@@ -19,6 +21,7 @@ Each finding shows file, line and column, and what to do about it. Warnings abou
 Examples:
   forwarder check
   forwarder check --config ./forwarder.toml --offline
+  sed s/443/8443/ forwarder.toml | forwarder check --config -
   forwarder check --json | jq '.diagnostics[] | select(.severity == \"error\")'
 
 Exit codes:
@@ -43,7 +46,14 @@ pub struct Check {
 
 impl Check {
     pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let mut outcome = config::load(globals.config())?;
+        let mut outcome = if globals.config() == Path::new(STANDARD_INPUT) {
+            let mut text = Vec::new();
+            let read = stdin().lock().read_to_end(&mut text);
+            read.context("cannot read standard input")?;
+            config::validate(Sources::of_bytes(Path::new("<stdin>"), text))
+        } else {
+            config::load(globals.config())?
+        };
         if let Some(config) = &outcome.config
             && !self.offline
         {
@@ -66,9 +76,7 @@ impl Check {
         } else {
             report.render(globals.color(&stdout()))
         };
-        stdout()
-            .write_all(text.as_bytes())
-            .context("cannot write the report")?;
+        show(&text)?;
         let failed = report.errors() > 0 || (self.deny_warnings && report.warnings() > 0);
         Ok(ExitCode::from(u8::from(failed)))
     }

@@ -1,12 +1,12 @@
 //! `forwarder completions`: the script that completes the command line in a shell.
 
-use std::io::stdout;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::Cli;
+use super::output::show;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -24,7 +24,9 @@ pub struct Completions {
 
 impl Completions {
     pub fn execute(self) -> anyhow::Result<ExitCode> {
-        clap_complete::generate(self.shell, &mut Cli::command(), "forwarder", &mut stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "forwarder", &mut script);
+        show(&String::from_utf8_lossy(&script))?;
         Ok(ExitCode::SUCCESS)
     }
 }

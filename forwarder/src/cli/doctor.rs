@@ -1,6 +1,6 @@
 //! `forwarder doctor`: examines the machine, the file, the nodes and the daemon.
 
-use std::io::{Write, stdout};
+use std::io::stdout;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -8,6 +8,7 @@ use forwarder::doctor::{self, Examination};
 use forwarder::object::OBJECT;
 
 use super::Globals;
+use super::output::show;
 
 const AFTER_HELP: &str = "\
 Looks at the kernel (also whether it takes the programs), the configuration, interfaces, MTUs, routes, ports,
@@ -66,9 +67,7 @@ impl Doctor {
         } else {
             report.render(globals.color(&stdout()))
         };
-        stdout()
-            .write_all(text.as_bytes())
-            .context("cannot write the report")?;
+        show(&text)?;
         Ok(ExitCode::from(u8::from(report.has_failed())))
     }
 }

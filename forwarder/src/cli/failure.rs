@@ -6,6 +6,8 @@ use clap::ArgMatches;
 use forwarder::control::client::ClientError;
 use serde_json::{Value, json};
 
+use super::output;
+
 /// Whether `--json` was given to the subcommand.
 pub fn wants_json(matches: &ArgMatches) -> bool {
     let here = matches.try_get_one::<bool>("json");
@@ -20,7 +22,7 @@ pub fn show(error: &anyhow::Error, json: bool) {
     // Nobody is left to be told about a pipe that is closed.
     let _ = writeln!(stderr(), "forwarder: {error:#}");
     if json {
-        let _ = writeln!(stdout(), "{:#}", to_json(error));
+        let _ = output::written(writeln!(stdout(), "{:#}", to_json(error)));
     }
 }
 

@@ -11,6 +11,7 @@ use forwarder::init::{self, Draft, Terminal, detect};
 use forwarder::link::survey::Surveyor;
 
 use super::Globals;
+use super::output::{show, tell};
 
 const AFTER_HELP: &str = "\
 On a terminal what no flag tells is asked for, with what this machine shows as the default: the interface of the
@@ -102,14 +103,14 @@ impl Init {
         }
         init::write(&path, &text, self.force)?;
         if outcome.report.warnings() > 0 {
-            eprint!("{}", outcome.report.render(globals.color(&stderr())));
+            tell(&outcome.report.render(globals.color(&stderr())))?;
         }
         let option = if path == Path::new(config::DEFAULT_PATH) {
             String::new()
         } else {
             format!(" --config {}", path.display())
         };
-        println!("wrote {}\n\nnext:", path.display());
+        show(&format!("wrote {}\n\nnext:\n", path.display()))?;
         let steps = [
             (
                 "what is still wrong, and what mends it",
@@ -125,7 +126,7 @@ impl Init {
             ),
         ];
         for (what, command) in steps {
-            println!("  # {what}\n  {command}");
+            show(&format!("  # {what}\n  {command}\n"))?;
         }
         let node = match answers.client_address {
             ClientAddress::ProxyV2 => {
@@ -136,7 +137,7 @@ impl Init {
             }
             ClientAddress::Masquerade => "on the nodes: nothing has to be done",
         };
-        println!("{node}\nin DNS: let the names point here");
+        show(&format!("{node}\nin DNS: let the names point here\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -7,10 +7,12 @@ mod doctor;
 mod explain;
 pub mod failure;
 mod flow;
+mod guard;
 mod init;
 mod listener;
 mod man;
 mod node;
+mod output;
 mod pool;
 mod reload;
 mod remote;
@@ -25,10 +27,14 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use forwarder::config::{self, Config};
 use forwarder::daemon::place::{DEFAULT_RUN_DIR, Place};
 use forwarder::logging::{self, Format};
+
+/// What `--config` calls standard input.
+const STANDARD_INPUT: &str = "-";
 
 /// What `forwarder --help` ends with.
 const AFTER_HELP: &str = "\
@@ -53,7 +59,8 @@ pub struct Cli {
 /// Options of every subcommand.
 #[derive(Args, Debug)]
 pub struct Globals {
-    /// The configuration file; `conf.d/*.toml` beside it belong to it. A directory means `forwarder.toml` in it.
+    /// The configuration file; `conf.d/*.toml` beside it belong to it. A directory means `forwarder.toml` in it;
+    /// `check` takes `-` for standard input.
     #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH, env = "FORWARDER_CONFIG")]
     config: PathBuf,
     /// Where programs, maps and links are pinned; wins over `bpffs` in the configuration
@@ -120,6 +127,8 @@ enum Command {
     Top(top::Top),
     Confirm(confirm::Confirm),
     Unload(unload::Unload),
+    #[command(hide = true)]
+    Guard(guard::Guard),
     Completions(completions::Completions),
     #[command(hide = true)]
     Man(man::Man),
@@ -128,6 +137,13 @@ enum Command {
 impl Cli {
     /// Does what was asked for.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
+        let reads = matches!(self.command, Command::Check(_));
+        if self.globals.config == Path::new(STANDARD_INPUT) && !reads {
+            let why = "`--config -`: only `forwarder check` reads the configuration from standard input; name a file";
+            Self::command()
+                .error(ErrorKind::ValueValidation, why)
+                .exit();
+        }
         match self.command {
             Command::Init(init) => init.execute(&self.globals),
             Command::Run(run) => run.execute(&self.globals),
@@ -145,6 +161,7 @@ impl Cli {
             Command::Top(top) => top.execute(&self.globals),
             Command::Confirm(confirm) => confirm.execute(&self.globals),
             Command::Unload(unload) => unload.execute(&self.globals),
+            Command::Guard(guard) => guard.execute(&self.globals),
             Command::Completions(completions) => completions.execute(),
             Command::Man(man) => man.execute(),
         }

@@ -20,7 +20,8 @@ use super::remote::{
 const POLL: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
-NODE is a name, an address, or an address and port. States last until the next reload.
+NODE is a name, an address, or an address and port. States and weights go on
+over reloads and restarts of the daemon until they are set anew; a weight also ends when the file says another one.
 
 Examples:
   forwarder node ls

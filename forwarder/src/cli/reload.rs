@@ -1,6 +1,7 @@
 //! `forwarder reload`: the configuration file again, while flows are open.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use forwarder::control::client::target;
 use forwarder::daemon::reload::Reloaded;
@@ -12,11 +13,12 @@ use super::remote::{client, explained, show, show_json};
 const AFTER_HELP: &str = "\
 The daemon reads its configuration file, shows what differs, and puts it to use whole. A file with
 errors is refused, with line and column of each, and the running configuration stays. Open flows go
-on, also those whose route is gone, unless --reset is given. Edits made with `route`, `node drain` and
-the like end. SIGHUP does the same.
+on, also those whose route is gone, unless --reset is given. Edits made with `route` end; states and
+weights of nodes go on, unless the file now says something else of them. SIGHUP does the same.
 
 Examples:
   forwarder reload
+  forwarder reload --confirm 2m   # then, from a new connection: forwarder confirm
   forwarder reload --json | jq .difference
 
 Exit codes:
@@ -31,6 +33,9 @@ pub struct Reload {
     /// End the flows whose route is gone.
     #[arg(long)]
     reset: bool,
+    /// Go back to the former configuration after this time, unless `forwarder confirm` arrives before.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    confirm: Option<Duration>,
     /// Write the answer as JSON.
     #[arg(long)]
     json: bool,
@@ -38,12 +43,24 @@ pub struct Reload {
 
 impl Reload {
     pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let target = target("/v1/reload", &[("reset", self.reset.then_some("true"))]);
+        let time = self
+            .confirm
+            .map(|time| humantime::format_duration(time).to_string());
+        let parameters = [
+            ("reset", self.reset.then_some("true")),
+            ("confirm", time.as_deref()),
+        ];
+        let target = target("/v1/reload", &parameters);
         let answer: Value = explained(client(globals).ask("POST", &target, None))?;
         if self.json {
             show_json(&answer)?;
         } else {
             show(&render(&serde_json::from_value(answer)?))?;
+            if let Some(time) = time {
+                show(&format!(
+                    "the former configuration comes back in {time}, unless `forwarder confirm` arrives before\n"
+                ))?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -64,6 +81,9 @@ fn render(reloaded: &Reloaded) -> String {
     if !reloaded.edits.is_empty() {
         let count = reloaded.edits.len();
         text.push_str(&format!("{count} edits made at run time have ended\n"));
+    }
+    for own in &reloaded.kept {
+        text.push_str(&format!("goes on as set at run time: {own}\n"));
     }
     if reloaded.reset > 0 {
         text.push_str(&format!("{} flows ended\n", reloaded.reset));

@@ -1,11 +1,11 @@
 //! What the verbs that talk to the daemon share: the socket, tables, and how an answer is shown.
 
-use std::io::{Write, stdout};
 use std::time::SystemTime;
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
 use forwarder::config::difference::Difference;
+use forwarder::config::lasting::Lasts;
 use forwarder::control::client::{Client, ClientError};
 use forwarder::dataplane::flows::{Clients, NoClient};
 use forwarder::health::report::NodeReport;
@@ -16,6 +16,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Globals;
+pub use super::output::show;
+use super::output::tell;
 
 /// What the help of these verbs ends with.
 pub const EXIT_CODES: &str = "\
@@ -34,7 +36,7 @@ pub fn explained<T>(answer: Result<T, ClientError>) -> anyhow::Result<T> {
     if let Err(ClientError::Refused(problem)) = &answer
         && let Some(rendered) = &problem.rendered
     {
-        eprint!("{rendered}");
+        tell(rendered)?;
     }
     Ok(answer?)
 }
@@ -42,13 +44,6 @@ pub fn explained<T>(answer: Result<T, ClientError>) -> anyhow::Result<T> {
 /// A client filter of the command line: wrong ones are refused before anybody is asked.
 pub fn clients(text: &str) -> Result<String, NoClient> {
     text.parse::<Clients>().map(|_| text.to_owned())
-}
-
-/// Writes text to standard output.
-pub fn show(text: &str) -> anyhow::Result<()> {
-    stdout()
-        .write_all(text.as_bytes())
-        .context("cannot write the answer")
 }
 
 /// Writes one JSON document.
@@ -78,7 +73,10 @@ pub fn show_edit(answer: &Value, json: bool) -> anyhow::Result<()> {
         let files: Vec<_> = files.map(cell).collect();
         text.push_str(&format!("in use, and written to {}\n", files.join(" and ")));
     } else {
-        text.push_str("in use until the next reload\n");
+        text.push_str(match understood(&answer["until"])? {
+            Lasts::Changed => "in use, also after reloads and restarts, until it is set anew\n",
+            Lasts::Reload | Lasts::Filed => "in use until the next reload\n",
+        });
     }
     if let Some(count) = answer["reset"].as_u64().filter(|count| *count > 0) {
         text.push_str(&format!("{} ended\n", units::count(count, "flow")));

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Subcommand;
-use forwarder::control::client::{encoded, target};
+use forwarder::control::client::target;
 use serde_json::{Value, json};
 
 use super::Globals;
@@ -120,12 +120,13 @@ impl Route {
                 persist,
                 json,
             } => {
-                let path = format!("/v1/routes/{}", encoded(&names.join(",")));
                 let parameters = [
                     ("persist", persist.then_some("true")),
                     ("reset", reset.then_some("true")),
                 ];
-                let answer = explained(client.ask("DELETE", &target(&path, &parameters), None))?;
+                let target = target("/v1/routes", &parameters);
+                let body = json!({ "names": names });
+                let answer = explained(client.ask("DELETE", &target, Some(&body)))?;
                 show_edit(&answer, json)?;
             }
         }

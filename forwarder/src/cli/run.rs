@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use forwarder::config::{self, Config, Sources};
-use forwarder::daemon::{Daemon, fatal};
+use forwarder::daemon::{Daemon, DaemonError, fatal};
 use forwarder::object::OBJECT;
 
 use super::{Globals, failure};
+
+/// Nobody confirmed, and everything was removed. The unit does not start it again after that.
+const UNCONFIRMED: u8 = 3;
 
 const AFTER_HELP: &str = "\
 Needs the right to load and attach programs (root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON), and
@@ -17,6 +20,9 @@ CAP_NET_RAW to reset both ends of a flow that is ended by order.
 
 Stopping it (SIGTERM, Ctrl-C) leaves programs attached: open flows go on, and new connections are still
 served as configured last. Started again, it takes over. `forwarder unload` removes everything.
+
+With --confirm everything is removed if nobody confirms in time, if it is stopped before, and at that time
+if it was killed; a daemon that is started meanwhile without --confirm goes on waiting.
 
 Examples:
   forwarder run --config /etc/forwarder/forwarder.toml
@@ -27,6 +33,7 @@ Exit codes:
   0  stopped by a signal
   1  the configuration has errors, or the kernel refuses
   2  the command line is wrong
+  3  not confirmed: everything was removed
   78 what is loaded in the kernel does not go with this version or this configuration, and starting
      again will not mend it: the message says what does
   101  a defect: a part of the daemon panicked, and where is in the log; started again, it takes over";
@@ -57,17 +64,20 @@ impl Run {
             .enable_all()
             .build()
             .context("cannot start the asynchronous runtime")?;
-        runtime.block_on(async {
-            match Daemon::start(OBJECT, config, sources, &place).await {
-                Ok(daemon) => daemon.run(self.confirm).await?,
-                Err(error) if error.is_lasting() => {
-                    failure::show(&error.into(), false);
-                    return Ok(ExitCode::from(LASTING));
-                }
-                Err(error) => return Err(error.into()),
-            }
-            Ok(ExitCode::SUCCESS)
-        })
+        let outcome = runtime.block_on(async {
+            let daemon = Daemon::start(OBJECT, config, sources, &place, self.confirm).await?;
+            daemon.run().await
+        });
+        let code = match &outcome {
+            Ok(()) => return Ok(ExitCode::SUCCESS),
+            Err(DaemonError::Unconfirmed | DaemonError::Stopped) => UNCONFIRMED,
+            Err(error) if error.is_lasting() => LASTING,
+            Err(_) => return Ok(outcome.map(|()| ExitCode::SUCCESS)?),
+        };
+        if let Err(error) = outcome {
+            failure::show(&error.into(), false);
+        }
+        Ok(ExitCode::from(code))
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{Write, stdout};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
 use comfy_table::{Table, presets};
+use forwarder::config::lasting::Lasts;
 use forwarder::config::model::NodeState as Operator;
+use forwarder::control::client::{Client, ClientError};
+use forwarder::control::peer::GROUP;
+use forwarder::daemon::place::Place;
 use forwarder::dataplane::pins::Side;
 use forwarder::dataplane::registry::Attachment;
 use forwarder::health::report::NodeReport;
@@ -17,9 +19,11 @@ use forwarder::status::{self, Flows, NodeStatus, Status, Traffic};
 use forwarder::units::{self, bytes};
 
 use super::Globals;
+use super::output::show;
 
 const AFTER_HELP: &str = "\
-Reads the pinned maps, so it works whether the daemon runs or not.
+Reads the pinned maps, so it works whether the daemon runs or not. Members of the group `forwarder`, who may not
+read them, are answered by the daemon.
 
 Examples:
   forwarder status
@@ -27,7 +31,7 @@ Examples:
 
 Exit codes:
   0  shown
-  1  no forwarder is loaded, or its maps cannot be read
+  1  no forwarder is loaded, or this user may not look
   2  the command line is wrong";
 
 /// Show what is attached, flows, listeners, routes, nodes and refusals.
@@ -41,7 +45,11 @@ pub struct ShowStatus {
 
 impl ShowStatus {
     pub fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let status = status::read(&globals.place(None))?;
+        let place = globals.place(None);
+        let status = match status::read(&place) {
+            Err(error) if error.is_forbidden() => by_socket(&place)?,
+            read => read?,
+        };
         let text = if self.json {
             let mut json = serde_json::to_string_pretty(&status)?;
             json.push('\n');
@@ -49,10 +57,22 @@ impl ShowStatus {
         } else {
             render(&status)
         };
-        stdout()
-            .write_all(text.as_bytes())
-            .context("cannot write the status")?;
+        show(&text)?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The same from the daemon, for members of the group, who may not read what is root's.
+fn by_socket(place: &Place) -> anyhow::Result<Status> {
+    let answer = Client::new(&place.control()).ask("GET", "/v1/status", None);
+    match answer {
+        Err(error @ (ClientError::Absent { .. } | ClientError::Forbidden { .. })) => {
+            let why = format!(
+                "permission denied: be root, or a member of the group `{GROUP}` while the daemon runs"
+            );
+            Err(anyhow::Error::from(error).context(why))
+        }
+        answer => Ok(answer?),
     }
 }
 
@@ -204,12 +224,18 @@ fn summary(status: &Status, now: SystemTime) -> Vec<(&'static str, String)> {
     }
     lines.push(("refused", refused(&status.refusals)));
     if !status.edits.is_empty() {
-        let edits: Vec<_> = status.edits.iter().map(ToString::to_string).collect();
-        let count = edits.len();
-        lines.push((
-            "edits",
-            format!("{count} until the next reload: {}", edits.join("; ")),
-        ));
+        for (lasts, words) in [
+            (Lasts::Changed, "set at run time, until set anew"),
+            (Lasts::Reload, "until the next reload"),
+        ] {
+            let edits = status.edits.iter();
+            let edits = edits.filter(|own| Lasts::of(own, false) == lasts);
+            let edits: Vec<_> = edits.map(ToString::to_string).collect();
+            if !edits.is_empty() {
+                let count = edits.len();
+                lines.push(("edits", format!("{count} {words}: {}", edits.join("; "))));
+            }
+        }
     }
     lines
 }

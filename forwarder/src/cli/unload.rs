@@ -1,6 +1,6 @@
 //! `forwarder unload`: removes programs, maps and numbers.
 
-use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
+use std::io::{BufRead, IsTerminal, stdin};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -12,6 +12,7 @@ use forwarder::link::survey::Surveyor;
 use forwarder::status;
 
 use super::Globals;
+use super::output::{show, tell};
 
 const AFTER_HELP: &str = "\
 Every open flow ends: its next packet meets this machine's own TCP, which answers with a reset. Says what
@@ -41,7 +42,10 @@ impl Unload {
         let place = globals.place(None);
         let pins = Pins::new(place.bpffs());
         if pins.versions()?.is_empty() {
-            println!("nothing is loaded under {}", place.bpffs().display());
+            show(&format!(
+                "nothing is loaded under {}\n",
+                place.bpffs().display()
+            ))?;
             return Ok(ExitCode::SUCCESS);
         }
         // Held until the end: no daemon starts meanwhile.
@@ -52,21 +56,21 @@ impl Unload {
             .context("cannot start the asynchronous runtime")?;
         let network =
             runtime.block_on(async { Surveyor::open()?.survey(std::iter::empty()).await })?;
-        eprint!("{}", consequences(&place, &pins));
+        tell(&consequences(&place, &pins))?;
         if !self.yes && !confirmed()? {
-            eprintln!("nothing was removed");
+            tell("nothing was removed\n")?;
             return Ok(ExitCode::FAILURE);
         }
         let removed = unload::unload(&pins, &place.registry(), &network)?;
         place.remove_files()?;
         lock.remove();
         place.remove_run_dir();
-        println!(
-            "removed {} links, filters of {} interfaces, and the maps under {}",
+        show(&format!(
+            "removed {} links, filters of {} interfaces, and the maps under {}\n",
             removed.links,
             removed.filters.len(),
             place.bpffs().display()
-        );
+        ))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -118,8 +122,7 @@ fn confirmed() -> anyhow::Result<bool> {
     if !stdin().is_terminal() {
         bail!("not confirmed: there is no terminal to ask on; --yes unloads without asking");
     }
-    eprint!("Unload? [y/N] ");
-    stderr().flush().context("cannot ask")?;
+    tell("Unload? [y/N] ")?;
     let mut answer = String::new();
     stdin()
         .lock()

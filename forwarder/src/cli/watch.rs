@@ -3,12 +3,13 @@
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use forwarder::control::client::target;
 use forwarder::control::events::Told;
 use forwarder::units;
 
-use super::Globals;
 use super::remote::{client, clients};
+use super::{Globals, output};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -17,8 +18,7 @@ Examples:
   forwarder watch --client 198.51.100.4 --json | jq .reason
 
 Exit codes:
-  0  the daemon ended
-  1  no daemon, or no permission
+  1  no daemon, no permission, or the daemon ended
   2  the command line is wrong";
 
 /// Follow flows that open and close, and connections that are refused.
@@ -46,14 +46,16 @@ impl Watch {
             ("client", self.client.as_deref()),
             ("name", self.name.as_deref()),
         ];
-        client(globals).follow(&target("/v1/events", &parameters), |data| {
+        let ended = client(globals).follow(&target("/v1/events", &parameters), |data| {
             let line = match serde_json::from_str::<Told>(data) {
                 Ok(told) if !self.json => render(&told),
                 _ => data.to_owned(),
             };
-            // A reader that has gone, as `head` does, ends it without a word.
-            Ok(writeln!(stdout(), "{line}").is_ok())
+            output::written(writeln!(stdout(), "{line}")).map(|()| true)
         })?;
+        if ended {
+            bail!("the daemon has ended, and nothing more is told");
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

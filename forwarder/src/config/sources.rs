@@ -69,6 +69,14 @@ impl Sources {
         Self { main, drop_ins }
     }
 
+    /// A main file without drop-ins that holds these bytes, which may be no text.
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Self {
+        let (text, not_text) = text_of(bytes);
+        let mut sources = Self::new(path, text);
+        sources.main.not_text = not_text;
+        sources
+    }
+
     /// Adds a drop-in after those that are there.
     pub fn push(&mut self, path: &Path, text: impl Into<String>) {
         let base = self.end() + 1;
@@ -253,7 +261,11 @@ fn read(path: &Path) -> Result<(String, Option<usize>), ReadError> {
         path: path.to_owned(),
         source,
     })?;
-    Ok(match String::from_utf8(bytes) {
+    Ok(text_of(bytes))
+}
+
+fn text_of(bytes: Vec<u8>) -> (String, Option<usize>) {
+    match String::from_utf8(bytes) {
         Ok(text) => (text, None),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
@@ -262,7 +274,7 @@ fn read(path: &Path) -> Result<(String, Option<usize>), ReadError> {
                 Some(at),
             )
         }
-    })
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Changing: everything that `PUT`, `POST` and `DELETE` do.
 
 use axum::Json;
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tracing::info;
 
 use super::order::Order;
 use super::parameters::{Named, Parameters};
+use super::peer::Peer;
 use super::problem::Problem;
 use super::server::Shared;
 use super::view::{aside, unsound};
@@ -39,30 +41,108 @@ pub struct How {
     reset: bool,
 }
 
-async fn edit(shared: &Shared, edit: Edit, how: How) -> Answer {
+/// Says in the log who wanted what, and what came of it. `command` is the command line that does it.
+fn told(peer: &Peer, command: &str, answer: Answer) -> Answer {
+    let (uid, pid, program) = (peer.uid(), peer.pid(), peer.program());
+    match &answer {
+        Ok(_) => info!(uid, pid, program, "done by order: {command}"),
+        Err(Problem {
+            status, message, ..
+        }) => info!(
+            uid,
+            pid, program, status, "refused by order: {command}: {message}"
+        ),
+    }
+    answer
+}
+
+/// The option, if it is given.
+fn option(given: bool, option: &str) -> String {
+    if given {
+        format!(" --{option}")
+    } else {
+        String::new()
+    }
+}
+
+async fn edit(shared: &Shared, peer: &Peer, edit: Edit, how: How) -> Answer {
     let How { persist, reset } = how;
+    let command = format!(
+        "{}{}{}",
+        shortened(&edit),
+        option(persist, "persist"),
+        option(reset, "reset")
+    );
     let order = |reply| Order::Edit {
         edit,
         persist,
         reset,
         reply,
     };
-    shared.orders.give(order).await.map(Json)
+    let answer = shared.orders.give(order).await.map(Json);
+    told(peer, &command, answer)
+}
+
+/// An edit in one line, however many names it is about.
+fn shortened(edit: &Edit) -> String {
+    const NAMES: usize = 10;
+    let mut edit = edit.clone();
+    let more = match &mut edit {
+        Edit::AddRoute { names, .. } | Edit::RemoveNames { names } => {
+            let more = names.len().saturating_sub(NAMES);
+            names.truncate(NAMES);
+            more
+        }
+        Edit::State { .. } | Edit::Weight { .. } => 0,
+    };
+    match more {
+        0 => edit.to_string(),
+        more => format!("{edit} (and {more} more names)"),
+    }
+}
+
+/// Parameters of `POST /v1/reload`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {
+    /// End the flows that are left over.
+    #[serde(default)]
+    reset: bool,
+    /// Back to the former configuration after this time, unless somebody confirms before.
+    confirm: Option<String>,
 }
 
 /// `POST /v1/reload`
-pub async fn reload(State(shared): State<Shared>, Parameters(how): Parameters<How>) -> Answer {
+pub async fn reload(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Parameters(how): Parameters<Reload>,
+) -> Answer {
     let reset = how.reset;
-    shared
-        .orders
-        .give(|reply| Order::Reload { reset, reply })
-        .await
-        .map(Json)
+    let confirm = how.confirm.as_deref().map(humantime::parse_duration);
+    let confirm = confirm.transpose().map_err(|error| {
+        Problem::bad_request(format!("`confirm` is not a time: {error}"))
+            .fix("write it like `60s` or `5m`")
+    })?;
+    let order = |reply| Order::Reload {
+        reset,
+        confirm,
+        reply,
+    };
+    let answer = shared.orders.give(order).await.map(Json);
+    let time = how.confirm.map(|time| format!(" --confirm {time}"));
+    let command = format!(
+        "reload{}{}",
+        time.unwrap_or_default(),
+        option(reset, "reset")
+    );
+    told(&peer, &command, answer)
 }
 
 /// `POST /v1/confirm`
-pub async fn confirm(State(shared): State<Shared>) -> Answer {
-    shared.orders.give(Order::Confirm).await.map(Json)
+pub async fn confirm(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer {
+    let answer = shared.orders.give(Order::Confirm).await.map(Json);
+    told(&peer, "confirm", answer)
 }
 
 /// The body of `PUT /v1/routes`.
@@ -77,6 +157,7 @@ pub struct NewRoute {
 /// `PUT /v1/routes`
 pub async fn add_route(
     State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Parameters(how): Parameters<How>,
     route: Body<NewRoute>,
 ) -> Answer {
@@ -90,17 +171,36 @@ pub async fn add_route(
         pool,
         listeners,
     };
-    edit(&shared, added, how).await
+    edit(&shared, &peer, added, how).await
 }
 
 /// `DELETE /v1/routes/{name}`; several names are separated by commas.
 pub async fn remove_name(
     State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Named(name): Named,
     Parameters(how): Parameters<How>,
 ) -> Answer {
     let names = name.split(',').map(str::to_owned).collect();
-    edit(&shared, Edit::RemoveNames { names }, how).await
+    edit(&shared, &peer, Edit::RemoveNames { names }, how).await
+}
+
+/// The body of `DELETE /v1/routes`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Names {
+    names: Vec<String>,
+}
+
+/// `DELETE /v1/routes`: as many names as one likes.
+pub async fn remove_names(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Parameters(how): Parameters<How>,
+    names: Body<Names>,
+) -> Answer {
+    let Names { names } = body(names)?;
+    edit(&shared, &peer, Edit::RemoveNames { names }, how).await
 }
 
 /// The body of `POST /v1/nodes/{node}/state`.
@@ -113,12 +213,13 @@ pub struct NewState {
 /// `POST /v1/nodes/{node}/state`
 pub async fn state(
     State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Named(node): Named,
     Parameters(how): Parameters<How>,
     state: Body<NewState>,
 ) -> Answer {
     let NewState { state } = body(state)?;
-    edit(&shared, Edit::State { node, state }, how).await
+    edit(&shared, &peer, Edit::State { node, state }, how).await
 }
 
 /// The body of `POST /v1/nodes/{node}/weight`.
@@ -132,12 +233,13 @@ pub struct NewWeight {
 /// `POST /v1/nodes/{node}/weight`
 pub async fn weight(
     State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Named(node): Named,
     Parameters(how): Parameters<How>,
     weight: Body<NewWeight>,
 ) -> Answer {
     let NewWeight { weight, pool } = body(weight)?;
-    edit(&shared, Edit::Weight { node, pool, weight }, how).await
+    edit(&shared, &peer, Edit::Weight { node, pool, weight }, how).await
 }
 
 /// Parameters of `DELETE /v1/flows`.
@@ -155,8 +257,24 @@ pub struct Which {
 /// `DELETE /v1/flows`
 pub async fn end_flows(
     State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Parameters(which): Parameters<Which>,
 ) -> Answer {
+    let given = [
+        ("client", &which.client),
+        ("name", &which.name),
+        ("node", &which.node),
+    ];
+    let given = given.map(|(name, value)| match value {
+        Some(value) => format!(" --{name} {value}"),
+        None => String::new(),
+    });
+    let command = format!("flow kill{}{}", given.concat(), option(which.all, "all"));
+    let answer = end(&shared, which).await;
+    told(&peer, &command, answer)
+}
+
+async fn end(shared: &Shared, which: Which) -> Answer {
     let all = which.all;
     let filter = Filter {
         client: which.client,

@@ -103,22 +103,26 @@ impl Client {
     }
 
     /// Asks for events and calls `each` with the data of each until it says that it is enough, or the daemon ends.
+    /// Says whether it was the daemon.
     pub fn follow(
         &self,
         target: &str,
         mut each: impl FnMut(&str) -> io::Result<bool>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<bool, ClientError> {
         let mut answer = self.open("GET", target, None, None)?;
         let mut line = String::new();
         loop {
             line.clear();
-            if answer.read_line(&mut line).map_err(|e| self.io(e))? == 0 {
-                return Ok(());
-            }
+            match answer.read_line(&mut line) {
+                Ok(0) => return Ok(true),
+                // A daemon that was killed says no farewell.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(true),
+                read => read.map_err(|e| self.io(e))?,
+            };
             if let Some(data) = line.trim_end().strip_prefix("data:")
                 && !each(data.trim_start()).map_err(|e| self.io(e))?
             {
-                return Ok(());
+                return Ok(false);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What the server asks of the daemon's loop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +25,8 @@ pub enum Order {
     Reload {
         /// End flows whose route is gone.
         reset: bool,
+        /// Go back to the former one after this time, unless somebody confirms before.
+        confirm: Option<Duration>,
         /// The answer.
         reply: Reply,
     },
@@ -38,7 +41,7 @@ pub enum Order {
         /// The answer.
         reply: Reply,
     },
-    /// Stay attached: the operator still reaches this machine.
+    /// Stay attached, and with this configuration: the operator still reaches this machine.
     Confirm(Reply),
 }
 
@@ -53,7 +56,7 @@ pub struct Look {
     pub network: Network,
     /// Where its things are.
     pub place: Place,
-    /// Edits that the next reload undoes.
+    /// Edits at run time that the files do not hold.
     pub edits: Vec<Edit>,
 }
 

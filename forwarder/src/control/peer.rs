@@ -15,6 +15,7 @@ const GROUPS_MAX: usize = 65_536;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     uid: Option<u32>,
+    pid: Option<i32>,
     groups: Vec<u32>,
 }
 
@@ -23,6 +24,7 @@ impl Peer {
         let Ok(credentials) = stream.peer_cred() else {
             return Self {
                 uid: None,
+                pid: None,
                 groups: Vec::new(),
             };
         };
@@ -30,8 +32,25 @@ impl Peer {
         groups.push(credentials.gid());
         Self {
             uid: Some(credentials.uid()),
+            pid: credentials.pid(),
             groups,
         }
+    }
+
+    /// Its user, who may be nobody that this machine knows by name.
+    pub fn uid(&self) -> Option<u32> {
+        self.uid
+    }
+
+    /// Its process, as it was when it connected.
+    pub fn pid(&self) -> Option<i32> {
+        self.pid
+    }
+
+    /// What that process calls itself, while it is there and may be looked at.
+    pub fn program(&self) -> Option<String> {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", self.pid?)).ok()?;
+        Some(name.trim().to_owned())
     }
 
     /// Whether it may change anything: root, the daemon's own user, or a member of the group.
@@ -104,6 +123,7 @@ mod tests {
     fn root_owner_and_group_may_change_things() {
         let peer = |uid, groups: &[u32]| Peer {
             uid: Some(uid),
+            pid: None,
             groups: groups.to_vec(),
         };
         assert!(peer(0, &[]).is_allowed(500, None));
@@ -113,6 +133,7 @@ mod tests {
         assert!(!peer(1_000, &[1_000]).is_allowed(500, None));
         let nobody = Peer {
             uid: None,
+            pid: None,
             groups: vec![1],
         };
         assert!(!nobody.is_allowed(500, Some(990)));
@@ -121,6 +142,9 @@ mod tests {
     #[tokio::test]
     async fn the_kernel_knows_the_other_end() {
         let (one, _two) = UnixStream::pair().unwrap();
-        assert!(Peer::of(&one).may_change(), "it is this very process");
+        let peer = Peer::of(&one);
+        assert!(peer.may_change(), "it is this very process");
+        assert_eq!(peer.pid(), Some(std::process::id() as i32));
+        assert!(peer.program().is_some_and(|name| !name.is_empty()));
     }
 }

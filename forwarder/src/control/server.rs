@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use tokio::net::UnixListener;
 use tokio::sync::broadcast;
-use tracing::{debug, info};
+use tracing::{error, info};
 
 use super::events::Told;
 use super::order::Orders;
@@ -18,6 +18,9 @@ use super::peer::{GROUP, Peer};
 use super::problem::Problem;
 use super::{change, events, view};
 use crate::metrics::tally::Tally;
+
+/// More than the names that fit on a command line, each in quotes.
+const BODY_MAX: usize = 16 << 20;
 
 /// What handlers share.
 #[derive(Clone, Debug)]
@@ -34,7 +37,7 @@ pub struct Shared {
 pub async fn serve(listener: UnixListener, shared: Shared) {
     let service = router(shared).into_make_service_with_connect_info::<Peer>();
     if let Err(error) = axum::serve(listener, service).await {
-        debug!(%error, "the control socket is closed");
+        error!(%error, "the control socket is closed");
     }
 }
 
@@ -44,7 +47,9 @@ fn router(shared: Shared) -> Router {
         .route("/v1/listeners", get(view::listeners))
         .route(
             "/v1/routes",
-            get(view::routes).merge(put(change::add_route)),
+            get(view::routes)
+                .merge(put(change::add_route))
+                .merge(axum::routing::delete(change::remove_names)),
         )
         .route(
             "/v1/routes/{name}",
@@ -65,10 +70,11 @@ fn router(shared: Shared) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(guard))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(shared)
 }
 
-/// Whoever may connect may look; changes need more, and are logged.
+/// Whoever may connect may look; changes need more, and are logged by whoever makes them.
 async fn guard(
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
@@ -77,12 +83,18 @@ async fn guard(
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let (method, path) = (request.method(), request.uri());
         if !peer.may_change() {
-            info!(%method, %path, ?peer, "control request denied");
+            info!(
+                %method,
+                %path,
+                uid = peer.uid(),
+                pid = peer.pid(),
+                program = peer.program(),
+                "control request denied"
+            );
             let message = "this user may look but not change anything";
             return Err(Problem::new(StatusCode::FORBIDDEN, message)
                 .fix(format!("be root, or a member of the group `{GROUP}`")));
         }
-        info!(%method, %path, "control request");
     }
     Ok(next.run(request).await)
 }

@@ -10,10 +10,12 @@ mod file_watch;
 mod health;
 pub mod lock;
 pub mod place;
+pub mod probation;
 pub mod reload;
 mod stacked;
 mod telling;
 mod timers;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,12 +32,14 @@ use self::edits::EditsFile;
 use self::file_watch::FileWatch;
 use self::lock::{Lock, LockError};
 use self::place::Place;
+use self::probation::{Guard, Left, Probation};
 use self::stacked::Stacked;
 use self::telling::Telling;
 use self::timers::sweep_aside;
+use self::trial::Trial;
 use crate::armour::report::Report as ArmourReport;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::edit::Edit;
+use crate::config::lasting::Kept;
 use crate::config::surroundings::{self, Surroundings};
 use crate::config::{Config, Sources, claim};
 use crate::control::events::BACKLOG;
@@ -48,7 +52,6 @@ use crate::dataplane::maps::{CounterMaps, MapsError, State};
 use crate::dataplane::pins::{Pins, PinsError};
 use crate::dataplane::registry::Attachment;
 use crate::dataplane::sweep::{Sweeper, Swept};
-use crate::dataplane::unload::unload;
 use crate::dataplane::{Dataplane, DataplaneError, Origin, plan};
 use crate::health::{self as nodes, Health};
 use crate::link::Network;
@@ -108,6 +111,15 @@ pub enum DaemonError {
     /// Nobody confirmed, and everything was removed.
     #[error("not confirmed in time: everything was detached, nothing is forwarded")]
     Unconfirmed,
+    /// It was told to stop before somebody confirmed, and everything was removed.
+    #[error("stopped before it was confirmed: everything was detached, nothing is forwarded")]
+    Stopped,
+    /// The time within which to confirm cannot be kept.
+    #[error("cannot make sure that everything is removed unless it is confirmed")]
+    Probation(#[source] std::io::Error),
+    /// There is no runtime.
+    #[error("cannot start the asynchronous runtime")]
+    Runtime(#[source] std::io::Error),
 }
 
 impl DaemonError {
@@ -125,18 +137,23 @@ impl DaemonError {
 pub struct Daemon {
     /// In use, edits included.
     config: Arc<Config>,
+    /// What the files say, without edits.
+    filed: Arc<Config>,
     /// The files it was read from, as they were then.
     sources: Sources,
     /// What the files said when they were last refused, if they were since.
     refused: Option<Sources>,
     files: FileWatch,
-    /// Edits that the next reload undoes.
-    edits: Vec<Edit>,
+    /// Edits in force. The next reload undoes those of routes.
+    edits: Vec<Kept>,
     edits_file: EditsFile,
     place: Place,
     orders: mpsc::Receiver<Order>,
     /// When everything is removed unless somebody confirms before.
     deadline: Option<Instant>,
+    guard: Option<Guard>,
+    /// A reload that is to be confirmed.
+    trial: Option<Trial>,
     dataplane: Dataplane,
     network: Network,
     surveyor: Surveyor,
@@ -160,15 +177,18 @@ pub struct Daemon {
 
 impl Daemon {
     /// Takes the lock, loads, fills and attaches. After this, clients are served. `config` is what `sources`
-    /// say; a reload reads the same files again.
+    /// say; a reload reads the same files again. With `confirm` set everything is removed after that time, unless
+    /// somebody confirms before.
     pub async fn start(
         object: &[u8],
         mut config: Config,
         sources: Sources,
         place: &Place,
+        confirm: Option<Duration>,
     ) -> Result<Self, DaemonError> {
         let lock = Lock::take(&place.lock())?;
         let surveyor = Surveyor::open()?;
+        let (deadline, guard) = on_probation(place, &surveyor, confirm).await?;
         // Before the first survey, so that no change falls between.
         let watch = Watch::open().map_err(DaemonError::Watch)?;
         let network = surveyor.survey(std::iter::empty()).await?;
@@ -197,6 +217,7 @@ impl Daemon {
         let worn = !dataplane.pins().pinned_armour()?.is_empty();
         let armour = Armour::new(ArmourReport::load(&place.armour()), worn);
         let mut daemon = Self {
+            filed: Arc::new(config.clone()),
             config: Arc::new(config),
             sources,
             refused: None,
@@ -205,7 +226,9 @@ impl Daemon {
             edits_file: EditsFile::new(place.edits()),
             place: place.clone(),
             orders: received,
-            deadline: None,
+            deadline,
+            guard,
+            trial: None,
             dataplane,
             network: Network::default(),
             surveyor,
@@ -225,6 +248,7 @@ impl Daemon {
             _lock: lock,
         };
         daemon.restore_edits();
+        daemon.resume_trial();
         daemon.health.follow(&daemon.config);
         daemon.dataplane.rotate_keys()?;
         // Nodes that a former daemon left out stay out until their first check.
@@ -263,10 +287,8 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Serves until SIGTERM or SIGINT; with `confirm` set everything is removed after that time, unless somebody
-    /// confirms before.
-    pub async fn run(mut self, confirm: Option<Duration>) -> Result<(), DaemonError> {
-        self.deadline = confirm.map(|time| Instant::now() + time);
+    /// Serves until SIGTERM or SIGINT.
+    pub async fn run(mut self) -> Result<(), DaemonError> {
         let catch = |kind| signal(kind).map_err(DaemonError::Signals);
         let mut terminate = catch(SignalKind::terminate())?;
         let mut interrupt = catch(SignalKind::interrupt())?;
@@ -284,6 +306,7 @@ impl Daemon {
         self.ask_tunnels(&asked_to);
         self.tell_systemd(&[NotifyState::Ready]);
         loop {
+            let trial = self.trial_deadline();
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -294,7 +317,8 @@ impl Daemon {
                 }
                 Some(order) = self.orders.recv() => self.obey(order).await,
                 () = self.files.changed() => self.files_changed().await,
-                () = until(self.deadline) => return self.unconfirmed(),
+                () = until(self.deadline) => return self.unconfirmed(DaemonError::Unconfirmed),
+                () = until(trial) => self.roll_back("not confirmed in time").await,
                 alive = self.watch.changed() => {
                     if !alive {
                         warn!("the kernel no longer tells about changes of the network; looking every minute");
@@ -346,6 +370,10 @@ impl Daemon {
             }
         }
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        if self.deadline.is_some() {
+            return self.unconfirmed(DaemonError::Stopped);
+        }
+        self.roll_back("stopped before it was confirmed").await;
         self.told_so_far();
         self.telling.finish();
         info!(
@@ -355,19 +383,22 @@ impl Daemon {
     }
 
     /// Nobody confirmed: this machine may be out of reach because of us.
-    fn unconfirmed(self) -> Result<(), DaemonError> {
-        unload(self.dataplane.pins(), &self.place.registry(), &self.network)?;
-        if let Err(error) = self.place.remove_files() {
-            warn!(error = &error as &dyn std::error::Error, "left behind");
-        }
-        Err(DaemonError::Unconfirmed)
+    fn unconfirmed(self, why: DaemonError) -> Result<(), DaemonError> {
+        probation::remove(&self.place, &self.network)?;
+        Err(why)
     }
 
     /// Somebody confirmed. Says whether that was waited for.
     fn confirm(&mut self) -> serde_json::Value {
-        let waited = self.deadline.take().is_some();
+        let mut waited = self.deadline.take().is_some();
         if waited {
+            Probation::of(&self.place).end();
+            self.guard = None;
             info!("confirmed; programs stay attached");
+        }
+        if self.end_trial() {
+            waited = true;
+            info!("confirmed; the configuration stays in use");
         }
         serde_json::json!({ "waited": waited })
     }
@@ -556,6 +587,36 @@ impl Daemon {
             debug!(%error, "systemd not told");
         }
     }
+}
+
+/// Begins a probation, or goes on with that of a former daemon; one whose time is over is obeyed here and now.
+async fn on_probation(
+    place: &Place,
+    surveyor: &Surveyor,
+    confirm: Option<Duration>,
+) -> Result<(Option<Instant>, Option<Guard>), DaemonError> {
+    let probation = Probation::of(place);
+    let left = match (confirm, probation.left()) {
+        (Some(time), _) => {
+            probation.begin(time).map_err(DaemonError::Probation)?;
+            time
+        }
+        (None, Left::Confirmed) => return Ok((None, None)),
+        (None, Left::Time(left)) => {
+            warn!(
+                seconds = left.as_secs(),
+                "a former daemon was not confirmed: everything is removed, unless `forwarder confirm` arrives before"
+            );
+            left
+        }
+        (None, Left::Nothing) => {
+            let network = surveyor.survey(std::iter::empty()).await?;
+            probation::remove(place, &network)?;
+            return Err(DaemonError::Unconfirmed);
+        }
+    };
+    let guard = Guard::start(place).map_err(DaemonError::Probation)?;
+    Ok((Some(Instant::now() + left), Some(guard)))
 }
 
 /// Waits for a time; for ever, if there is none.

@@ -81,9 +81,25 @@ impl Place {
         self.run_dir.join(format!("{hash:016x}.sock"))
     }
 
-    /// Its edits that last until the next reload.
+    /// Its edits at run time.
     pub fn edits(&self) -> PathBuf {
         self.run_dir.join(format!("{}.edits.json", self.escaped()))
+    }
+
+    /// Until when everything is removed unless somebody confirms.
+    pub fn probation(&self) -> PathBuf {
+        let escaped = self.escaped();
+        self.run_dir.join(format!("{escaped}.probation.json"))
+    }
+
+    /// What comes back unless somebody confirms a reload.
+    pub fn trial(&self) -> PathBuf {
+        self.run_dir.join(format!("{}.trial.json", self.escaped()))
+    }
+
+    /// Where its files are.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
     }
 
     /// What is known about the health of nodes.
@@ -116,6 +132,8 @@ impl Place {
             self.edits(),
             self.health(),
             self.armour(),
+            self.probation(),
+            self.trial(),
             self.control(),
         ];
         let mut first = Ok(());

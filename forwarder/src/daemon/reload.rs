@@ -1,6 +1,7 @@
 //! Another configuration while flows are open: read, compared, applied whole or not at all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use tracing::{error, info, warn};
 use super::{Daemon, DaemonError, edits};
 use crate::config::difference::{Difference, Fixed, keep_fixed};
 use crate::config::edit::{Edit, patterns, selects};
+use crate::config::lasting::{self, Kept, Lasts, supersedes};
 use crate::config::model::{NodeState, Pattern};
 use crate::config::{self, Config, Sources, persist};
 use crate::control::order::{Look, Order};
@@ -35,6 +37,9 @@ pub struct Reloaded {
     pub tight: Vec<String>,
     /// Edits that ended.
     pub edits: Vec<Edit>,
+    /// Edits of nodes that go on.
+    #[serde(default)]
+    pub kept: Vec<Edit>,
     /// Warnings about the files, as `forwarder check --json` writes them.
     pub report: Value,
     /// Flows that were ended because their route is gone.
@@ -49,8 +54,15 @@ impl Daemon {
             Order::Look(reply) => {
                 let _ = reply.send(self.look());
             }
-            Order::Reload { reset, reply } => {
-                let answer = self.reload(reset).await.and_then(|own| to_value(&own));
+            Order::Reload {
+                reset,
+                confirm,
+                reply,
+            } => {
+                let answer = self
+                    .reload(reset, confirm)
+                    .await
+                    .and_then(|own| to_value(&own));
                 let _ = reply.send(answer);
             }
             Order::Edit {
@@ -73,13 +85,13 @@ impl Daemon {
             registry: self.dataplane.registry().clone(),
             network: self.network.clone(),
             place: self.place.clone(),
-            edits: self.edits.clone(),
+            edits: self.edits.iter().map(|own| own.edit.clone()).collect(),
         }
     }
 
     /// After SIGHUP: what `reload` would answer goes to the log.
     pub(super) async fn reload_by_signal(&mut self) {
-        let answer = self.reload(false).await;
+        let answer = self.reload(false, None).await;
         self.log_refusal(answer);
     }
 
@@ -94,12 +106,22 @@ impl Daemon {
     }
 
     /// Reads the files and puts them to use, unless they have errors.
-    pub(super) async fn reload(&mut self, reset: bool) -> Result<Reloaded, Problem> {
+    pub(super) async fn reload(
+        &mut self,
+        reset: bool,
+        confirm: Option<Duration>,
+    ) -> Result<Reloaded, Problem> {
+        let before = self.before();
         let sources = self.read_files();
         if sources.is_err() {
             self.tally.reloaded(false);
         }
         let mut reloaded = self.reload_from(sources?).await?;
+        match confirm {
+            Some(time) => self.try_out(before, time),
+            // Whoever reloads means what the files say.
+            None => drop(self.end_trial()),
+        }
         if reset {
             reloaded.reset = self.end_flows(|flow| !flow.configured)?;
         }
@@ -131,6 +153,8 @@ impl Daemon {
                 .fix("the running configuration stays in use; mend the file and reload again"));
         };
         let fixed = keep_fixed(&self.config, &mut new);
+        let filed = Arc::new(new.clone());
+        let (kept, ended) = self.lasting(&mut new);
         let new = Arc::new(new);
         // Meanwhile, as there may be a million names in both.
         let (was, now) = (Arc::clone(&self.config), Arc::clone(&new));
@@ -140,6 +164,7 @@ impl Daemon {
             .await
             .map_err(|error| Problem::internal(&error))?;
         self.tally.configured(self.config.digest);
+        self.filed = filed;
         self.sources = report.sources.clone();
         self.refused = None;
         self.follow_files();
@@ -153,13 +178,14 @@ impl Daemon {
             info!("… and {} more", difference.count() - LOGGED_MAX);
         }
         info!(differences = difference.count(), "configuration reloaded");
-        let edits = std::mem::take(&mut self.edits);
+        self.edits = kept;
         self.save_edits();
         Ok(Reloaded {
             difference,
             fixed,
             tight,
-            edits,
+            edits: ended,
+            kept: self.edits.iter().map(|own| own.edit.clone()).collect(),
             report: report.to_json(),
             reset: 0,
         })
@@ -173,6 +199,21 @@ impl Daemon {
             warn!("little room is left for {own}");
         }
         tight
+    }
+
+    /// Makes the edits that go on part of what the files say; returns them, and those that end.
+    fn lasting(&self, config: &mut Config) -> (Vec<Kept>, Vec<Edit>) {
+        let (mut kept, mut ended) = (Vec::new(), Vec::new());
+        for own in &self.edits {
+            match own.edit.apply(config) {
+                Ok(with) if own.outlives(config) => {
+                    *config = with;
+                    kept.push(own.clone());
+                }
+                _ => ended.push(own.edit.clone()),
+            }
+        }
+        (kept, ended)
     }
 
     async fn edit(&mut self, edit: Edit, persist: bool, reset: bool) -> Result<Value, Problem> {
@@ -207,8 +248,12 @@ impl Daemon {
                 // Files that said something else before are still to be reloaded.
                 if in_use {
                     self.sources = sources;
+                    if let Ok(filed) = edit.apply(&self.filed) {
+                        self.filed = Arc::new(filed);
+                    }
                     Arc::make_mut(&mut self.config).digest = self.sources.digest();
                 }
+                self.edits.retain(|own| !supersedes(&edit, &own.edit));
                 self.save_edits();
                 files = written;
             }
@@ -238,13 +283,14 @@ impl Daemon {
         Ok(json!({
             "difference": difference,
             "persisted": persisted,
+            "until": Lasts::of(&edit, persisted),
             "files": files,
             "reset": ended,
         }))
     }
 
     /// Puts a configuration to use; if that fails, the former one again.
-    async fn turn_to(&mut self, new: Arc<Config>) -> Result<(), Problem> {
+    pub(super) async fn turn_to(&mut self, new: Arc<Config>) -> Result<(), Problem> {
         match self.adopt(&new).await {
             Ok(changes) => {
                 self.config = new;
@@ -329,19 +375,21 @@ impl Daemon {
     }
 
     /// Which configuration files edits are about.
-    fn about(&self) -> String {
+    pub(super) fn about(&self) -> String {
         self.sources.fingerprint(self.config.digest)
     }
 
     /// Keeps edits where the next daemon finds them, should this one be killed.
-    fn save_edits(&mut self) {
+    pub(super) fn save_edits(&mut self) {
         let saved = self.edits_file.save(&self.about(), &self.edits);
         self.edits_saved(saved);
     }
 
     fn add_edit(&mut self, edit: Edit) {
-        self.edits.push(edit);
-        let saved = self.edits_file.append(&self.about(), &self.edits);
+        let saved = match lasting::add(&mut self.edits, edit, &self.filed) {
+            true => self.edits_file.append(&self.about(), &self.edits),
+            false => self.edits_file.save(&self.about(), &self.edits),
+        };
         self.edits_saved(saved);
     }
 
@@ -352,18 +400,26 @@ impl Daemon {
         }
     }
 
-    /// Applies the edits of a former daemon, unless the files have changed since.
+    /// Applies the edits of a former daemon; if the files have changed since, those of nodes.
     pub(super) fn restore_edits(&mut self) {
-        for edit in edits::load(&self.place.edits(), &self.about()) {
-            match edit.apply(&self.config) {
+        let (edits, mut same) = edits::load(&self.place.edits(), &self.about(), &self.config);
+        for own in edits {
+            match own.edit.apply(&self.config) {
                 Ok(config) => {
-                    info!(?edit, "edit of the former daemon goes on");
+                    info!(edit = %own.edit, "edit of the former daemon goes on");
                     self.config = Arc::new(config);
-                    self.edits.push(edit);
-                    self.tally.edited(self.config.digest, self.edits.len());
+                    self.edits.push(own);
                 }
-                Err(error) => warn!(?edit, %error, "edit of the former daemon is dropped"),
+                Err(error) => {
+                    same = false;
+                    warn!(edit = %own.edit, %error, "edit of the former daemon is dropped");
+                }
             }
+        }
+        if same {
+            self.tally.edited(self.config.digest, self.edits.len());
+        } else {
+            self.save_edits();
         }
     }
 }

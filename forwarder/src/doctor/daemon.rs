@@ -237,7 +237,7 @@ fn in_use(place: &Place, config: &Config) -> Finding {
             Code::NotInUse,
             "",
             format!(
-                "{} at run time in use beside the file, until the next reload",
+                "{} at run time in use beside the file; `forwarder status` lists them",
                 units::count(edits as u64, "edit")
             ),
         ),
