@@ -292,6 +292,10 @@ fn type_error(error: &toml::de::Error, span: Span, said: &str, path: &[Step]) ->
             "`true` or `false`",
             format!("write `{key} = true` or `{key} = false`, without quotes"),
         ),
+        other if other.starts_with("\"local\"") => (
+            other,
+            format!("write `{key} = \"local\"`, `{key} = \"proxy\"` or `{key} = false`"),
+        ),
         other if other.starts_with("struct ") => ("a table", format!("write `{key} = {{ … }}`")),
         other => (
             other,

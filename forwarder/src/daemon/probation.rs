@@ -106,7 +106,10 @@ impl Probation {
 
 /// The guard, and the pipe by which it learns that this process has ended.
 #[derive(Debug)]
-pub struct Guard(Child);
+pub struct Guard {
+    process: Child,
+    probation: Probation,
+}
 
 impl Guard {
     /// Starts it: `forwarder guard`, in a session of its own, which no terminal ends.
@@ -127,15 +130,21 @@ impl Guard {
         };
         // SAFETY: between fork and exec it makes one system call.
         unsafe { command.pre_exec(alone) };
-        command.spawn().map(Self)
+        Ok(Self {
+            process: command.spawn()?,
+            probation: Probation::of(place),
+        })
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        // With its file gone it ends at once, and this daemon leaves no remains of it.
-        let _ = self.0.wait();
+        drop(self.process.stdin.take());
+        // With its file gone it ends at once. Otherwise this daemon ends without having removed anything, and the
+        // guard has a duty.
+        if self.probation.left() == Left::Confirmed {
+            let _ = self.process.wait();
+        }
     }
 }
 
