@@ -93,6 +93,11 @@ pub mod map {
     pub const PORT_FLOWS: &str = "PORT_FLOWS";
     /// `ARRAY(4)` of `[u64; 2]`: SipHash keys of the SYN cookies; see `cookie::key_slot`.
     pub const COOKIE_KEYS: &str = "COOKIE_KEYS";
+    /// `LPM_TRIE` [`super::Address`] → [`super::SourceRule`]: what holds for connections from an address. IPv4 prefixes
+    /// are 96 bits longer than they look.
+    pub const SOURCE_RULES: &str = "SOURCE_RULES";
+    /// `HASH` interface index → [`super::PublicLink`]: the public interfaces.
+    pub const PUBLIC_LINKS: &str = "PUBLIC_LINKS";
     /// `ARRAY(1)` of [`super::Settings`].
     pub const SETTINGS: &str = "SETTINGS";
     /// `PERCPU_ARRAY` of `u64`, indexed by `DropReason`.
@@ -163,6 +168,10 @@ pub mod stage {
         (STORE, "stage_store"),
         (TOO_BIG, "stage_too_big"),
         (PROBE, "stage_probe"),
+        (EXTENDED, "stage_extended"),
+        (CLIENT_CONTROL, "stage_client_control"),
+        (NODE_CONTROL, "stage_node_control"),
+        (STRAY, "stage_stray"),
     ];
     /// Answers a SYN with a cookie.
     pub const SYN: u32 = 0;
@@ -188,6 +197,14 @@ pub mod stage {
     pub const TOO_BIG: u32 = 10;
     /// Asks the node of a flow whether it still has the connection.
     pub const PROBE: u32 = 11;
+    /// A TCP header that does not follow a plain IP header: options, extension headers, fragments.
+    pub const EXTENDED: u32 = 12;
+    /// A client's SYN, FIN or reset of a flow.
+    pub const CLIENT_CONTROL: u32 = 13;
+    /// A node's FIN or reset of a flow.
+    pub const NODE_CONTROL: u32 = 14;
+    /// A node's segment of no flow.
+    pub const STRAY: u32 = 15;
     /// Size of `STAGES`.
     pub const COUNT: u32 = 16;
 }
@@ -365,13 +382,29 @@ abi! {
         closed: u8,
         /// Which of its `homes` is looked at first. Any will do.
         first: u8,
-        /// Zero.
-        pad: u8,
+        /// Not 0: it sees the addresses of clients in some of its connections.
+        transparent: u8,
         /// MTU of that interface.
         mtu: u32,
         /// Indices of [`map::VIPS`], or [`NO_HOME`]: what clients of its transparent connections connect to. One goes
         /// only when no connection is left that it tells apart.
         homes: [u16; HOMES],
+    }
+
+    /// What holds for connections from a prefix of addresses; the longest prefix decides.
+    8 struct SourceRule {
+        /// [`source_rule`].
+        kind: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// A public interface.
+    8 struct PublicLink {
+        /// Its hardware address; zeros if it has none.
+        mac: [u8; 6],
+        /// Zero.
+        pad: u16,
     }
 
     /// A connection as the client sees it.
@@ -729,6 +762,18 @@ pub mod link {
     pub const L2: u8 = 1;
     /// In [`super::Flow::public_link`]: the interface has no Ethernet header.
     pub const NO_HEADER: u32 = 1 << 31;
+}
+
+/// [`SourceRule::kind`].
+pub mod source_rule {
+    /// Somebody out there: may connect.
+    pub const ELSEWHERE: u32 = 0;
+    /// An address of this machine, or one that is claimed, or a broadcast address of its networks.
+    pub const OWN: u32 = 1;
+    /// A node.
+    pub const NODE: u32 = 2;
+    /// Reached by a tunnel.
+    pub const TUNNEL: u32 = 3;
 }
 
 /// [`Event::kind`].

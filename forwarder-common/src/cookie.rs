@@ -4,27 +4,41 @@
 //! said, so that no memory is spent before a client has proven its address:
 //!
 //! ```text
-//!  31            16 15         8 7     5 4          1  0
-//! +----------------+------------+-------+------------+----+
-//! |  sequence MAC  | tuple MAC  |  MSS  |   window   |SACK|
-//! |    16 bits     |   8 bits   | index |   scale    |    |
-//! +----------------+------------+-------+------------+----+
+//!  31            16 15         8  7  6     5 4          1  0
+//! +----------------+------------+---+-------+------------+---+
+//! |  sequence MAC  | tuple MAC  | . |  MSS  |   window   | . |
+//! |    16 bits     |   8 bits   |   | index |   scale    |   |
+//! +----------------+------------+---+-------+------------+---+
 //! ```
 //!
-//! The tuple MAC covers both addresses, both ports, the epoch and the low byte
-//! (the options). The sequence MAC covers all of that and the client's initial
+//! The two bits marked with a dot belong to the sequence MAC, which so has 18.
+//! The tuple MAC covers both addresses, both ports, the epoch and the options
+//! (bits 1 to 6). The sequence MAC covers all of that and the client's initial
 //! sequence number; both go on from the same state of SipHash. A cookie is good
 //! only when both fit; the tuple MAC alone
 //! tells "this acknowledges one of our cookies, though perhaps not with this
 //! sequence number", which is how the second segment of a hello looks when it
 //! overtakes the first.
 //!
-//! **Lifetime.** Epochs last 64 seconds. A caller accepts the current epoch and
-//! the one before, so a cookie lives between 64 and 128 seconds.
+//! **Options.** A client that offers a window scale is taken to permit selective
+//! acknowledgements too, if it did; one that offers only one of the two gets
+//! neither, which every stack can do without. Bits 1 to 4 mean what they meant
+//! in version 5 of the ABI, so that its flows can go on.
 //!
-//! **Forging odds.** 24 bits are MAC, and two epochs are accepted: a blind
-//! guess succeeds once in 2^23 (8.4 million) segments. It must also carry the
-//! wanted name in its payload, because nothing is opened for a bare ACK. The
+//! **Lifetime.** Epochs last 64 seconds. The epoch before the present one is
+//! accepted for the first 32 seconds of it, so a cookie lives between 32 and 96
+//! seconds; while many cookies are wrong, for the first 4 seconds, as long as a
+//! handshake that the change of epochs finds half done may take
+//! ([`accepts_previous`]).
+//!
+//! **Forging odds.** 26 bits are MAC. A blind guess succeeds once in 2^25 (33.6
+//! million) segments while two epochs are accepted, and once in 2^26 (67.1
+//! million) otherwise: half of the time, and 15/16 of it while somebody guesses.
+//! Linux is at 2^29 and answers so only while its queue overflows; here every
+//! connection begins so, without timestamps, which could hold more. A guess must
+//! also carry the wanted name in its payload, because nothing is opened for a
+//! bare ACK: at 1 Gbit/s (about 600,000 such segments a second) one in about
+//! 110 seconds opens a connection, whose sender sees no answer. The
 //! key is secret and changes every 64 epochs, so what is learned from one
 //! tuple says nothing about another. [`tuple_matches`] alone is right by chance
 //! once in 256 (128 over two epochs): let it decide about silence, never about
@@ -44,10 +58,22 @@ pub const EPOCHS_PER_KEY: u32 = 64;
 /// How many keys exist at a time; see [`key_slot`].
 pub const KEY_SLOTS: u32 = 4;
 
+/// How long after its end an epoch is accepted, and how long while many cookies
+/// are wrong.
+const FRESH_NS: [u64; 2] = [32_000_000_000, 4_000_000_000];
+
+/// Bits of a cookie that hold options; all others are MAC.
+const OPTION_BITS: u32 = 0x7e;
+/// Bits of the tuple MAC.
+const TUPLE_BITS: u32 = 0xff00;
+/// Bits of the sequence MAC.
+const SEQUENCE_BITS: u32 = !(OPTION_BITS | TUPLE_BITS);
+
 /// The segment sizes a cookie can express, ascending: the default of RFC 9293,
-/// what fits tunnels of MTU 1280 and 1420 in IPv6 and IPv4, and the common
-/// sizes of PPPoE and Ethernet.
-pub const MSS_TABLE: [u16; 8] = [536, 1220, 1240, 1300, 1360, 1380, 1440, 1460];
+/// what fits tunnels of MTU 1280 and 1420 in IPv6, and Ethernet in IPv6. A tunnel
+/// takes the smaller of its own and the client's, so larger ones count only
+/// where it has an MTU above 1480.
+pub const MSS_TABLE: [u16; 4] = [536, 1220, 1360, 1440];
 
 /// [`CookieOptions::window_scale`] of a client that offered none.
 pub const NO_WINDOW_SCALE: u8 = 15;
@@ -84,28 +110,40 @@ pub enum Fit {
 /// What a SYN offered and the spliced connection needs later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CookieOptions {
-    /// Index into [`MSS_TABLE`], 0 to 7.
+    /// Index into [`MSS_TABLE`], 0 to 3.
     pub mss_index: u8,
     /// Shift of the client's window, 0 to 14, or [`NO_WINDOW_SCALE`].
     pub window_scale: u8,
-    /// Whether the client permits SACK.
+    /// Whether the client permits SACK: it does if it offers a window scale.
     pub sack: bool,
 }
 
 impl CookieOptions {
-    /// The low byte of a cookie. Bits beyond each field's width are dropped.
+    /// What a cookie can hold of what a SYN offered.
+    #[inline(always)]
+    pub const fn of_syn(mss: u16, window_scale: u8, sack: bool) -> Self {
+        let both = sack && window_scale <= MAX_WINDOW_SCALE;
+        Self {
+            mss_index: mss_index(mss),
+            window_scale: if both { window_scale } else { NO_WINDOW_SCALE },
+            sack: both,
+        }
+    }
+
+    /// Bits 1 to 6 of a cookie. Bits beyond each field's width are dropped.
     #[inline(always)]
     pub const fn pack(self) -> u8 {
-        (self.mss_index & 7) << 5 | (self.window_scale & 15) << 1 | self.sack as u8
+        (self.mss_index & 3) << 5 | (self.window_scale & 15) << 1
     }
 
     /// Reads the low byte of a cookie.
     #[inline(always)]
     pub const fn unpack(byte: u8) -> Self {
+        let window_scale = byte >> 1 & 15;
         Self {
-            mss_index: byte >> 5,
-            window_scale: byte >> 1 & 15,
-            sack: byte & 1 == 1,
+            mss_index: byte >> 5 & 3,
+            window_scale,
+            sack: window_scale != NO_WINDOW_SCALE,
         }
     }
 
@@ -124,35 +162,22 @@ impl CookieOptions {
 pub const fn mss_index(mss: u16) -> u8 {
     match mss {
         0..1220 => 0,
-        1220..1240 => 1,
-        1240..1300 => 2,
-        1300..1360 => 3,
-        1360..1380 => 4,
-        1380..1440 => 5,
-        1440..1460 => 6,
-        1460.. => 7,
+        1220..1360 => 1,
+        1360..1440 => 2,
+        1440.. => 3,
     }
 }
 
-/// The segment size behind an index of [`MSS_TABLE`]. Only the low three bits
+/// The segment size behind an index of [`MSS_TABLE`]. Only the low two bits
 /// count.
 #[inline(always)]
 pub const fn mss_of(index: u8) -> u16 {
-    // Shifts instead of the table: BPF programs then need no read-only data.
-    const fn pack(sizes: [u16; 4]) -> u64 {
-        let [a, b, c, d] = sizes;
+    // A shift instead of the table: BPF programs then need no read-only data.
+    const ALL: u64 = {
+        let [a, b, c, d] = MSS_TABLE;
         a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48
-    }
-    const LOW: u64 = {
-        let [a, b, c, d, ..] = MSS_TABLE;
-        pack([a, b, c, d])
     };
-    const HIGH: u64 = {
-        let [.., a, b, c, d] = MSS_TABLE;
-        pack([a, b, c, d])
-    };
-    let four = if index & 4 == 0 { LOW } else { HIGH };
-    (four >> ((index & 3) as u32 * 16)) as u16
+    (ALL >> ((index & 3) as u32 * 16)) as u16
 }
 
 /// The epoch that contains the monotonic time `now_ns`.
@@ -190,10 +215,10 @@ pub const fn mint(
 /// number and this epoch. A stranger's costs one MAC, as a rule.
 #[inline(always)]
 pub const fn fit(key: [u64; 2], tuple: &Tuple, client_isn: u32, cookie: u32, epoch: u32) -> Fit {
-    let mac = Mac::new(key, tuple, cookie as u8, epoch);
-    if cookie & 0xff00 != mac.of_tuple() {
+    let mac = Mac::new(key, tuple, options_of(cookie), epoch);
+    if cookie & TUPLE_BITS != mac.of_tuple() {
         Fit::Nothing
-    } else if cookie & 0xffff_0000 != mac.of_sequence(client_isn) {
+    } else if cookie & SEQUENCE_BITS != mac.of_sequence(client_isn) {
         Fit::Ends
     } else {
         Fit::Whole
@@ -204,7 +229,21 @@ pub const fn fit(key: [u64; 2], tuple: &Tuple, client_isn: u32, cookie: u32, epo
 /// sequence number. See the module for what may rest on it.
 #[inline(always)]
 pub const fn tuple_matches(key: [u64; 2], tuple: &Tuple, cookie: u32, epoch: u32) -> bool {
-    cookie & 0xff00 == Mac::new(key, tuple, cookie as u8, epoch).of_tuple()
+    cookie & TUPLE_BITS == Mac::new(key, tuple, options_of(cookie), epoch).of_tuple()
+}
+
+/// The option bits of a cookie alone.
+#[inline(always)]
+const fn options_of(cookie: u32) -> u8 {
+    (cookie & OPTION_BITS) as u8
+}
+
+/// Whether a cookie of the epoch before the present one is still good; `guessed`
+/// says that many cookies are wrong at present.
+#[inline(always)]
+pub const fn accepts_previous(now_ns: u64, guessed: bool) -> bool {
+    let [calm, strict] = FRESH_NS;
+    now_ns % EPOCH_NS < if guessed { strict } else { calm }
 }
 
 /// SipHash that has read the ends, the epoch and the options: 16 bytes for
@@ -235,16 +274,16 @@ impl Mac {
         }
     }
 
-    /// Bits 8 to 15 of the cookie.
+    /// [`TUPLE_BITS`] of the cookie.
     #[inline(always)]
     const fn of_tuple(&self) -> u32 {
-        self.read.finish(0, self.len) as u32 & 0xff00
+        self.read.finish(0, self.len) as u32 & TUPLE_BITS
     }
 
-    /// Bits 16 to 31 of the cookie.
+    /// [`SEQUENCE_BITS`] of the cookie.
     #[inline(always)]
     const fn of_sequence(&self, client_isn: u32) -> u32 {
-        self.read.finish(client_isn as u64, self.len + 4) as u32 & 0xffff_0000
+        self.read.finish(client_isn as u64, self.len + 4) as u32 & SEQUENCE_BITS
     }
 }
 
@@ -265,7 +304,7 @@ mod tests {
         ports: 443 << 16 | 50_000,
     };
     const OPTIONS: CookieOptions = CookieOptions {
-        mss_index: 5,
+        mss_index: 2,
         window_scale: 7,
         sack: true,
     };
@@ -273,7 +312,62 @@ mod tests {
     #[test]
     fn every_option_byte_survives_packing() {
         for byte in 0..=u8::MAX {
-            assert_eq!(CookieOptions::unpack(byte).pack(), byte);
+            let packed = CookieOptions::unpack(byte).pack();
+            assert_eq!(packed, byte & OPTION_BITS as u8);
+            assert_eq!(CookieOptions::unpack(packed), CookieOptions::unpack(byte));
+        }
+        for (scale, sack) in [
+            (NO_WINDOW_SCALE, true),
+            (7, false),
+            (NO_WINDOW_SCALE, false),
+        ] {
+            let held = CookieOptions::of_syn(1_400, scale, sack);
+            assert_eq!((held.window_scale, held.sack), (NO_WINDOW_SCALE, false));
+            assert_eq!(CookieOptions::unpack(held.pack()), held);
+        }
+        for scale in 0..=MAX_WINDOW_SCALE {
+            let held = CookieOptions::of_syn(1_400, scale, true);
+            assert_eq!((held.window_scale, held.sack), (scale, true));
+            assert_eq!(CookieOptions::unpack(held.pack()), held);
+        }
+    }
+
+    /// Where version 5 of the ABI had the scale, flows that were opened under it still have it.
+    #[test]
+    fn the_scale_stands_where_it_stood() {
+        for scale in 0..16 {
+            let old = 5 << 5 | scale << 1 | 1;
+            assert_eq!(CookieOptions::unpack(old).window_scale, scale);
+        }
+    }
+
+    /// Every cookie but as many as there are options is wrong: no bit is left unchecked.
+    #[test]
+    fn every_other_bit_is_checked() {
+        let cookie = mint(KEY, &TUPLE, 77, OPTIONS, 9);
+        let mut good = 0;
+        for options in 0..64_u32 {
+            for flipped in (0..32).filter(|bit| OPTION_BITS >> bit & 1 == 0) {
+                let forged = cookie & !OPTION_BITS | options << 1;
+                let forged = forged ^ 1 << flipped;
+                good += u32::from(fit(KEY, &TUPLE, 77, forged, 9) == Fit::Whole);
+            }
+        }
+        assert_eq!(good, 0);
+        assert_eq!((SEQUENCE_BITS | TUPLE_BITS).count_ones(), 26);
+        assert_eq!(SEQUENCE_BITS | TUPLE_BITS | OPTION_BITS, u32::MAX);
+    }
+
+    /// A cookie lives 32 to 96 seconds, and 4 to 68 while somebody guesses.
+    #[test]
+    fn the_previous_epoch_is_accepted_while_it_is_fresh() {
+        const SECOND: u64 = 1_000_000_000;
+        let start = 7 * EPOCH_NS;
+        for (guessed, fresh) in [(false, 32), (true, 4)] {
+            assert!(accepts_previous(start, guessed));
+            assert!(accepts_previous(start + fresh * SECOND - 1, guessed));
+            assert!(!accepts_previous(start + fresh * SECOND, guessed));
+            assert!(!accepts_previous(start + EPOCH_NS - 1, guessed));
         }
     }
 
@@ -311,17 +405,14 @@ mod tests {
     /// when the daemon is upgraded: this test makes such a change deliberate.
     #[test]
     fn layout_is_stable() {
-        assert_eq!(
-            mint(KEY, &TUPLE, 77, OPTIONS, 9) & 0xff,
-            5 << 5 | 7 << 1 | 1
-        );
-        assert_eq!(mint(KEY, &TUPLE, 77, OPTIONS, 9), 0xa89e_faaf);
+        assert_eq!(mint(KEY, &TUPLE, 77, OPTIONS, 9) & 0x7e, 2 << 5 | 7 << 1);
+        assert_eq!(mint(KEY, &TUPLE, 77, OPTIONS, 9), 0xacdc_d4cf);
         let v4 = Tuple {
             client: address_v4([198, 51, 100, 4]),
             local: address_v4([203, 0, 113, 7]),
             ..TUPLE
         };
-        assert_eq!(mint(KEY, &v4, 77, OPTIONS, 9), 0x7ee3_4eaf);
+        assert_eq!(mint(KEY, &v4, 77, OPTIONS, 9), 0xcb2b_b34f);
     }
 
     #[test]

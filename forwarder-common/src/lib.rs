@@ -16,6 +16,7 @@
 )]
 
 pub mod abi;
+pub mod admit;
 pub mod checksum;
 pub mod closed;
 pub mod cookie;

@@ -47,6 +47,14 @@ impl Limit {
 pub struct TokenBucket(pub u64);
 
 impl TokenBucket {
+    /// Whether more than half of the tokens are gone at the monotonic time `now_ns`: an event that came too often stays
+    /// known for half the time that the bucket takes to fill.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_low(&self, now_ns: u64, limit: Limit) -> bool {
+        self.0.saturating_sub(now_ns) > limit.fill_ns / 2
+    }
+
     /// Takes one token at the monotonic time `now_ns`, if there is one.
     ///
     /// Two CPUs that share a state without a lock may let one event too many
@@ -78,6 +86,22 @@ mod tests {
         let mut bucket = TokenBucket::default();
         let taken = (0..100).filter(|_| bucket.take(7 * SECOND, limit)).count();
         assert_eq!(taken, 5);
+    }
+
+    #[test]
+    fn it_is_low_until_half_of_it_has_come_back() {
+        let limit = Limit::per_second(10, 20);
+        let mut bucket = TokenBucket::default();
+        let low =
+            |bucket: &TokenBucket, tenths: u64| bucket.is_low(SECOND + tenths * SECOND / 10, limit);
+        for _ in 0..10 {
+            assert!(!low(&bucket, 0));
+            assert!(bucket.take(SECOND, limit));
+        }
+        assert!(!low(&bucket, 0));
+        while bucket.take(SECOND, limit) {}
+        assert!(low(&bucket, 0) && low(&bucket, 9));
+        assert!(!low(&bucket, 10));
     }
 
     #[test]

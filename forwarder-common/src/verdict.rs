@@ -64,7 +64,7 @@ reasons! {
     HelloBuffersFull = 11, "hello_buffers_full";
     /// Two processors held the same hello at once; the client sends again.
     HelloBusy = 12, "hello_busy";
-    /// The TCP checksum of a segment that would have been kept is wrong.
+    /// The TCP checksum of a segment that would have been kept, or that begins or ends a connection, is wrong.
     BadChecksum = 13, "bad_checksum";
     /// A segment of no known flow without a valid cookie, answered with a reset.
     UnknownFlow = 14, "unknown_flow";
@@ -76,7 +76,7 @@ reasons! {
     BeforeNode = 17, "before_node";
     /// An IP fragment for a claimed port.
     Fragment = 18, "fragment";
-    /// An IPv4 header with options for a claimed port.
+    /// An IPv4 header with options, or an IPv6 header with extension headers, for a claimed port.
     IpOptions = 19, "ip_options";
     /// A TCP header that contradicts itself, or flags that no stack sends.
     MalformedSegment = 20, "malformed_segment";
@@ -98,6 +98,10 @@ reasons! {
     HelloDisplaced = 28, "hello_displaced";
     /// The hello was not whole within `hello_timeout`; the client is reset.
     HelloTimeout = 29, "hello_timeout";
+    /// A SYN or first data from an address that nobody out there has: loopback, multicast, our own, a node's.
+    InvalidSource = 30, "invalid_source";
+    /// An ICMP error that quotes a segment of a flow which cannot be under way.
+    NotUnderWay = 31, "not_under_way";
 }
 
 /// How many reasons there are: the size of the counter array.

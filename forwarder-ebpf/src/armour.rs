@@ -7,6 +7,7 @@
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::programs::XdpContext;
 use forwarder_common::abi::{FlowKey, tally};
+use forwarder_common::admit;
 use forwarder_common::cookie::Fit;
 use forwarder_common::tcp::flag;
 use forwarder_common::token_bucket::Limit;
@@ -19,7 +20,9 @@ use crate::maps::{FLOWS, HELLO_INDEX, SETTINGS, STRAYS};
 use crate::packet::{Access, ETHERNET};
 use crate::public::{ingress, syn};
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, cookies, count, owner, predecessor};
+use crate::{
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, cookies, count, extended, owner, predecessor, sources,
+};
 
 const L3: usize = ETHERNET as usize;
 
@@ -36,8 +39,15 @@ pub fn ingress<const NEW: bool>(context: &XdpContext) -> u32 {
 
 #[inline(always)]
 fn family<const V6: bool>(frame: Frame) -> u32 {
-    let Kind::Tcp(header) = Header::read::<L3, V6>(frame) else {
-        return pass(tally::XDP_FOREIGN);
+    let header = match Header::read::<L3, V6>(frame) {
+        Kind::Tcp(header) => header,
+        Kind::Extended if !V6 => {
+            return match extended::claimed_v4(frame, L3) {
+                Some(reason) if frame.is_for_this_host() => dropped(reason),
+                _ => pass(tally::XDP_FOREIGN),
+            };
+        }
+        _ => return pass(tally::XDP_FOREIGN),
     };
     let Some((id, vip)) = owner::vip(&header.destination, header.destination_port_be) else {
         return pass(tally::XDP_FOREIGN);
@@ -54,6 +64,9 @@ fn family<const V6: bool>(frame: Frame) -> u32 {
     if FLOWS.get_ptr(key).is_some() {
         return pass(tally::XDP_FLOW);
     }
+    if !frame.is_for_this_host() {
+        return pass(tally::XDP_FOREIGN);
+    }
     // A frame in several buffers looks shorter here than it is; the next hook sees it whole.
     if header.malformed {
         return pass(tally::XDP_HANDED_ON);
@@ -63,6 +76,9 @@ fn family<const V6: bool>(frame: Frame) -> u32 {
     };
     ingress::fill::<L3, V6>(work, &header, &key, vip);
     if let Some(reason) = ingress::unacceptable(&header) {
+        return drop(frame, work, reason);
+    }
+    if let Some(reason) = admit::impossible::<V6>(&header.source, &vip.address) {
         return drop(frame, work, reason);
     }
     // From here on everything is read back from `work`: what follows is then verified in one state.
@@ -79,14 +95,25 @@ fn family<const V6: bool>(frame: Frame) -> u32 {
 
 #[inline(always)]
 fn answer<const V6: bool>(frame: Frame, work: &mut Work) -> u32 {
-    arrived(frame, work);
+    match frame.checksum::<V6>(work) {
+        Some(true) => {}
+        Some(false) => return drop(frame, work, DropReason::BadChecksum),
+        None => return pass(tally::XDP_HANDED_ON),
+    }
+    if let Some(reason) = sources::refused::<V6>(&work.key.client, &work.local) {
+        return drop(frame, work, reason);
+    }
     let reply = match syn::cookie::<V6>(frame, work) {
         Ok(reply) => reply,
-        Err(reason) => return dropped(reason),
+        Err(reason) => return drop(frame, work, reason),
     };
+    let bytes = u64::from(frame.len() - ETHERNET);
     if !frame.answer::<V6>(&reply.headers::<V6>()) {
-        return dropped(DropReason::KernelRefused);
+        // The driver leaves no room for the four bytes of an MSS: the next hook makes its own.
+        return pass(tally::XDP_HANDED_ON);
     }
+    count_arrival(work, bytes);
+    syn::answered(work);
     count::tally(tally::XDP_ANSWERED);
     XDP_TX
 }
@@ -140,8 +167,12 @@ fn handed_on(now_ns: u64) -> bool {
 /// What ends here is counted as the next hook would have.
 #[inline(always)]
 fn arrived(frame: Frame, work: &Work) {
+    count_arrival(work, u64::from(frame.len() - ETHERNET));
+}
+
+#[inline(always)]
+fn count_arrival(work: &Work, bytes: u64) {
     let listener = u32::from(work.listener);
-    let bytes = u64::from(frame.len() - ETHERNET);
     count::add!(LISTENER_STATS, listener, packets, 1, bytes, bytes);
 }
 

@@ -4,11 +4,20 @@
 //! is treated like one that fits. TCP options are read directly: `bpf_xdp_load_bytes` needs Linux 5.18.
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::bpf_xdp_adjust_tail;
+use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_tail};
+use forwarder_common::checksum::Sum;
 use forwarder_common::segment::Headers;
 
+use crate::bounds::{forget, mask, whole};
 use crate::clock;
+use crate::maps::PUBLIC_LINKS;
 use crate::packet::{Access, ETHERNET};
+use crate::work::Work;
+
+/// The bit of a hardware address's first two bytes, as they stand, that says it is one of several stations.
+const GROUP_BE: u16 = 0x0100_u16.to_be();
+/// Pieces of 512 bytes in the longest segment that is summed.
+const WHOLE_PIECES: u32 = 3;
 
 /// A frame at an XDP hook, with its Ethernet header.
 #[derive(Clone, Copy)]
@@ -86,19 +95,140 @@ impl Frame {
         }
     }
 
-    /// Makes the frame these headers, for whoever sent it. False when there is no room.
+    /// Whether it is sent to one station, and to this interface, as far as that is known.
     #[inline(always)]
-    pub fn answer<const V6: bool>(&self, headers: &Headers) -> bool {
-        let words = if V6 { 18 } else { 13 };
-        let ports = if V6 { 40 } else { 20 };
-        let longest = ETHERNET as usize + 4 * words;
-        if !self.resize(longest as u32) {
-            return false;
-        }
-        let Some(data) = self.linear(longest) else {
+    pub fn is_for_this_host(&self) -> bool {
+        let Some(data) = self.linear(ETHERNET as usize) else {
             return false;
         };
-        // SAFETY: `longest` bytes were compared with data_end.
+        // SAFETY: 14 bytes were compared with data_end; the context is valid for the whole program.
+        let ([a, b, c], ifindex) = unsafe {
+            let mac = core::ptr::read(data.cast::<[u16; 3]>());
+            (mac, (*self.xdp).ingress_ifindex)
+        };
+        // SAFETY: read at once.
+        let Some(link) = (unsafe { PUBLIC_LINKS.get(ifindex) }) else {
+            return a & GROUP_BE == 0;
+        };
+        let [g, h, i, j, k, l] = link.mac;
+        let other = (u16::from_ne_bytes([g, h]) ^ a)
+            | (u16::from_ne_bytes([i, j]) ^ b)
+            | (u16::from_ne_bytes([k, l]) ^ c);
+        other == 0
+    }
+
+    /// Whether the TCP checksum of the segment in `work` is right, as `verify.rs` has it. None if it is too long to be
+    /// looked at here.
+    #[inline(always)]
+    pub fn checksum<const V6: bool>(&self, work: &mut Work) -> Option<bool> {
+        let tcp = ETHERNET as usize + if V6 { 40 } else { 20 };
+        let length = work.header_len + work.payload_len;
+        let (client, local) = (work.key.client, work.local);
+        let pseudo = if V6 {
+            Sum::tcp_pseudo_v6(client, local, length)
+        } else {
+            Sum::tcp_pseudo_v4([client[3]], [local[3]], length as u16)
+        };
+        let data = self.linear(tcp + 18)?;
+        // SAFETY: compared with data_end.
+        let field = unsafe { core::ptr::read(data.add(tcp + 16).cast::<u16>()) };
+        if field == pseudo.fold16() {
+            return Some(true);
+        }
+        work.sum = pseudo.fold32();
+        work.offset = tcp as u32;
+        work.left = length;
+        for _ in 0..WHOLE_PIECES {
+            self.add::<512>(work);
+        }
+        self.add::<256>(work);
+        self.add::<128>(work);
+        self.add::<64>(work);
+        self.add::<32>(work);
+        self.add::<16>(work);
+        self.add::<8>(work);
+        self.add::<4>(work);
+        for place in 0..3 {
+            self.add_byte(work, place);
+        }
+        forget(work);
+        if work.left != 0 {
+            return None;
+        }
+        Some(Sum::ZERO.add_u32_raw(work.sum).fold16() == 0xffff)
+    }
+
+    /// Adds the next `N` bytes, a multiple of four, if so many are left.
+    #[inline(always)]
+    fn add<const N: usize>(&self, work: &mut Work) {
+        forget(work);
+        if work.left < N as u32 {
+            return;
+        }
+        let Some(at) = self.at::<N>(work.offset) else {
+            return;
+        };
+        // SAFETY: N bytes from there on were compared with data_end.
+        let part = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, at.cast(), N as u32, 0) };
+        work.sum = Sum::ZERO
+            .add_u32_raw(work.sum)
+            .add_u32_raw(part as u32)
+            .fold32();
+        work.offset += N as u32;
+        work.left -= N as u32;
+    }
+
+    /// Adds one of the last three bytes, of which the first stands at an even place.
+    #[inline(always)]
+    fn add_byte(&self, work: &mut Work, place: u32) {
+        forget(work);
+        if work.left == 0 {
+            return;
+        }
+        let Some(at) = self.at::<1>(work.offset) else {
+            return;
+        };
+        // SAFETY: compared with data_end.
+        let byte = unsafe { core::ptr::read_volatile(at) };
+        let pair = if place & 1 == 0 { [byte, 0] } else { [0, byte] };
+        work.sum = Sum::ZERO
+            .add_u32_raw(work.sum)
+            .add_u16_raw(u16::from_ne_bytes(pair))
+            .fold32();
+        work.offset += 1;
+        work.left -= 1;
+    }
+
+    /// The `N` bytes from an offset of at most 4,095 on, if they are there.
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: u32) -> Option<*mut u8> {
+        // SAFETY: the context is valid for the whole program; the pointer is handed out only after comparison.
+        unsafe {
+            let data = (*self.xdp).data as usize;
+            let at = whole(data + mask::<0xfff>(u64::from(offset)) as usize);
+            if at + N <= (*self.xdp).data_end as usize {
+                Some(at as *mut u8)
+            } else {
+                None
+            }
+        }
+    }
+
+    /// Makes the frame these headers, for whoever sent it. False, and nothing done, when there is no room: the frame
+    /// does not grow where the answer is no longer than what it answers, and by four bytes otherwise.
+    #[inline(always)]
+    pub fn answer<const V6: bool>(&self, headers: &Headers) -> bool {
+        // Headers with one word of options: ours always have an MSS.
+        let words = if V6 { 16 } else { 11 };
+        let ports = if V6 { 40 } else { 20 };
+        let least = ETHERNET as usize + 4 * words;
+        if !self.resize(ETHERNET + headers.len) {
+            return false;
+        }
+        let Some(data) = self.linear(least) else {
+            return false;
+        };
+        // SAFETY: `least` bytes were compared with data_end.
         unsafe {
             let mac = data.cast::<u16>();
             for i in 0..3 {
@@ -113,7 +243,18 @@ impl Frame {
             let checksum = (headers.pseudo + headers.tcp).checksum();
             core::ptr::write(to.add(ports + 16).cast::<u16>(), checksum);
         }
-        self.resize(ETHERNET + headers.len)
+        for (i, word) in headers.words.iter().enumerate().skip(words).take(2) {
+            let at = ETHERNET as usize + 4 * i;
+            if ETHERNET + headers.len < at as u32 + 4 {
+                break;
+            }
+            let Some(data) = self.linear(at + 4) else {
+                return false;
+            };
+            // SAFETY: compared with data_end.
+            unsafe { core::ptr::write(data.add(at).cast::<u32>(), *word) };
+        }
+        true
     }
 
     #[inline(always)]

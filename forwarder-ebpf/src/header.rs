@@ -6,17 +6,29 @@ use forwarder_common::segment::pair;
 use crate::packet::{Access, Ipv4, Ipv6, Tcp};
 
 /// TCP in IPv4's protocol and IPv6's next-header field.
-const TCP: u8 = 6;
+pub const TCP: u8 = 6;
 const ICMP_V4: u8 = 1;
 const ICMP_V6: u8 = 58;
+/// IPv6 extension headers that the stack reads before TCP (RFC 8200 4).
+pub const HOP_BY_HOP: u8 = 0;
+/// See [`HOP_BY_HOP`].
+pub const ROUTING: u8 = 43;
+/// See [`HOP_BY_HOP`].
+pub const FRAGMENT: u8 = 44;
+/// See [`HOP_BY_HOP`].
+pub const DESTINATION: u8 = 60;
 /// More fragments, or an offset.
-const FRAGMENT_V4: u16 = 0x3fff;
-const OFFSET_V4: u16 = 0x1fff;
+pub const FRAGMENT_V4: u16 = 0x3fff;
+/// The offset of a fragment.
+pub const OFFSET_V4: u16 = 0x1fff;
 
 /// What a packet is, as far as the entry points care.
 pub enum Kind {
-    /// TCP, with these headers.
+    /// TCP right behind a plain IP header.
     Tcp(Header),
+    /// An IP header with options or extension headers, or a piece of a packet: where its TCP header is, if it has one,
+    /// is for `extended.rs` to find.
+    Extended,
     /// ICMP or ICMPv6.
     Icmp,
     /// Nothing of ours.
@@ -38,10 +50,6 @@ pub struct Header {
     /// Bytes of payload.
     pub payload_len: u32,
     pub ttl: u8,
-    /// First piece of a fragmented packet.
-    pub fragment: bool,
-    /// The IPv4 header has options.
-    pub ip_options: bool,
     /// Lengths contradict each other.
     pub malformed: bool,
     /// The ports as one word, as they stand.
@@ -68,14 +76,15 @@ fn read_v4<const L3: usize>(packet: impl Access) -> Kind {
     // SAFETY: L3 + 20 bytes were compared with data_end.
     let ip = unsafe { core::ptr::read(data.add(L3).cast::<Ipv4>()) };
     let fragment = u16::from_be(ip.fragment_be);
-    if fragment & OFFSET_V4 != 0 {
-        return Kind::Other;
-    }
-    if ip.protocol == ICMP_V4 {
-        return Kind::Icmp;
-    }
     if ip.protocol != TCP {
-        return Kind::Other;
+        let whole = fragment & OFFSET_V4 == 0;
+        return match ip.protocol {
+            ICMP_V4 if whole => Kind::Icmp,
+            _ => Kind::Other,
+        };
+    }
+    if ip.version_length != 0x45 || fragment & FRAGMENT_V4 != 0 {
+        return Kind::Extended;
     }
     let Some(data) = packet.linear(L3 + 40) else {
         return Kind::Other;
@@ -91,8 +100,6 @@ fn read_v4<const L3: usize>(packet: impl Access) -> Kind {
     header.source = [0, 0, V4_MAPPED, ip.source];
     header.destination = [0, 0, V4_MAPPED, ip.destination];
     header.ttl = ip.ttl;
-    header.fragment = fragment & FRAGMENT_V4 != 0;
-    header.ip_options = ip.version_length != 0x45;
     Kind::Tcp(header)
 }
 
@@ -103,13 +110,16 @@ fn read_v6<const L3: usize>(packet: impl Access) -> Kind {
     };
     // SAFETY: L3 + 40 bytes were compared with data_end.
     let ip = unsafe { core::ptr::read(data.add(L3).cast::<Ipv6>()) };
-    if ip.next == ICMP_V6 {
-        return Kind::Icmp;
+    if ip.destination[0] == 0 {
+        // IPv4-mapped addresses among others, which would be taken for those of the other family.
+        return Kind::Other;
     }
     if ip.next != TCP {
-        // A fragment names its port behind another header; the stack never joins it to a socket of a
-        // claimed port, because the rest of the connection does not reach the stack.
-        return Kind::Other;
+        return match ip.next {
+            ICMP_V6 => Kind::Icmp,
+            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION => Kind::Extended,
+            _ => Kind::Other,
+        };
     }
     let Some(data) = packet.linear(L3 + 60) else {
         return Kind::Other;
@@ -143,8 +153,6 @@ fn tcp_fields(tcp: &Tcp, length: u32, there: u32) -> Header {
         header_len,
         payload_len: length.wrapping_sub(header_len),
         ttl: 0,
-        fragment: false,
-        ip_options: false,
         malformed: header_len < 20 || header_len > length || length > there,
         ports: pair(tcp.source_be, tcp.destination_be),
     }

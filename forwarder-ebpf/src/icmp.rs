@@ -1,11 +1,13 @@
 //! ICMP errors about segments of our flows: "fragmentation needed" (RFC 1191) and "packet too big"
 //! (RFC 8201) are translated like the segment they quote, or path-MTU discovery ends in a black hole.
 //!
-//! The quoted segment names the flow. Whether its sequence number is one that was sent is for the endpoint
-//! to judge (RFC 5927 4.1), which knows.
+//! The quoted segment names the flow, and must be one that may be under way: from the last acknowledgement on, and not
+//! further ahead than a window. Whether it was sent, its sender knows, and looks, if it follows RFC 5927 4.1; with 2^32
+//! sequence numbers and [`admit::may_be_quoted`], of guesses only one in 256 comes so far.
 
 use aya_ebpf::programs::TcContext;
 use forwarder_common::abi::{Address, FlowKey, V4_MAPPED, link, stage, state};
+use forwarder_common::admit;
 use forwarder_common::checksum::{Stored, Sum};
 use forwarder_common::segment::pair;
 use forwarder_common::verdict::DropReason;
@@ -166,6 +168,9 @@ fn towards_node<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) -> i
     if flow.state == state::CONNECTING {
         return PASS;
     }
+    if !admit::may_be_quoted(quoted.seq, flow.node_expected()) {
+        return count::drop(DropReason::NotUnderWay);
+    }
     let Some(target) = NODES.get(u32::from(flow.node)) else {
         return PASS;
     };
@@ -211,6 +216,10 @@ fn towards_client<const V6: bool>(packet: Packet, work: &Work, quote: &Quote) ->
     let Some((key, flow)) = flow else {
         return PASS;
     };
+    // By the node's interface (above), but another peer of the same tunnel may send it.
+    if !admit::may_be_quoted(quoted.seq, flow.client_expected()) {
+        return count::drop(DropReason::NotUnderWay);
+    }
     let Some(vip) = VIPS.get(u32::from(key.vip)) else {
         return PASS;
     };

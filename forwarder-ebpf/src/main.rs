@@ -25,7 +25,9 @@ mod count;
 mod displace;
 mod ends;
 mod events;
+mod extended;
 mod failover;
+mod fib;
 mod frame;
 mod header;
 mod hops;
@@ -38,6 +40,7 @@ mod predecessor;
 mod public;
 mod replay;
 mod rewrite;
+mod sources;
 mod too_big;
 mod tunnel;
 mod verify;
@@ -198,6 +201,34 @@ pub fn stage_too_big(context: TcContext) -> i32 {
 #[inline(always)]
 pub fn stage_icmp(context: TcContext) -> i32 {
     run!(context, icmp::stage)
+}
+
+/// TCP behind IP options, extension headers, or in pieces.
+#[classifier]
+#[inline(always)]
+pub fn stage_extended(context: TcContext) -> i32 {
+    run!(context, extended::stage)
+}
+
+/// A client's SYN, FIN or reset of a flow.
+#[classifier]
+#[inline(always)]
+pub fn stage_client_control(context: TcContext) -> i32 {
+    run!(context, public::ingress::control)
+}
+
+/// A node's FIN or reset of a flow.
+#[classifier]
+#[inline(always)]
+pub fn stage_node_control(context: TcContext) -> i32 {
+    run!(context, tunnel::ingress::control)
+}
+
+/// A node's segment of no flow.
+#[classifier]
+#[inline(always)]
+pub fn stage_stray(context: TcContext) -> i32 {
+    run!(context, tunnel::ingress::stray)
 }
 
 #[cfg(not(test))]

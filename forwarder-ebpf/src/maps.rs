@@ -1,13 +1,13 @@
 //! All maps. Names, keys and values are the ABI's; sizes here are defaults that the daemon overrides.
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use forwarder_common::abi::{
-    ClosedSet, Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES,
-    NameEntry, NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, slot,
-    stage, tally,
+    Address, ClosedSet, Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable,
+    NAME_KEY_BYTES, NameEntry, NameKey, Node, NodeStats, Path, PathStats, Pool, PublicLink,
+    ReverseKey, Settings, SourceRule, Vip, slot, stage, tally,
 };
 use forwarder_common::closed;
 use forwarder_common::node_options::LeastMss;
@@ -67,6 +67,10 @@ pub static PORT_FLOWS: Array<FlowKey> = Array::with_max_entries(65_536, 0);
 #[map]
 pub static COOKIE_KEYS: Array<[u64; 2]> = Array::with_max_entries(4, 0);
 #[map]
+pub static SOURCE_RULES: LpmTrie<Address, SourceRule> = LpmTrie::with_max_entries(4096, 0);
+#[map]
+pub static PUBLIC_LINKS: HashMap<u32, PublicLink> = HashMap::with_max_entries(64, 0);
+#[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
 pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS as u32, 0);
@@ -112,6 +116,14 @@ pub static ERRORS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0
 /// Token bucket of segments of unknown connections that the armour hands on.
 #[map]
 pub static STRAYS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+
+/// Token bucket of wrong cookies.
+#[map]
+pub static GUESSES: PerCpuArray<forwarder_common::token_bucket::TokenBucket> =
+    PerCpuArray::with_max_entries(1, 0);
+/// A question to the routing table.
+#[map]
+pub static ROUTE: PerCpuArray<bpf_fib_lookup> = PerCpuArray::with_max_entries(1, 0);
 
 /// This CPU's [`Work`].
 #[inline(always)]

@@ -14,7 +14,7 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
     bpf_clone_redirect, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
     bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes,
-    bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
 };
 use forwarder_common::abi::link;
 use forwarder_common::checksum::Sum;
@@ -24,6 +24,11 @@ use crate::clock;
 
 /// Length of an Ethernet header.
 pub const ETHERNET: u32 = 14;
+
+/// `skb->pkt_type` of what is for this host.
+const PACKET_HOST: u32 = 0;
+/// The VLAN in a tag.
+const VLAN_ID: u32 = 0xfff;
 
 /// IPv4 header (RFC 791 3.1) as it stands.
 #[repr(C)]
@@ -158,6 +163,25 @@ impl Packet {
     #[inline(always)]
     pub fn link<const L3: usize>(&self) -> u32 {
         self.ifindex() | if L3 == 0 { link::NO_HEADER } else { 0 }
+    }
+
+    /// Whether it is for this host, and not for another station or for several, and for this interface, and not for one
+    /// of its VLANs. Of an interface with Ethernet headers only.
+    #[inline(always)]
+    pub fn is_for_this_host(&self) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            (*self.skb).pkt_type == PACKET_HOST
+                && ((*self.skb).vlan_present == 0 || (*self.skb).vlan_tci & VLAN_ID == 0)
+        }
+    }
+
+    /// Takes off a tag that the interface has received: here, one of VLAN 0, which holds a priority alone (802.1p). It
+    /// would be put into the packet where that leaves by a tunnel.
+    #[inline(always)]
+    pub fn untag(&self) -> bool {
+        // SAFETY: as above; only the context is passed.
+        unsafe { (*self.skb).vlan_present == 0 || bpf_skb_vlan_pop(self.skb) == 0 }
     }
 
     /// How many packets of the wire this one stands for.

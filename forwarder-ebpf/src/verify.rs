@@ -1,7 +1,8 @@
 //! Whether the TCP checksum of a segment is right.
 //!
 //! Segments that are patched in place need no look: a wrong checksum stays wrong. But a hello is stored and
-//! sent again under a sum of our own, which would launder a broken one, and so would believing a SYN-ACK.
+//! sent again under a sum of our own, which would launder a broken one, and so would believing a SYN-ACK. And what
+//! begins or ends a connection, a SYN, FIN or reset, must be right before anything is done for it (RFC 9293 MUST-3).
 
 use aya_ebpf::helpers::generated::bpf_csum_diff;
 use forwarder_common::checksum::Sum;
@@ -13,6 +14,18 @@ use crate::work::{CHUNK as CHUNK_LEN, Work};
 
 /// Chunks of the longest segment that is summed: 9,216 bytes, a jumbo frame.
 const CHUNKS: u32 = 18;
+
+/// Whether a segment that begins or ends a connection may be acted on. Whatever made one packet of several has looked at
+/// the checksum of each.
+#[inline(always)]
+pub fn control<const V6: bool>(
+    packet: Packet,
+    work: &mut Work,
+    source: [u32; 4],
+    destination: [u32; 4],
+) -> bool {
+    packet.wire_packets() > 1 || checksum::<V6>(packet, work, source, destination)
+}
 
 /// True when the checksum verifies over the whole segment, or holds the pseudo-header's sum only because a
 /// device or GRO already checked it (`CHECKSUM_PARTIAL`).

@@ -39,6 +39,27 @@ impl Injector {
         namespace.enter(|| Self::here(interface, neighbour))?
     }
 
+    /// As [`Injector::open`], for [`Injector::send_tagged`].
+    pub fn frames(namespace: &Namespace, interface: &str, neighbour: [u8; 6]) -> Result<Self> {
+        // Bound, so that a frame needs no address beside it.
+        let link = namespace.enter(|| LinkSocket::open(interface, Layer::Frame))??;
+        Ok(Self { link, neighbour })
+    }
+
+    /// Sends an IP packet in an Ethernet frame of our own address, with a tag (802.1Q).
+    pub fn send_tagged(&self, packet: &[u8], ours: [u8; 6], tag: u16) -> Result<()> {
+        let kind: [u8; 2] = match packet.first().map(|byte| byte >> 4) {
+            Some(6) => [0x86, 0xdd],
+            _ => [8, 0],
+        };
+        let [high, low] = tag.to_be_bytes();
+        let tag = [0x81, 0, high, low];
+        let frame = [&self.neighbour[..], &ours, &tag, &kind, packet].concat();
+        self.link
+            .send_frame(&frame)
+            .context(|| "sending a hand-made frame".to_owned())
+    }
+
     /// The same in the calling thread's namespace.
     pub fn here(interface: &str, neighbour: [u8; 6]) -> Result<Self> {
         let link = LinkSocket::sender(interface, Layer::Network)?;

@@ -21,7 +21,7 @@ use crate::count::PASS;
 use crate::maps::{FLOWS, HELLO_LOST, SETTINGS};
 use crate::packet::Packet;
 use crate::work::{Reply, Work};
-use crate::{clock, closed, cookies, count, next, predecessor};
+use crate::{clock, closed, cookies, count, next, predecessor, sources, verify};
 
 /// What comes of a segment. An answer stands in `work.reply`, so that one place sends it.
 enum Outcome {
@@ -42,6 +42,10 @@ enum Outcome {
 #[inline(always)]
 pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
     let now = clock::now_ns();
+    // What ends a connection must be right; so must what is kept, which is looked at when it is.
+    if (work.has(flag::FIN) || work.has(flag::RST)) && !is_right(packet, work) {
+        return count::drop(DropReason::BadChecksum);
+    }
     let mut found = buffer::find(&work.key);
     let mut routed = false;
     if let Ok(held) = found {
@@ -71,6 +75,9 @@ pub fn stage(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
             if let Err(reason) = answer::reset_unknown(work, now) {
                 return count::drop(reason);
             }
+            if let Some(reason) = invalid_source(work) {
+                return count::drop(reason);
+            }
         }
     }
     if work.v6 == 0 {
@@ -90,6 +97,26 @@ fn has_flow(work: &Work, held: Held) -> bool {
 
 const fn is_routed(state: u32) -> bool {
     state == hello_state::ROUTED || state == hello_state::ANSWERED
+}
+
+#[inline(always)]
+fn is_right(packet: Packet, work: &mut Work) -> bool {
+    let (client, local) = (work.key.client, work.local);
+    if work.v6 == 0 {
+        verify::control::<false>(packet, work, client, local)
+    } else {
+        verify::control::<true>(packet, work, client, local)
+    }
+}
+
+/// Why nothing is kept or said for whoever sent the segment, if so.
+#[inline(always)]
+fn invalid_source(work: &Work) -> Option<DropReason> {
+    if work.v6 == 0 {
+        sources::refused::<false>(&work.key.client, &work.local)
+    } else {
+        sources::refused::<true>(&work.key.client, &work.local)
+    }
 }
 
 /// Whether a client that forgot the connection in the buffer has begun another from the same port: its
@@ -128,6 +155,9 @@ fn unknown(work: &mut Work, now: u64) -> Outcome {
         } else {
             Outcome::Drop(DropReason::Absorbed)
         };
+    }
+    if let Some(reason) = invalid_source(work) {
+        return Outcome::Drop(reason);
     }
     if lost(work) {
         return Outcome::Answer(DropReason::HelloDisplaced);

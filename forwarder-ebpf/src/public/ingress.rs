@@ -8,16 +8,19 @@ use forwarder_common::verdict::DropReason;
 
 use crate::count::{self, PASS};
 use crate::header::{Header, Kind};
-use crate::maps::{FLOWS, HELLOS};
+use crate::maps::{FLOWS, HELLOS, VIPS};
 use crate::packet::{Access, Packet};
 use crate::public::splice;
 use crate::work::Work;
-use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, buffer, next, owner, too_big};
+use crate::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, buffer, extended, next, owner, too_big, verify};
 
 /// A packet on a public interface with `L3` bytes of link-layer header.
 #[inline(always)]
 pub fn ingress<const L3: usize>(context: &TcContext) -> i32 {
     let packet = Packet::new(context.skb.skb);
+    if L3 != 0 && !packet.is_for_this_host() {
+        return PASS;
+    }
     match packet.protocol_be() {
         ETHERTYPE_IPV4 => family::<L3, false>(context, packet),
         ETHERTYPE_IPV6 => family::<L3, true>(context, packet),
@@ -30,6 +33,7 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
     let header = match Header::read::<L3, V6>(packet) {
         Kind::Tcp(header) => header,
         Kind::Icmp => return crate::icmp::enter::<L3, V6>(context, packet, true),
+        Kind::Extended => return extended::enter::<L3, V6>(context, packet, true),
         Kind::Other => return PASS,
     };
     let Some((id, vip)) = owner::vip(&header.destination, header.destination_port_be) else {
@@ -42,6 +46,9 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
     };
     if vip.closed != 0 && is_the_hosts(&header, &key) {
         return PASS;
+    }
+    if L3 != 0 && !packet.untag() {
+        return count::drop(DropReason::KernelRefused);
     }
     let listener = u32::from(vip.listener);
     let bytes = u64::from(packet.len() - L3 as u32);
@@ -61,20 +68,76 @@ fn family<const L3: usize, const V6: bool>(context: &TcContext, packet: Packet) 
         let slot = if syn { stage::SYN } else { stage::HELLO };
         return hand_on::<L3, V6>(context, packet, &header, &key, vip, slot);
     };
+    if header.flags & (flag::SYN | flag::FIN | flag::RST) != 0 {
+        return hand_on::<L3, V6>(context, packet, &header, &key, vip, stage::CLIENT_CONTROL);
+    }
     // SAFETY: a map value; its fields have one writer each.
     let flow: &mut Flow = unsafe { &mut *flow };
+    of_flow::<L3, V6>(context, packet, &header, &key, vip, flow)
+}
+
+/// The stage of segments that begin or end connections: acts on them only if their checksum is right. A wrong one is
+/// dropped, because behind WireGuard, which marks all that it decrypts as verified, nobody would notice.
+#[inline(always)]
+pub fn control(context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
+    let (client, local) = (work.key.client, work.local);
+    // First, while every path arrives alike: the verifier then walks the loop once for each family.
+    let right = if work.v6 == 0 {
+        verify::control::<false>(packet, work, client, local)
+    } else {
+        verify::control::<true>(packet, work, client, local)
+    };
+    if !right {
+        return count::drop(DropReason::BadChecksum);
+    }
+    match (work.l3, work.v6) {
+        (0, 0) => again::<0, false>(context, packet, work),
+        (0, _) => again::<0, true>(context, packet, work),
+        (_, 0) => again::<14, false>(context, packet, work),
+        _ => again::<14, true>(context, packet, work),
+    }
+}
+
+#[inline(always)]
+fn again<const L3: usize, const V6: bool>(
+    context: &TcContext,
+    packet: Packet,
+    work: &mut Work,
+) -> i32 {
+    let key = work.key;
+    let Kind::Tcp(header) = Header::read::<L3, V6>(packet) else {
+        return count::drop(DropReason::MalformedSegment);
+    };
+    let (Some(vip), Some(flow)) = (VIPS.get(u32::from(key.vip)), FLOWS.get_ptr_mut(key)) else {
+        return count::drop(DropReason::Absorbed);
+    };
+    // SAFETY: a map value; its fields have one writer each.
+    let flow: &mut Flow = unsafe { &mut *flow };
+    of_flow::<L3, V6>(context, packet, &header, &key, vip, flow)
+}
+
+/// A segment of a flow.
+#[inline(always)]
+fn of_flow<const L3: usize, const V6: bool>(
+    context: &TcContext,
+    packet: Packet,
+    header: &Header,
+    key: &FlowKey,
+    vip: &Vip,
+    flow: &mut Flow,
+) -> i32 {
+    let syn = header.flags & flag::SYN != 0;
     let spliced = flow.state == state::SPLICED;
     let mut slot = stage::PENDING;
     if syn && spliced {
         slot = stage::PROBE;
-    } else if !syn && (spliced || flow.state == state::REPLAYING && !overlaps(flow, &key, &header))
-    {
-        if !too_big::is_too_big::<L3, V6>(packet, &header, flow) {
-            return splice::up::<L3, V6>(packet, &header, &key, flow);
+    } else if !syn && (spliced || flow.state == state::REPLAYING && !overlaps(flow, key, header)) {
+        if !too_big::is_too_big::<L3, V6>(packet, header, flow) {
+            return splice::up::<L3, V6>(packet, header, key, flow);
         }
         slot = stage::TOO_BIG;
     }
-    hand_on::<L3, V6>(context, packet, &header, &key, vip, slot)
+    hand_on::<L3, V6>(context, packet, header, key, vip, slot)
 }
 
 /// Whether a segment to a claimed address that is closed is none of ours: of no open flow, or the first of a new
@@ -88,12 +151,6 @@ pub fn is_the_hosts(header: &Header, key: &FlowKey) -> bool {
 /// Why a segment is not even looked up.
 #[inline(always)]
 pub fn unacceptable(header: &Header) -> Option<DropReason> {
-    if header.fragment {
-        return Some(DropReason::Fragment);
-    }
-    if header.ip_options {
-        return Some(DropReason::IpOptions);
-    }
     let flags = header.flags & (flag::SYN | flag::FIN | flag::RST | flag::ACK);
     // No stack sends SYN with FIN, RST or (to a server) ACK, nor a segment without any of the four.
     if header.malformed || flags == 0 || flags & flag::SYN != 0 && flags != flag::SYN {

@@ -2,7 +2,7 @@
 //! both hooks.
 
 use aya_ebpf::programs::TcContext;
-use forwarder_common::cookie::{self, CookieOptions};
+use forwarder_common::cookie::CookieOptions;
 use forwarder_common::segment::Segment;
 use forwarder_common::tcp::{
     ENTRANCE_SCALE, NO_SCALE, OPTIONS_MAX, SynOptions, flag, syn_option_words,
@@ -13,7 +13,7 @@ use crate::bounds::{forget, mask, positive};
 use crate::maps::VIP_MSS;
 use crate::packet::{Access, Packet};
 use crate::work::{Options, Work};
-use crate::{answer, cookies, count};
+use crate::{answer, cookies, count, sources, verify};
 
 /// The window of a SYN-ACK, which no scale applies to: what is kept of a hello, and no more.
 const HELLO_WINDOW: u16 = 16_384;
@@ -60,29 +60,52 @@ pub fn stage(_context: &TcContext, packet: Packet, work: &mut Work) -> i32 {
 
 #[inline(always)]
 fn family<const V6: bool>(packet: Packet, work: &mut Work) -> i32 {
+    let (client, local) = (work.key.client, work.local);
+    // A damaged option would be believed for as long as the connection lasts.
+    if !verify::checksum::<V6>(packet, work, client, local) {
+        return count::drop(DropReason::BadChecksum);
+    }
+    if let Some(reason) = sources::refused::<V6>(&client, &local) {
+        return count::drop(reason);
+    }
     match cookie::<V6>(packet, work) {
-        Ok(reply) => answer::send::<V6>(packet, work, &reply),
+        Ok(reply) => {
+            answered(work);
+            answer::send::<V6>(packet, work, &reply)
+        }
         Err(reason) => count::drop(reason),
     }
+}
+
+/// Counts the answer to a SYN.
+#[inline(always)]
+pub fn answered(work: &Work) {
+    count::add!(
+        LISTENER_STATS,
+        u32::from(work.listener),
+        syns,
+        1,
+        cookies,
+        1
+    );
 }
 
 /// The SYN-ACK that answers the SYN in `work`.
 #[inline(always)]
 pub fn cookie<const V6: bool>(packet: impl Access, work: &mut Work) -> Result<Segment, DropReason> {
-    count::add!(LISTENER_STATS, u32::from(work.listener), syns, 1);
     if !read_options::<V6>(packet, work) {
         return Err(DropReason::MalformedSegment);
     }
-    let offered = CookieOptions {
-        mss_index: cookie::mss_index(work.options.mss as u16),
-        window_scale: work.options.scale as u8,
-        sack: work.options.sack != 0,
-    };
+    let offered = CookieOptions::of_syn(
+        work.options.mss as u16,
+        work.options.scale as u8,
+        work.options.sack != 0,
+    );
     let now = packet.now_ns();
     let Some(isn) = cookies::mint(work, offered, now) else {
         return Err(DropReason::KernelRefused);
     };
-    let scale = if work.options.scale == NO_SCALE {
+    let scale = if u32::from(offered.window_scale) == NO_SCALE {
         NO_SCALE
     } else {
         ENTRANCE_SCALE
@@ -90,7 +113,6 @@ pub fn cookie<const V6: bool>(packet: impl Access, work: &mut Work) -> Result<Se
     let learnt = VIP_MSS.get(u32::from(work.key.vip)).copied();
     let mss = learnt.unwrap_or_default().advertised(work.mss, now);
     let (options, option_words) = syn_option_words(u32::from(mss), offered.sack, scale);
-    count::add!(LISTENER_STATS, u32::from(work.listener), cookies, 1);
     Ok(Segment {
         options,
         option_words,

@@ -1,4 +1,8 @@
 //! Whether there is a flood, with hysteresis: a burst of one second is none, and a pause does not end one.
+//!
+//! A flood that comes back soon after the last one is taken for the same: it must then be calm for twice as long until
+//! it is over, and so on. Otherwise three seconds of flood a minute would attach and detach the XDP program each
+//! minute, for which some drivers reset the link.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +12,11 @@ use forwarder_common::abi::ListenerStats;
 const ONSET: u32 = 2;
 /// Calm is less than the threshold divided by this.
 const CALM_BELOW: f64 = 4.0;
+
+/// How often the time of calm doubles at most: 64 times as long.
+const RELAPSES_MAX: u32 = 6;
+/// The longest time of calm that is asked for because of relapses.
+const CALM_MAX: Duration = Duration::from_secs(3_600);
 
 /// When it is a flood.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +36,10 @@ pub struct Flood {
     /// Since when it has been calm.
     calm_since: Option<Instant>,
     lasts: bool,
+    /// When the last one was over, and for how long it had to be calm.
+    ended: Option<(Instant, Duration)>,
+    /// How many floods began soon after the one before.
+    relapses: u32,
 }
 
 /// Segments of connections that proved nothing: SYNs less the hellos that followed them, and segments that
@@ -65,14 +78,31 @@ impl Flood {
         } else {
             self.calm_since.get_or_insert(now);
         }
-        let calm = self
-            .calm_since
-            .is_some_and(|since| now - since >= threshold.calm);
-        self.lasts = match self.lasts {
-            true => !calm,
-            false => self.above >= ONSET,
-        };
+        let needed = self.calm_needed(threshold.calm);
+        let calm = self.calm_since.is_some_and(|since| now - since >= needed);
+        match self.lasts {
+            true if calm => {
+                self.lasts = false;
+                self.ended = Some((now, needed));
+            }
+            false if self.above >= ONSET => {
+                self.lasts = true;
+                // As long again as it had to be calm, and the time the new one took to show.
+                let soon = |(end, calm): (Instant, Duration)| now - end < 2 * calm + threshold.calm;
+                self.relapses = match self.ended.is_some_and(soon) {
+                    true => (self.relapses + 1).min(RELAPSES_MAX),
+                    false => 0,
+                };
+            }
+            _ => {}
+        }
         self.lasts
+    }
+
+    /// How long it must be calm now until the flood is over.
+    fn calm_needed(&self, calm: Duration) -> Duration {
+        let longer = calm * 2_u32.pow(self.relapses);
+        longer.min(CALM_MAX.max(calm))
     }
 
     /// Whether there is a flood, as last observed.
@@ -131,6 +161,50 @@ mod tests {
             rates.extend([0, 0, 0, 0, 300]);
         }
         assert_eq!(changes(Flood::default(), &rates), [(2, true)]);
+    }
+
+    /// Three seconds of flood in each minute: the changes become rare, and a long calm makes all as it was.
+    #[test]
+    fn floods_that_come_back_are_taken_for_one() {
+        let minute: Vec<u64> = [5_000; 3].into_iter().chain([0; 57]).collect();
+        let hour: Vec<u64> = minute.iter().copied().cycle().take(3_600).collect();
+        let long = Threshold {
+            above: 1_000,
+            calm: Duration::from_secs(20),
+        };
+        let observed = |rates: &[u64]| {
+            let start = Instant::now();
+            let mut flood = Flood::default();
+            let mut total = 0;
+            let mut verdict = flood.observe(total, start, long);
+            let mut changes = 0;
+            for (i, rate) in (1..).zip(rates) {
+                total += rate;
+                let new = flood.observe(total, start + Duration::from_secs(i), long);
+                changes += u32::from(new != verdict);
+                verdict = new;
+            }
+            (changes, flood)
+        };
+        let (changes, flood) = observed(&hour);
+        // On, off, on, off at 20 and 40 seconds of calm; 80 never come.
+        assert!(changes <= 6, "{changes} changes an hour");
+        assert!(flood.lasts());
+        // Calm comes: the next flood is a first one again.
+        let calm = hour.iter().copied().chain([0; 3_600]);
+        let then: Vec<u64> = calm.chain([5_000; 3]).chain([0; 30]).collect();
+        let (_, flood) = observed(&then);
+        assert!(!flood.lasts(), "20 seconds of calm are enough");
+    }
+
+    #[test]
+    fn calm_is_never_asked_for_longer_than_an_hour_or_as_told() {
+        let flood = Flood {
+            relapses: RELAPSES_MAX,
+            ..Flood::default()
+        };
+        let needed = |seconds| flood.calm_needed(Duration::from_secs(seconds)).as_secs();
+        assert_eq!([needed(1), needed(60), needed(7_200)], [64, 3_600, 7_200]);
     }
 
     #[test]

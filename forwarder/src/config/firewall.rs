@@ -336,6 +336,7 @@ COMMIT
                 ifindex: 2,
                 kind: LinkKind::L2,
                 wireguard: false,
+                mac: None,
                 mtu: 1_500,
                 up: true,
                 addresses: vec!["203.0.113.7".parse().unwrap()],

@@ -335,6 +335,7 @@ mod tests {
             ifindex,
             kind: LinkKind::L2,
             wireguard: false,
+            mac: None,
             mtu: 1_420,
             up: true,
             addresses: vec![address.parse().unwrap()],
@@ -352,6 +353,7 @@ mod tests {
             network: Network {
                 links: vec![link("eth0", 2, "203.0.113.7"), link("wg0", 3, "10.0.0.1")],
                 egress: [("10.0.0.2".parse().unwrap(), egress)].into(),
+                routes: Vec::new(),
             },
             local_ports: Some(32_768..=60_999),
         }

@@ -253,6 +253,7 @@ mod tests {
             ifindex: 7,
             kind,
             wireguard: false,
+            mac: None,
             mtu: 1_500,
             up: true,
             addresses: Vec::new(),

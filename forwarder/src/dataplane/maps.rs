@@ -4,11 +4,12 @@
 use std::io;
 use std::path::PathBuf;
 
+use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use aya::pin::PinError;
 use forwarder_common::abi::{
-    ClosedSet, Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, Node, NodeStats, Path,
-    PathStats, Pool, ReverseKey, Settings, Vip, map,
+    Address, ClosedSet, Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, Node,
+    NodeStats, Path, PathStats, Pool, PublicLink, ReverseKey, Settings, SourceRule, Vip, map,
 };
 use thiserror::Error;
 
@@ -108,6 +109,10 @@ pub struct Tables {
     pub settings: Array<MapData, Settings>,
     /// Cookie keys.
     pub cookie_keys: Array<MapData, [u64; 2]>,
+    /// What holds for connections from an address.
+    pub source_rules: LpmTrie<MapData, Address, SourceRule>,
+    /// The public interfaces.
+    pub public_links: HashMap<MapData, u32, PublicLink>,
 }
 
 /// The maps that the programs write and the sweeper tidies.
@@ -166,6 +171,8 @@ impl Tables {
             nodes: open(pins, map::NODES)?,
             settings: open(pins, map::SETTINGS)?,
             cookie_keys: open(pins, map::COOKIE_KEYS)?,
+            source_rules: open(pins, map::SOURCE_RULES)?,
+            public_links: open(pins, map::PUBLIC_LINKS)?,
         })
     }
 }

@@ -37,6 +37,7 @@ pub mod registry_file;
 pub mod reset;
 pub mod retire;
 pub mod sizes;
+pub mod source_rules;
 pub mod sweep;
 pub mod unload;
 pub mod upgrade;

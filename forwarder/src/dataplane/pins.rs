@@ -58,6 +58,8 @@ pub const MAPS: &[&str] = &[
     map::CLOSED,
     map::COOKIE_KEYS,
     map::SETTINGS,
+    map::SOURCE_RULES,
+    map::PUBLIC_LINKS,
     map::DROPS,
     map::PATH_STATS,
     map::NODE_STATS,

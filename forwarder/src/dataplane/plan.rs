@@ -3,7 +3,7 @@
 //! Nodes that are no longer configured but still numbered stay in the plan: open flows use them, and
 //! their tunnel may change under them like that of any other node.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::registry::{PoolKey, Registry, RouteKey};
 use super::sizes::Sizes;
+use super::source_rules::{SourceRules, source_rules};
 use super::weights::Weights;
 use crate::config::model::{
     Balance, ClientAddress, Keyword, Listener, NodeState, OnRefuse, Pool, Route,
@@ -89,6 +90,10 @@ pub struct Plan {
     pub tables: Vec<NameTable>,
     /// `VIPS` and `VIP_INDEX`; the table is entered when it is written. Those that are closed are among them.
     pub vips: Vec<(u16, abi::Vip)>,
+    /// `SOURCE_RULES`.
+    pub source_rules: SourceRules,
+    /// `PUBLIC_LINKS`.
+    pub public_links: BTreeMap<u32, abi::PublicLink>,
 }
 
 /// A pool; where its table stands is decided when it is written.
@@ -208,6 +213,8 @@ pub fn plan(
     vips.extend(closed_vips(registry));
     Ok(Plan {
         settings: settings(config, sizes),
+        source_rules: source_rules(config, network, &vips, &node_values),
+        public_links: public_links(config, network),
         nodes: node_values,
         paths: paths(registry),
         pools: pools
@@ -217,6 +224,16 @@ pub fn plan(
         tables,
         vips,
     })
+}
+
+fn public_links(config: &Config, network: &Network) -> BTreeMap<u32, abi::PublicLink> {
+    let names = config.entrance.public.iter();
+    let links = names.filter_map(|name| network.link(name.get_ref()));
+    let value = |mac: Option<[u8; 6]>| abi::PublicLink {
+        mac: mac.unwrap_or_default(),
+        pad: 0,
+    };
+    links.map(|link| (link.ifindex, value(link.mac))).collect()
 }
 
 /// Whether so many fit.
@@ -422,6 +439,7 @@ fn node_values(config: &Config, network: &Network, registry: &Registry) -> Vec<(
     let nodes = registry.nodes.iter();
     let value = |address: SocketAddr| abi::Node {
         closed: u8::from(is_closed(config, address)),
+        transparent: u8::from(sees_clients(registry, address)),
         ..node_value(address, config, widest, network)
     };
     nodes
@@ -433,6 +451,20 @@ fn node_values(config: &Config, network: &Network, registry: &Registry) -> Vec<(
 fn is_closed(config: &Config, address: SocketAddr) -> bool {
     let mut nodes = config.pools.iter().flat_map(|pool| &pool.nodes);
     nodes.any(|node| *node.address.get_ref() == address && node.state != NodeState::Ready)
+}
+
+/// Whether there is a route, or there are flows of a former one, whose pool shows this node the addresses of clients.
+fn sees_clients(registry: &Registry, address: SocketAddr) -> bool {
+    let transparent = word(ClientAddress::Transparent);
+    let mut nodes = registry.nodes.iter();
+    let number = nodes.find(|(_, own)| **own == address);
+    number.is_some_and(|(number, _)| {
+        registry.blocks.iter().any(|block| {
+            let pool = registry.pools.key(usize::from(block.pool));
+            block.nodes.contains(&narrow(number))
+                && pool.is_some_and(|pool| pool.client_address == transparent)
+        })
+    })
 }
 
 /// How a node is reached, if it is by one of the tunnels.
@@ -464,7 +496,7 @@ fn node_value(node: SocketAddr, config: &Config, widest: u32, network: &Network)
         link: abi::link::L3,
         closed: 0,
         first: 0,
-        pad: 0,
+        transparent: 0,
         mtu: LEAST_MTU,
         homes: [abi::NO_HOME; abi::HOMES],
     };

@@ -246,7 +246,7 @@ mod tests {
             link: 0,
             closed: 0,
             first: 0,
-            pad: 0,
+            transparent: 0,
             mtu: 0,
             homes: [0; 4],
         }

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
+use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, MapData};
-use forwarder_common::abi::{self, Endpoint, NameEntry, map, slot};
+use forwarder_common::abi::{self, Endpoint, NameEntry, PublicLink, map, slot};
 use forwarder_common::name::PatternKind;
 
 use super::listed::{Step, Way};
@@ -18,6 +19,7 @@ use super::maps::{MapsError, OfMap, Tables, found};
 use super::plan::{Plan, PoolPlan};
 use super::registry::{Registry, Released};
 use super::retire::{self, Retired};
+use super::source_rules::{self, SourceRules};
 use crate::config::model::Pattern;
 
 /// A packet that did not find its name among the exact ones is still about to look among the wildcards. It is done
@@ -67,6 +69,8 @@ impl Tables {
         if settings != Some(planned) {
             self.settings.set(0, planned, 0).writing(map::SETTINGS)?;
         }
+        self.write_source_rules(&plan.source_rules)?;
+        self.write_public_links(&plan.public_links)?;
         for (number, node) in &plan.nodes {
             changes.nodes += usize::from(self.node(*number, node, registry)?);
         }
@@ -97,6 +101,49 @@ impl Tables {
             }
         }
         Ok(changes)
+    }
+
+    /// New rules come before old ones go. A packet in between may meet the rule of a shorter prefix.
+    fn write_source_rules(&mut self, rules: &SourceRules) -> Result<(), MapsError> {
+        let name = map::SOURCE_RULES;
+        let planned: BTreeMap<_, _> = rules
+            .iter()
+            .map(|(prefix, kind)| (source_rules::key(prefix), source_rules::value(*kind)))
+            .collect();
+        let present: BTreeMap<_, _> = self
+            .source_rules
+            .iter()
+            .map(|entry| entry.map(|(key, rule)| ((key.prefix_len(), key.data()), rule)))
+            .collect::<Result<_, _>>()
+            .reading(name)?;
+        for (key, rule) in &planned {
+            if present.get(key) != Some(rule) {
+                let key = Key::new(key.0, key.1);
+                self.source_rules.insert(&key, rule, 0).writing(name)?;
+            }
+        }
+        for key in present.keys().filter(|key| !planned.contains_key(key)) {
+            found(self.source_rules.remove(&Key::new(key.0, key.1))).writing(name)?;
+        }
+        Ok(())
+    }
+
+    fn write_public_links(&mut self, links: &BTreeMap<u32, PublicLink>) -> Result<(), MapsError> {
+        let name = map::PUBLIC_LINKS;
+        let present: BTreeMap<u32, PublicLink> = self
+            .public_links
+            .iter()
+            .collect::<Result<_, _>>()
+            .reading(name)?;
+        for (ifindex, link) in links {
+            if present.get(ifindex) != Some(link) {
+                self.public_links.insert(ifindex, link, 0).writing(name)?;
+            }
+        }
+        for ifindex in present.keys().filter(|own| !links.contains_key(own)) {
+            found(self.public_links.remove(ifindex)).writing(name)?;
+        }
+        Ok(())
     }
 
     /// Takes what was released out of the indices. Values stay until the number is given away again.

@@ -244,6 +244,7 @@ mod tests {
             up: true,
             addresses: Vec::new(),
             wireguard: false,
+            mac: None,
         };
         let verdict = |mtu, public| tunnel_mtu(&tunnel(mtu), public).verdict;
         assert_eq!(verdict(1_420, 1_500), Verdict::Ok);

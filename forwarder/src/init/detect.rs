@@ -87,6 +87,7 @@ mod tests {
             up: true,
             addresses: Vec::new(),
             wireguard: false,
+            mac: None,
         }
     }
 
@@ -106,6 +107,7 @@ mod tests {
                 link("home", 5, LinkKind::L3),
             ],
             egress: [(NOWHERE[0], way.clone()), (NOWHERE[1], way)].into(),
+            routes: Vec::new(),
         }
     }
 

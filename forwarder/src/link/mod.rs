@@ -11,6 +11,7 @@ pub mod wireguard;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 /// Bytes of IPv4 and TCP header without options.
@@ -25,6 +26,19 @@ pub struct Network {
     pub links: Vec<Link>,
     /// The way to each address that was asked for; absent when the kernel has none.
     pub egress: BTreeMap<IpAddr, Egress>,
+    /// Every route to more than one address or to this machine, default routes left out; sorted.
+    pub routes: Vec<Route>,
+}
+
+/// A route of some table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// Where to.
+    pub prefix: IpNet,
+    /// Whether to this machine itself, or to all of a network: its own addresses and broadcast ones.
+    pub own: bool,
+    /// By which interfaces.
+    pub links: Vec<u32>,
 }
 
 /// One interface.
@@ -38,6 +52,8 @@ pub struct Link {
     pub kind: LinkKind,
     /// Whether it is a WireGuard tunnel of the kernel.
     pub wireguard: bool,
+    /// Its hardware address, if that is of Ethernet's length.
+    pub mac: Option<[u8; 6]>,
     /// Largest IP packet.
     pub mtu: u32,
     /// Whether it is administratively up.

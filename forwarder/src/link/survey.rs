@@ -5,18 +5,19 @@ use std::io;
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
+use ipnet::IpNet;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressScope,
 };
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::tc::TcMessage;
 use rtnetlink::{Handle, RouteMessageBuilder};
 use thiserror::Error;
 
-use super::{Egress, Link, LinkKind, Network};
+use super::{Egress, Link, LinkKind, Network, Route};
 
 /// Why no snapshot could be taken.
 #[derive(Debug, Error)]
@@ -61,6 +62,7 @@ impl Surveyor {
         let mut network = Network {
             links: links.iter().filter_map(link).collect(),
             egress: BTreeMap::new(),
+            routes: self.routes().await?,
         };
         for message in &addresses {
             let owner = network
@@ -94,6 +96,25 @@ impl Surveyor {
         })
     }
 
+    /// The routes of all tables.
+    async fn routes(&self) -> Result<Vec<Route>, SurveyError> {
+        let source = |source| SurveyError::List {
+            what: "routes",
+            source,
+        };
+        let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
+        let mut routes = Vec::new();
+        for family in [v4, v6] {
+            let messages = self.handle.route().get(any_table(family)).execute();
+            let messages: Vec<_> = messages.try_collect().await.map_err(source)?;
+            routes.extend(messages.iter().filter_map(route));
+        }
+        routes.sort_unstable();
+        routes.dedup();
+        Ok(routes)
+    }
+
     /// The kernel's route to one address; `None` where it answers "unreachable".
     async fn egress(&self, destination: IpAddr) -> Option<Egress> {
         let message = match destination {
@@ -114,10 +135,12 @@ fn link(message: &LinkMessage) -> Option<Link> {
     let mut name = None;
     let mut mtu = None;
     let mut wireguard = false;
+    let mut mac = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
+            LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::LinkInfo(infos) => {
                 wireguard = infos.contains(&LinkInfo::Kind(InfoKind::Wireguard));
             }
@@ -129,6 +152,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         ifindex: message.header.index,
         kind: LinkKind::from_arphrd(u16::from(message.header.link_layer_type)),
         wireguard,
+        mac,
         mtu: mtu?,
         up: message.header.flags.contains(LinkFlags::Up),
         addresses: Vec::new(),
@@ -160,6 +184,52 @@ fn usable_address(message: &AddressMessage) -> Option<IpAddr> {
         return None;
     }
     local.or(address)
+}
+
+/// Asks for whatever there is: a kernel that takes the question strictly would answer for one table and kind only.
+fn any_table(mut message: RouteMessage) -> RouteMessage {
+    message.header.table = 0;
+    message.header.protocol = RouteProtocol::Unspec;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unspec;
+    message
+}
+
+fn route(message: &RouteMessage) -> Option<Route> {
+    let mut destination = None;
+    let mut links = Vec::new();
+    let mut table = u32::from(message.header.table);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(v4)) => {
+                destination = Some(IpAddr::V4(*v4));
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(v6)) => {
+                destination = Some(IpAddr::V6(*v6));
+            }
+            RouteAttribute::Oif(index) => links.push(*index),
+            RouteAttribute::MultiPath(hops) => {
+                links.extend(hops.iter().map(|hop| hop.interface_index));
+            }
+            RouteAttribute::Table(number) => table = *number,
+            _ => {}
+        }
+    }
+    // Other tables may send everything to the machine itself, as transparent proxies do.
+    let of_machine = table == u32::from(libc::RT_TABLE_LOCAL);
+    let own = match message.header.kind {
+        RouteType::Unicast => false,
+        RouteType::Local | RouteType::Broadcast | RouteType::Anycast if of_machine => true,
+        _ => return None,
+    };
+    links.sort_unstable();
+    links.dedup();
+    let prefix = IpNet::new(destination?, message.header.destination_prefix_length).ok()?;
+    Some(Route {
+        prefix: prefix.trunc(),
+        own,
+        links,
+    })
 }
 
 fn egress(message: &RouteMessage) -> Option<Egress> {
@@ -209,6 +279,10 @@ mod tests {
         assert!(!lo.addresses.contains(&localhost));
         let egress = &network.egress[&localhost];
         assert!(egress.local);
+        let own = network.routes.iter().find(|route| {
+            route.own && route.prefix.contains(&localhost) && route.links.contains(&lo.ifindex)
+        });
+        assert!(own.is_some(), "{:?}", network.routes);
         assert_eq!(egress.ifindex, lo.ifindex);
     }
 }

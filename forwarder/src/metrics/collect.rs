@@ -72,6 +72,7 @@ pub(crate) fn is_refusal(reason: DropReason) -> bool {
         | R::AlreadyRefused
         | R::SegmentTooBig => false,
         R::HelloDisplaced | R::HelloTimeout => true,
+        R::InvalidSource | R::NotUnderWay => false,
     }
 }
 

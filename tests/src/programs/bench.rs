@@ -6,7 +6,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use forwarder_common::abi::{Flow, FlowKey, Hello, NO_HOME, NameEntry, Node, link, map};
+use aya::maps::lpm_trie::Key;
+use forwarder_common::abi::{
+    Flow, FlowKey, Hello, NO_HOME, NameEntry, Node, PublicLink, SourceRule, link, map,
+};
 use forwarder_common::verdict::{DropReason, REASONS};
 
 use super::entrance::{self, NODES, address, fill, node_address, vip_number};
@@ -31,7 +34,9 @@ const XDP_ACTIONS: [(i32, Verdict); 3] = [
     (3, Verdict::Redirect),
 ];
 const ETHERNET: usize = 14;
-const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// The hardware address of both interfaces.
+pub const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const LOOPBACK: u32 = 1;
 const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// Programs at work.
@@ -95,6 +100,13 @@ impl Bench {
         let mut kernel = Kernel::load(&all).unwrap_or_else(|error| panic!("{error:?}"));
         let mut maps = Maps::take(&mut kernel).expect("the maps of the ABI");
         fill(&mut maps, of(map::HELLOS), of(map::SOURCE_PORTS));
+        let link = PublicLink { mac: OURS, pad: 0 };
+        // A test run of the XDP program has come by the loopback interface.
+        for ifindex in [LOOPBACK, public] {
+            maps.public_links
+                .insert(ifindex, link, 0)
+                .expect("PUBLIC_LINKS");
+        }
         let drops = maps.drops();
         let mut bench = Self {
             maps,
@@ -139,7 +151,7 @@ impl Bench {
             },
             closed: 0,
             first: 0,
-            pad: 0,
+            transparent: 1,
             mtu: 1_420,
             homes: if self.shape.home {
                 [NO_HOME, vip_number(v6, Refusal::Alert), NO_HOME, NO_HOME]
@@ -149,6 +161,20 @@ impl Bench {
         };
         change(&mut node);
         self.maps.nodes.set(number, node, 0).expect("NODES");
+    }
+
+    /// Makes a rule for a prefix of sources, of an address and a length in bits.
+    ///
+    /// # Panics
+    /// When the map cannot be written.
+    pub fn source_rule(&mut self, ip: IpAddr, bits: u32, kind: u32) {
+        let bits = bits + if ip.is_ipv4() { 96 } else { 0 };
+        let rule = SourceRule { kind, pad: 0 };
+        let key = Key::new(bits, address(ip));
+        self.maps
+            .source_rules
+            .insert(&key, rule, 0)
+            .expect("SOURCE_RULES");
     }
 
     /// Lists a name or a wildcard in a table, under a number; it leads to the pool that shows clients' addresses.
@@ -495,7 +521,9 @@ fn interfaces() -> (u32, u32, LinkSocket) {
         command::run(command.args(words.split(' '))).expect("an interface");
     };
     let index = |name: &str| {
-        ip(&format!("link add {name} type veth peer name {name}-peer"));
+        ip(&format!(
+            "link add {name} address 02:00:00:00:00:01 type veth peer name {name}-peer"
+        ));
         ip(&format!("link set {name} up"));
         ip(&format!("link set {name}-peer up"));
         let name = std::ffi::CString::new(name).expect("a name");

@@ -91,11 +91,7 @@ impl Client {
     pub fn old_cookie(&self, age: u32) -> u32 {
         let epoch = cookie::epoch(now_ns()).wrapping_sub(age);
         let key = COOKIE_KEYS[cookie::key_slot(epoch) as usize];
-        let offered = CookieOptions {
-            mss_index: 7,
-            window_scale: 7,
-            sack: true,
-        };
+        let offered = CookieOptions::of_syn(1_460, 7, true);
         cookie::mint(key, &self.tuple(), self.isn, offered, epoch)
     }
 
@@ -180,7 +176,8 @@ fn epochs() -> impl Iterator<Item = (u32, [u64; 2])> {
 }
 
 /// `CLOCK_MONOTONIC`, which `bpf_ktime_get_ns` reads.
-fn now_ns() -> u64 {
+#[must_use]
+pub fn now_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

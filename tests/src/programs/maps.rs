@@ -6,8 +6,9 @@ use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use forwarder_common::abi::{
-    ClosedSet, Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable, NAME_KEY_BYTES,
-    NameEntry, NameKey, Node, NodeStats, Path, PathStats, Pool, ReverseKey, Settings, Vip, map,
+    Address, ClosedSet, Endpoint, Event, Flow, FlowKey, Hello, ListenerStats, MaglevTable,
+    NAME_KEY_BYTES, NameEntry, NameKey, Node, NodeStats, Path, PathStats, Pool, PublicLink,
+    ReverseKey, Settings, SourceRule, Vip, map,
 };
 use forwarder_common::verdict::{DropReason, REASONS};
 
@@ -43,6 +44,8 @@ pub struct Maps {
     pub closed: Array<MapData, ClosedSet>,
     pub cookie_keys: Array<MapData, [u64; 2]>,
     pub settings: Array<MapData, Settings>,
+    pub source_rules: LpmTrie<MapData, Address, SourceRule>,
+    pub public_links: Of<u32, PublicLink>,
     drops: PerCpuArray<MapData, u64>,
     tallies: PerCpuArray<MapData, u64>,
     path_stats: PerCpuArray<MapData, PathStats>,
@@ -83,6 +86,8 @@ impl Maps {
             closed: typed(kernel, map::CLOSED)?,
             cookie_keys: typed(kernel, map::COOKIE_KEYS)?,
             settings: typed(kernel, map::SETTINGS)?,
+            source_rules: typed(kernel, map::SOURCE_RULES)?,
+            public_links: typed(kernel, map::PUBLIC_LINKS)?,
             drops: typed(kernel, map::DROPS)?,
             tallies: typed(kernel, map::TALLIES)?,
             path_stats: typed(kernel, map::PATH_STATS)?,

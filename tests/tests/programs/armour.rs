@@ -2,6 +2,7 @@
 //! open flows and hellos, and counts once.
 
 use forwarder_common::abi::{Settings, tally};
+use forwarder_common::cookie;
 use forwarder_common::token_bucket::Limit;
 use forwarder_common::verdict::DropReason::{
     Absorbed, Fragment, IpOptions, MalformedSegment, ResetRateLimited, UnknownFlow,
@@ -9,7 +10,7 @@ use forwarder_common::verdict::DropReason::{
 use forwarder_tests::hello::Hello;
 use forwarder_tests::packet::Flags;
 use forwarder_tests::programs::bench::{Bench, ethernet};
-use forwarder_tests::programs::client::{Client, LINUX};
+use forwarder_tests::programs::client::{Client, LINUX, now_ns};
 use forwarder_tests::programs::seen::Verdict;
 use forwarder_tests::programs::shape::{Link, Mode, Refusal, Shape};
 
@@ -208,7 +209,8 @@ fn a_stale_cookie_is_none() {
         let hello = Hello::small(Mode::ProxyV2.name()).record();
         client.cookie = client.old_cookie(3);
         client.send(bench, 0, &hello).dropped(ResetRateLimited);
-        client.cookie = client.old_cookie(1);
+        // That of the last epoch is good while it is fresh.
+        client.cookie = client.old_cookie(u32::from(cookie::accepts_previous(now_ns(), false)));
         assert!(
             client
                 .send(bench, 0, &hello)
@@ -241,6 +243,7 @@ fn what_no_stack_sends_is_dropped() {
         bench.lenient = true;
         bench.public_packet(&packet).dropped(Fragment);
         let mut packet = client.syn(&LINUX).to_bytes();
+        packet.splice(20..20, [1; 4]);
         packet[0] = 0x46;
         bench.public_packet(&packet).dropped(IpOptions);
     });

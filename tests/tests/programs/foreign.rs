@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use forwarder_common::abi::{HELLO_CAP, slot as slots};
 use forwarder_common::verdict::DropReason::{
-    Absorbed, Fragment, IpOptions, MalformedSegment, NotItsFlow, UnknownFlow,
+    Absorbed, Fragment, MalformedSegment, NotItsFlow, UnknownFlow,
 };
 use forwarder_tests::command;
 use forwarder_tests::packet::{Flags, Segment, ip_header};
@@ -205,9 +205,10 @@ fn fragments_and_options() {
         let mut later = packet.clone();
         later[6..8].copy_from_slice(&[0x20, 5]);
         bench.public_packet(&later).passed();
+        // Without four bytes more, the ports stand elsewhere.
         let mut reserved = packet.clone();
         reserved[0] = 0x46;
-        bench.public_packet(&reserved).dropped(IpOptions);
+        bench.public_packet(&reserved).passed();
     }
 }
 

@@ -1,11 +1,12 @@
 //! A hello in pieces: what is kept, what is acknowledged, and which bytes win.
 
 use forwarder_common::abi::{HELLO_CAP, HELLO_PREFIX, hello_state};
+use forwarder_common::cookie;
 use forwarder_common::verdict::DropReason::{self, Absorbed, BadChecksum, OutOfOrder};
 use forwarder_tests::hello::Hello;
 use forwarder_tests::packet::{Flags, Segment};
 use forwarder_tests::programs::bench::Bench;
-use forwarder_tests::programs::client::{Client, LINUX};
+use forwarder_tests::programs::client::{Client, LINUX, now_ns};
 use forwarder_tests::programs::seen::Seen;
 use forwarder_tests::programs::shape::{Mode, Refusal, Shape};
 
@@ -354,12 +355,13 @@ fn segments_with_options() {
     });
 }
 
-/// A cookie lives in its own epoch and the next one.
+/// A cookie lives in its own epoch, and in the next one as long as the former is fresh.
 #[test]
 fn how_long_a_cookie_lives() {
     each_shape(|bench| {
         let bytes = hello();
-        for (age, good) in [(0, true), (1, true), (2, false), (64, false), (256, false)] {
+        let fresh = cookie::accepts_previous(now_ns(), false);
+        for (age, good) in [(0, true), (1, fresh), (2, false), (64, false), (256, false)] {
             // Should the epoch change between the two looks at the clock, the next try decides.
             let accepted = (0..2).any(|_| {
                 let mut client = Client::new(bench, Refusal::Alert);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use forwarder_common::verdict::DropReason::NotUnderWay;
 use forwarder_tests::packet::{Content, Flags, Packet, packet_too_big};
 use forwarder_tests::programs::bench::Bench;
 use forwarder_tests::programs::client::{Client, Opened};
@@ -84,6 +85,48 @@ fn about_a_segment_to_the_node() {
         let length = quoted(bench.shape.v6);
         assert_eq!(body[..length], sent.to_bytes()[..length]);
         assert_eq!(body[length..], passed[length..body.len()]);
+    });
+}
+
+/// Whoever does not see a flow's segments, on the internet or as another peer of the tunnel, must guess which are under
+/// way (RFC 5927 4.1).
+#[test]
+fn about_a_segment_that_is_not_under_way() {
+    each_flow(|bench, opened, router| {
+        let about = |bench: &mut Bench, up: bool, offset: u32| {
+            let segment = if up {
+                let mut sent = opened.from_client(Flags::ACK, offset, 0, &[8; 100]);
+                (sent.source, sent.destination) = (opened.syn.source, opened.syn.destination);
+                sent
+            } else {
+                let mut sent = opened.from_node(Flags::ACK, offset, 0, &[7; 100]);
+                sent.seq = opened.client.cookie.wrapping_add(1).wrapping_add(offset);
+                (sent.source, sent.destination) = (opened.client.vip, opened.client.address);
+                sent
+            };
+            let error = packet_too_big(router, &segment.to_bytes(), 1_280);
+            if up {
+                bench.tunnel_packet(&error)
+            } else {
+                bench.public_packet(&error)
+            }
+        };
+        for up in [true, false] {
+            for offset in [0, 1, 1_400, 1 << 20, (1 << 24) - 2] {
+                let seen = about(bench, up, offset);
+                assert_eq!(seen.reasons, [], "{up} {offset}");
+                assert!(seen.bytes.is_some());
+            }
+            for offset in [
+                u32::MAX - 1,
+                0u32.wrapping_sub(1_400),
+                1 << 24,
+                1 << 31,
+                3 << 30,
+            ] {
+                about(bench, up, offset).dropped(NotUnderWay);
+            }
+        }
     });
 }
 

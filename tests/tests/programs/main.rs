@@ -4,6 +4,7 @@
 //! the tests with real interfaces to see: a test run tells only that there is one. Nor can a test run
 //! hand in a packet whose checksum the device has yet to finish (`CHECKSUM_PARTIAL`).
 
+mod admit;
 mod answer;
 mod armour;
 mod before_hello;

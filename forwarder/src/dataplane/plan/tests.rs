@@ -44,6 +44,7 @@ fn network() -> Network {
         ifindex,
         kind,
         wireguard: false,
+        mac: None,
         mtu,
         up: true,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
@@ -77,6 +78,7 @@ fn network() -> Network {
             egress("10.0.0.9", 2, "203.0.113.7"),
         ]
         .into(),
+        routes: Vec::new(),
     }
 }
 
