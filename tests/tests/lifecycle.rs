@@ -204,7 +204,7 @@ fn maps_of_another_version_are_refused_with_the_way_out() -> Result<()> {
     std::fs::rename(&own, &other).expect("bpffs can rename");
     let refused = output(site.forwarder.command()?.arg("run"))?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert_eq!(refused.status.code(), Some(78), "{said}");
     let ways: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
     let unload = format!("forwarder unload --yes --bpffs {}", pins.display());
     let start = format!("forwarder run --bpffs {}", pins.display());

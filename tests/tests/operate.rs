@@ -86,7 +86,7 @@ fn a_reload_changes_names_and_keeps_every_flow() -> Result<()> {
     )?;
     assert_eq!(flows["flows"][0]["configured"], false, "{flows:#}");
     let said = verb(&site.forwarder, &["reload", "--reset"])?;
-    assert!(said.contains("1 flows ended"), "{said}");
+    assert!(said.contains("1 flow ended"), "{said}");
     raw.send_data(b"anyone?")?;
     raw.expect("a reset", |segment| segment.flags.has(Flags::RST))?;
     Ok(())
@@ -296,7 +296,7 @@ fn a_drained_node_keeps_its_flows_until_they_are_reset() -> Result<()> {
     assert_eq!(raw.read(7, PATIENCE)?, b"so am I");
     assert!(site.established(Family::V4).is_err(), "a new flow");
     let said = verb(&site.forwarder, &["node", "maint", &address, "--reset"])?;
-    assert!(said.contains("1 flows ended"), "{said}");
+    assert!(said.contains("1 flow ended"), "{said}");
     raw.send_data(b"anyone?")?;
     raw.expect("a reset", |segment| segment.flags.has(Flags::RST))?;
     Ok(())
@@ -348,7 +348,7 @@ fn a_killed_flow_is_reset_at_both_ends() -> Result<()> {
         "{flows:#}"
     );
     let said = verb(&site.forwarder, &["flow", "kill", "--client", &client])?;
-    assert!(said.contains("1 flows ended"), "{said}");
+    assert!(said.contains("1 flow ended"), "{said}");
     raw.send_data(b"anyone?")?;
     raw.expect("a reset", |segment| segment.flags.has(Flags::RST))?;
     // The node's next packet draws one too: its recorder sees the connection broken.

@@ -212,7 +212,7 @@ fn top_draws_reacts_and_gives_the_terminal_back() -> Result<()> {
     terminal.wait_for(&["TUNNEL", "filter"], SOON)?;
     terminal.press("q")?;
     assert_eq!(terminal.wait_exit(SOON)?.code(), Some(0));
-    assert!(terminal.written().contains("\x1b[?1049l"));
+    terminal.wait_for(&["\x1b[?1049l"], SOON)?;
     assert!(terminal.is_cooked()?);
 
     for signal in [libc::SIGINT, libc::SIGTERM] {

@@ -86,7 +86,8 @@ fn render(reloaded: &Reloaded) -> String {
         text.push_str(&format!("goes on as set at run time: {own}\n"));
     }
     if reloaded.reset > 0 {
-        text.push_str(&format!("{} flows ended\n", reloaded.reset));
+        let noun = if reloaded.reset == 1 { "flow" } else { "flows" };
+        text.push_str(&format!("{} {noun} ended\n", reloaded.reset));
     }
     let warnings = reloaded.report["warnings"].as_u64().unwrap_or_default();
     if warnings > 0 {
