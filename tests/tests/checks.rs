@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(20);
 fn config(lab: &Lab, names: &[&str], health: &str) -> String {
     let address = lab.nodes[0].socket(Family::V4, PORT);
     format!(
-        "{LISTENERS}\n[[pool]]\nname = \"web\"\nnodes = [\"{address}\"]\nhealth = {health}\n\n{}",
+        "{LISTENERS}\n[[pool]]\nname = \"web\"\nclient_address = \"masquerade\"\nnodes = [\"{address}\"]\nhealth = {health}\n\n{}",
         route(names, "web")
     )
 }

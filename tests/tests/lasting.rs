@@ -13,7 +13,7 @@ fn config(lab: &Lab, name: &str, weight: u32, watch: bool) -> String {
     let address = lab.nodes[0].socket(Family::V4, 443);
     let other = lab.nodes[1].socket(Family::V4, 443);
     format!(
-        "{}watch = {watch}\n{LISTENERS}\n[[pool]]\nname = \"web\"\nnodes = [{{ name = \"thinkpad\", address = \"{address}\", weight = {weight} }}, \"{other}\"]\n\n{}",
+        "{}watch = {watch}\n{LISTENERS}\n[[pool]]\nname = \"web\"\nclient_address = \"masquerade\"\nnodes = [{{ name = \"thinkpad\", address = \"{address}\", weight = {weight} }}, \"{other}\"]\n\n{}",
         entrance_section(lab),
         route(&[name], "web")
     )
