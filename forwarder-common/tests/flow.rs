@@ -721,7 +721,7 @@ fn the_question_is_a_byte_that_the_node_has() {
         link: 0,
         closed: 0,
         first: 0,
-        pad: 0,
+        transparent: 0,
         mtu: 0,
         homes: [0; 4],
     };

@@ -120,7 +120,7 @@ fn installed_it_is_whole_and_waits_for_its_configuration() -> Result<()> {
             .starts_with("forwarder ")
     );
     // There is no configuration before somebody has made one; the example is right, and stands among the documents.
-    let said = output(&mut machine.command(&["forwarder", "check", "--offline"])?)?;
+    let said = output(&mut machine.command(&["forwarder", "check", "--offline"]))?;
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("forwarder init"), "{said}");
     let example = "/usr/share/doc/forwarder/examples/forwarder.toml";
