@@ -171,9 +171,11 @@ names = ["www.example.org"]
 pool = "web"
 [[pool]]
 name = "web"
+client_address = "transparent"
 nodes = [{ name = "one", address = "10.0.0.2:443", weight = 2 }, "10.0.0.3:443"]
 [[pool]]
 name = "apps"
+client_address = "transparent"
 nodes = ["10.0.0.2:8443"]
 [[route]]
 names = ["apps.example.org"]

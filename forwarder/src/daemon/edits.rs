@@ -112,7 +112,7 @@ mod tests {
         let text = r#"
             entrance = { public = ["eth0"], tunnels = ["wg0"] }
             listener = [{ name = "https", protocol = "tls", port = 443 }]
-            pool = [{ name = "web", nodes = ["10.0.0.2:443"] }]
+            pool = [{ name = "web", client_address = "transparent", nodes = ["10.0.0.2:443"] }]
             route = [{ names = ["a.example.org"], pool = "web" }]
         "#;
         let config = crate::config::parse(Path::new("f.toml"), text.to_owned());
