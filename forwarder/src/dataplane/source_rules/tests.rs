@@ -10,9 +10,12 @@ tunnels = ["wg0"]
 
 [[listener]]
 name = "https"
+protocol = "tls"
+port = 443
 
 [[pool]]
 name = "home"
+client_address = "transparent"
 nodes = ["10.0.0.2:443"]
 
 [[route]]
