@@ -82,7 +82,6 @@ impl Closed {
 
 impl ClosedSet {
     /// What is known of the connection with these ends that ended last.
-    #[must_use]
     #[inline(always)]
     pub fn last(&self, digest: u64, now_ms: u32) -> Ended {
         let (mut last, mut least) = (Ended::Unknown, u32::MAX);
@@ -96,7 +95,6 @@ impl ClosedSet {
     }
 
     /// What is known of the connection with these ends and this cookie.
-    #[must_use]
     #[inline(always)]
     pub fn of_cookie(&self, digest: u64, entrance_isn: u32, now_ms: u32) -> Ended {
         let mut found = Ended::Unknown;
@@ -113,8 +111,7 @@ impl ClosedSet {
     #[inline(always)]
     pub fn place(&self, now_ms: u32) -> u32 {
         let (mut place, mut oldest) = (0, 0);
-        let mut at = 0;
-        for way in &self.ways {
+        for (at, way) in (0_u32..).zip(&self.ways) {
             // None ever stood there, or it stood there before the clock wrapped.
             let age = if way.digest == 0 {
                 u32::MAX
@@ -124,7 +121,6 @@ impl ClosedSet {
             if age > oldest {
                 (place, oldest) = (at, age);
             }
-            at += 1;
         }
         place
     }
