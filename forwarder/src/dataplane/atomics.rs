@@ -168,9 +168,9 @@ mod tests {
                 if own[0] == ATOMIC {
                     plain += usize::from(own[4..] == RETURNS_NOTHING);
                     fetch += usize::from(own[4..] == FETCHES);
-                    let next = code.get(at + 1).is_some_and(|next| {
-                        next[0] == LOAD && next[1] == own[1] << 4 | own[1] >> 4
-                    });
+                    let next = code
+                        .get(at + 1)
+                        .is_some_and(|next| next[0] == LOAD && next[1] == own[1].rotate_left(4));
                     loads += usize::from(next);
                 }
             }
