@@ -3,7 +3,7 @@
 use forwarder_common::abi::{Flow, FlowKey, close_reason, state};
 use forwarder_common::flow::Outcome;
 
-use crate::bounds::barrier;
+use crate::bounds::{barrier, forget};
 use crate::maps::{FLOWS, NODES, SOURCE_PORTS};
 use crate::{buffer, clock, closed, count, events, node};
 
@@ -15,6 +15,8 @@ pub fn remove(key: &FlowKey, flow: &Flow, reason: u32) {
     let Some(present) = FLOWS.get_ptr(key) else {
         return;
     };
+    // Or LLVM drops the test for null as part of the next one, and verifiers before 6.8 do not know that.
+    forget(present.cast_mut());
     if !core::ptr::eq(present, flow) {
         return;
     }

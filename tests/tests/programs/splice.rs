@@ -267,7 +267,7 @@ fn windows_of_nodes_without_a_scale() {
         bench.reshape(shape);
         for mode in Mode::ALL {
             for scale in [0, 1, 2, 7, 8, 9, 13, 14] {
-                let options = [2, 4, 5, 180, 1, 3, 3, scale];
+                let options = [2, 4, 5, 180, 4, 2, 1, 1, 1, 3, 3, scale];
                 let opened = between(&mut bench, mode, &options, &[2, 4, 5, 100]);
                 assert_eq!(opened.syn.window_scale(), Some(scale));
                 for window in [0, 1, 502, 16_384, 65_535] {
