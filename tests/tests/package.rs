@@ -19,8 +19,9 @@ use forwarder_tests::site::{pool, route};
 const CONFIG: &str = "/etc/forwarder/forwarder.toml";
 /// How long systemd may take for something; the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(60);
-/// The greatest exposure that `systemd-analyze security` may find, in tenths.
-const EXPOSURE: &str = "20";
+/// The greatest exposure that `systemd-analyze security` may find, in tenths. Two of them are CAP_DAC_READ_SEARCH, by
+/// which the daemon reads configuration files that belong to somebody else.
+const EXPOSURE: &str = "22";
 
 /// An entrance that is a Debian machine, and a node with a web server and a recorder.
 struct Entrance {
