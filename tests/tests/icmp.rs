@@ -98,13 +98,16 @@ fn a_router_near_the_node_reaches_the_client() -> Result<()> {
         let tunnel = site.tunnel(0)?;
         let (mut raw, _node) = site.established(family)?;
         raw.send_data(&[4; 1_300])?;
-        let (local, seq) = (raw.local, raw.next.wrapping_sub(1_300));
+        let (local, seq) = (raw.local, raw.next);
         let sent = tunnel.wait_for("the segment in the tunnel", PATIENCE, |seen| {
             seen.packet
                 .tcp()
                 .is_some_and(|s| s.source == local && s.payload.len() == 1_300)
         })?;
-        let about = sent.packet.tcp().unwrap().to_bytes();
+        // About the next one: an error about what the node has acknowledged goes no further.
+        let mut next = sent.packet.tcp().unwrap().clone();
+        next.seq = seq;
+        let about = next.to_bytes();
         injector.send(&packet_too_big(node.address(family), &about, 1_280))?;
         let told = raw.expect_icmp("the ICMP error at the client")?;
         assert!(
