@@ -37,3 +37,4 @@ pub mod siphash;
 pub mod tcp;
 pub mod token_bucket;
 pub mod verdict;
+mod window;
