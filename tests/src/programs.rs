@@ -7,6 +7,7 @@
 //! - [`kernel`] loads the programs with maps of a small size and hands packets to them;
 //! - [`bench`] holds them, with maps filled as [`entrance`] says and interfaces of a [`shape`], and checks
 //!   what must hold of anything that is [`seen`];
+//! - [`lease`] lends them to one bench after the other, with maps that [`blank`] has emptied;
 //! - [`client`] plays a client, and the node it is led to, on a bench;
 //! - [`budget`] says what the verifier made of each program;
 //! - [`path`] says what one packet costs on each way through them.
@@ -17,10 +18,12 @@
 //! `2001:db8:86dd::/48`, which read as the EtherTypes of IPv4 and IPv6.
 
 pub mod bench;
+pub mod blank;
 pub mod budget;
 pub mod client;
 pub mod entrance;
 pub mod kernel;
+pub mod lease;
 pub mod maps;
 pub mod path;
 pub mod seen;

@@ -12,8 +12,10 @@ use forwarder_common::abi::{
 };
 use forwarder_common::verdict::{DropReason, REASONS};
 
+use super::blank::AnyMap;
 use super::entrance::{self, NODES, address, fill, node_address, vip_number};
-use super::kernel::{Context, Entry, Kernel, KernelError, Outcome};
+use super::kernel::{Context, Entry, KernelError, Outcome};
+use super::lease::Lease;
 use super::maps::Maps;
 use super::seen::{Seen, Verdict, sound};
 use super::shape::{Link, Mode, Refusal, Shape};
@@ -53,7 +55,7 @@ pub struct Bench {
     pub lenient: bool,
     /// Set, the armour stands in front of public Ethernet interfaces.
     pub armoured: bool,
-    kernel: Kernel,
+    kernel: Lease,
     sniffer: LinkSocket,
     drops: [u64; REASONS],
     port: u16,
@@ -97,8 +99,8 @@ impl Bench {
             let found = all.iter().find(|(name, _)| *name == wanted);
             found.map_or(0, |(_, size)| *size)
         };
-        let mut kernel = Kernel::load(&all).unwrap_or_else(|error| panic!("{error:?}"));
-        let mut maps = Maps::take(&mut kernel).expect("the maps of the ABI");
+        let kernel = Lease::take(&all).unwrap_or_else(|error| panic!("{error:?}"));
+        let mut maps = Maps::open(&kernel).expect("the maps of the ABI");
         fill(&mut maps, of(map::HELLOS), of(map::SOURCE_PORTS));
         let link = PublicLink { mac: OURS, pad: 0 };
         // A test run of the XDP program has come by the loopback interface.
@@ -414,7 +416,12 @@ impl Bench {
         Some((verdict, outcome))
     }
 
-    /// What the programs took since the last call; see [`Kernel::spent`].
+    /// Every map of the programs, whatever it holds.
+    pub fn any_maps(&self) -> Result<Vec<AnyMap>, KernelError> {
+        self.kernel.maps()
+    }
+
+    /// What the programs took since the last call; see [`super::kernel::Kernel::spent`].
     pub fn spent(&self, idle: [Duration; 2]) -> Duration {
         self.kernel.spent(idle)
     }
@@ -516,16 +523,15 @@ fn interfaces() -> (u32, u32, LinkSocket) {
     assert_eq!(unshared, 0, "unshare: {}", std::io::Error::last_os_error());
     // Below /proc/sys/net a thread sees its own namespace: no packet but ours is to leave.
     std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("a quiet namespace");
-    let ip = |words: &str| {
-        let mut command = command::command("ip").expect("the ip program");
-        command::run(command.args(words.split(' '))).expect("an interface");
-    };
+    let lines = ["pub0", "tun0"].map(|name| {
+        format!(
+            "link add {name} address 02:00:00:00:00:01 type veth peer name {name}-peer\n\
+             link set {name} up\nlink set {name}-peer up\n"
+        )
+    });
+    let mut ip = command::command("ip").expect("the ip program");
+    command::run_with_input(ip.args(["-batch", "-"]), &lines.concat()).expect("interfaces");
     let index = |name: &str| {
-        ip(&format!(
-            "link add {name} address 02:00:00:00:00:01 type veth peer name {name}-peer"
-        ));
-        ip(&format!("link set {name} up"));
-        ip(&format!("link set {name}-peer up"));
         let name = std::ffi::CString::new(name).expect("a name");
         // SAFETY: a C string that outlives the call.
         unsafe { libc::if_nametoindex(name.as_ptr()) }

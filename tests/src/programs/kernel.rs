@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use aya::maps::{MapError, ProgramArray};
+use aya::maps::{MapData, MapError, ProgramArray};
 use aya::programs::{
     Program, ProgramError, ProgramInfo, SchedClassifier, TestRun, TestRunOptions, Xdp,
 };
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use forwarder_common::abi::{map, program, stage};
+
+use super::blank::{self, AnyMap, BlankError};
 
 /// Room for the largest packet that comes back.
 const LARGEST: usize = 70_000;
@@ -55,6 +57,9 @@ pub enum KernelError {
         /// Why.
         source: MapError,
     },
+    /// A map cannot be emptied.
+    #[error("the maps cannot be emptied")]
+    Blank(#[from] BlankError),
 }
 
 /// Where the build puts the kernel programs; `FORWARDER_BPF_OBJECT` names another object.
@@ -121,7 +126,7 @@ pub struct Kernel {
     armour_runs: AtomicU32,
     runs: AtomicU32,
     // The kernel empties a tail-call table that nobody holds.
-    _stages: ProgramArray<aya::maps::MapData>,
+    _stages: ProgramArray<MapData>,
 }
 
 impl Kernel {
@@ -180,11 +185,25 @@ impl Kernel {
         programs.map(|(name, program)| (name, program.info()))
     }
 
-    /// Takes a map out, to use it under its type.
-    pub fn take_map(&mut self, name: &'static str) -> Result<aya::maps::Map, KernelError> {
-        self.ebpf.take_map(name).ok_or(KernelError::Missing {
-            name: name.to_owned(),
-        })
+    /// Every map that one of the programs can reach, whatever it holds.
+    pub fn maps(&self) -> Result<Vec<AnyMap>, KernelError> {
+        let mut programs = Vec::new();
+        for (name, info) in self.programs() {
+            programs.push(info.map_err(|source| KernelError::Program {
+                name: name.to_owned(),
+                source,
+            })?);
+        }
+        Ok(blank::maps_of(&programs)?)
+    }
+
+    /// Empties all of them, and forgets what the programs took.
+    pub fn empty_maps(&self) -> Result<(), KernelError> {
+        for own in self.maps()? {
+            own.empty()?;
+        }
+        self.spent([Duration::ZERO; 2]);
+        Ok(())
     }
 
     /// Hands a packet to an entry program.
@@ -268,7 +287,7 @@ impl Kernel {
     }
 }
 
-fn fill_stages(ebpf: &mut Ebpf) -> Result<ProgramArray<aya::maps::MapData>, KernelError> {
+fn fill_stages(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, KernelError> {
     let unusable = |source| KernelError::Map {
         name: map::STAGES,
         source,

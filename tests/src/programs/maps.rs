@@ -12,6 +12,7 @@ use forwarder_common::abi::{
 };
 use forwarder_common::verdict::{DropReason, REASONS};
 
+use super::blank::AnyMap;
 use super::kernel::{Kernel, KernelError};
 
 /// A map of the kernel's.
@@ -54,46 +55,53 @@ pub struct Maps {
     events: RingBuf<MapData>,
 }
 
-fn typed<T>(kernel: &mut Kernel, name: &'static str) -> Result<T, KernelError>
+fn typed<T>(all: &mut Vec<AnyMap>, name: &'static str) -> Result<T, KernelError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
-    T::try_from(kernel.take_map(name)?).map_err(|source| KernelError::Map { name, source })
+    let at = all.iter().position(|own| own.name == name);
+    let at = at.ok_or(KernelError::Missing {
+        name: name.to_owned(),
+    })?;
+    Map::from_map_data(all.swap_remove(at).into_data())
+        .and_then(T::try_from)
+        .map_err(|source| KernelError::Map { name, source })
 }
 
 impl Maps {
-    /// Takes them out of loaded programs.
-    pub fn take(kernel: &mut Kernel) -> Result<Self, KernelError> {
+    /// Opens those of loaded programs.
+    pub fn open(kernel: &Kernel) -> Result<Self, KernelError> {
+        let all = &mut kernel.maps()?;
         Ok(Self {
-            vip_index: typed(kernel, map::VIP_INDEX)?,
-            vip_slots: typed(kernel, map::VIP_SLOTS)?,
-            vips: typed(kernel, map::VIPS)?,
-            names: typed(kernel, map::NAMES)?,
-            wildcards: typed(kernel, map::WILDCARDS)?,
-            pools: typed(kernel, map::POOLS)?,
-            maglev: typed(kernel, map::MAGLEV)?,
-            paths: typed(kernel, map::PATHS)?,
-            node_index: typed(kernel, map::NODE_INDEX)?,
-            node_slots: typed(kernel, map::NODE_SLOTS)?,
-            nodes: typed(kernel, map::NODES)?,
-            flows: typed(kernel, map::FLOWS)?,
-            reverse: typed(kernel, map::REVERSE)?,
-            hellos: typed(kernel, map::HELLOS)?,
-            hello_index: typed(kernel, map::HELLO_INDEX)?,
-            hello_free: typed(kernel, map::HELLO_FREE)?,
-            source_ports: typed(kernel, map::SOURCE_PORTS)?,
-            port_flows: typed(kernel, map::PORT_FLOWS)?,
-            closed: typed(kernel, map::CLOSED)?,
-            cookie_keys: typed(kernel, map::COOKIE_KEYS)?,
-            settings: typed(kernel, map::SETTINGS)?,
-            source_rules: typed(kernel, map::SOURCE_RULES)?,
-            public_links: typed(kernel, map::PUBLIC_LINKS)?,
-            drops: typed(kernel, map::DROPS)?,
-            tallies: typed(kernel, map::TALLIES)?,
-            path_stats: typed(kernel, map::PATH_STATS)?,
-            node_stats: typed(kernel, map::NODE_STATS)?,
-            listener_stats: typed(kernel, map::LISTENER_STATS)?,
-            events: typed(kernel, map::EVENTS)?,
+            vip_index: typed(all, map::VIP_INDEX)?,
+            vip_slots: typed(all, map::VIP_SLOTS)?,
+            vips: typed(all, map::VIPS)?,
+            names: typed(all, map::NAMES)?,
+            wildcards: typed(all, map::WILDCARDS)?,
+            pools: typed(all, map::POOLS)?,
+            maglev: typed(all, map::MAGLEV)?,
+            paths: typed(all, map::PATHS)?,
+            node_index: typed(all, map::NODE_INDEX)?,
+            node_slots: typed(all, map::NODE_SLOTS)?,
+            nodes: typed(all, map::NODES)?,
+            flows: typed(all, map::FLOWS)?,
+            reverse: typed(all, map::REVERSE)?,
+            hellos: typed(all, map::HELLOS)?,
+            hello_index: typed(all, map::HELLO_INDEX)?,
+            hello_free: typed(all, map::HELLO_FREE)?,
+            source_ports: typed(all, map::SOURCE_PORTS)?,
+            port_flows: typed(all, map::PORT_FLOWS)?,
+            closed: typed(all, map::CLOSED)?,
+            cookie_keys: typed(all, map::COOKIE_KEYS)?,
+            settings: typed(all, map::SETTINGS)?,
+            source_rules: typed(all, map::SOURCE_RULES)?,
+            public_links: typed(all, map::PUBLIC_LINKS)?,
+            drops: typed(all, map::DROPS)?,
+            tallies: typed(all, map::TALLIES)?,
+            path_stats: typed(all, map::PATH_STATS)?,
+            node_stats: typed(all, map::NODE_STATS)?,
+            listener_stats: typed(all, map::LISTENER_STATS)?,
+            events: typed(all, map::EVENTS)?,
         })
     }
 

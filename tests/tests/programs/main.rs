@@ -8,6 +8,7 @@ mod admit;
 mod answer;
 mod armour;
 mod before_hello;
+mod blank;
 mod budget;
 mod challenge;
 mod closed;
