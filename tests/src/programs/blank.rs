@@ -66,6 +66,9 @@ enum Kind {
     Programs,
 }
 
+/// An entry of a map. In a queue there is no key.
+pub type KeyAndValue = (Vec<u8>, Vec<u8>);
+
 /// A map of loaded programs.
 #[derive(Debug)]
 pub struct AnyMap {
@@ -178,7 +181,7 @@ impl AnyMap {
     }
 
     /// What is in it: keys and values, of an array those that are not zero. Nothing of a ring.
-    pub fn contents(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BlankError> {
+    pub fn contents(&self) -> Result<Vec<KeyAndValue>, BlankError> {
         let contents = match self.kind {
             Kind::Array => self.entries_of(self.array_keys()),
             Kind::Table => self.table_keys().and_then(|keys| self.entries_of(keys)),
@@ -213,7 +216,7 @@ impl AnyMap {
         Ok(keys)
     }
 
-    fn entries_of(&self, keys: Vec<Vec<u8>>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn entries_of(&self, keys: Vec<Vec<u8>>) -> io::Result<Vec<KeyAndValue>> {
         let with_value = |key: Vec<u8>| {
             let mut value = vec![0; self.value];
             self.element(LOOKUP, Some(&key), &mut value)?;
@@ -284,7 +287,7 @@ impl AnyMap {
         }
     }
 
-    fn turn(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn turn(&self) -> io::Result<Vec<KeyAndValue>> {
         let all = self.pop_all()?;
         for value in &all {
             self.element(UPDATE, None, &mut value.clone())?;

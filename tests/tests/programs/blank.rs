@@ -3,11 +3,12 @@
 use forwarder_common::abi::map;
 use forwarder_tests::packet::Flags;
 use forwarder_tests::programs::bench::Bench;
+use forwarder_tests::programs::blank::KeyAndValue;
 use forwarder_tests::programs::client::Client;
 use forwarder_tests::programs::kernel::Kernel;
 use forwarder_tests::programs::shape::{Mode, Refusal, Shape};
 
-type Contents = Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)>;
+type Contents = Vec<(String, Vec<KeyAndValue>)>;
 
 /// What is in every map.
 fn contents(bench: &Bench) -> Contents {

@@ -14,6 +14,8 @@ use forwarder_tests::programs::shape::{Mode, Refusal};
 
 /// Pairs of packets.
 const ROUNDS: usize = 2_000;
+/// How often one thread looks for the other before it gives way: longer than a thread takes to start.
+const SPINS: u32 = 10_000;
 /// `TC_ACT_REDIRECT` (Linux `include/uapi/linux/pkt_cls.h`).
 const REDIRECT: i32 = 7;
 
@@ -36,8 +38,15 @@ fn at_once(bench: &mut Bench, sent: [Sent<'_>; 2]) -> [Outcome; 2] {
             ..Context::default()
         };
         ready.fetch_add(1, Ordering::AcqRel);
+        let mut looks = 0;
         while ready.load(Ordering::Acquire) < 2 {
-            std::hint::spin_loop();
+            looks += 1;
+            // On a busy machine the other waits for this processor.
+            if looks < SPINS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
         }
         own.raw(from_client, &frame, context).expect("a verdict")
     };
