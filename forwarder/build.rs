@@ -1,4 +1,4 @@
-//! Finds the kernel programs for `src/object.rs` to embed.
+//! Finds the kernel programs for `src/dataplane/bpf/object.rs` to embed.
 //!
 //! `cargo xtask build` makes them; this script only says where they are, so that a plain
 //! `cargo build` works after it. `FORWARDER_BPF_OBJECT` names another object.

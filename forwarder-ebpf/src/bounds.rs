@@ -72,7 +72,7 @@ pub fn whole(pointer: usize) -> usize {
 ///
 /// Kernels before 5.12 (arm64: 5.18) have no addition that fetches the old value, so none is written here. What is
 /// written orders memory on x86 only; where the kernel has the fetching form, the loader puts it in the place of each
-/// `lock … += …` on 32 bits (`forwarder/src/dataplane/atomics.rs`): it is a full barrier everywhere. It leaves the old
+/// `lock … += …` on 32 bits (`forwarder/src/dataplane/bpf/atomics.rs`): it is a full barrier everywhere. It leaves the old
 /// value in the register of the amount, which is why that is an output.
 ///
 /// # Safety

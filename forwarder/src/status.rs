@@ -9,26 +9,26 @@ use forwarder_common::verdict::DropReason;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::armour::report::{Interface as ArmourStatus, Report as ArmourReport};
 use crate::config::edit::Edit;
-use crate::daemon::edits::edits_in_use;
-use crate::daemon::lock::Lock;
-use crate::daemon::place::Place;
-use crate::dataplane::counters::sum_paths;
-use crate::dataplane::expired::{Counts, Expired};
-use crate::dataplane::hooks;
-use crate::dataplane::maps::{CounterMaps, MapsError, OfMap, Tables, found};
-use crate::dataplane::pins::{Pins, PinsError, Side};
+use crate::dataplane::bpf::counters::sum_paths;
+use crate::dataplane::bpf::hooks;
+use crate::dataplane::bpf::maps::{CounterMaps, MapsError, OfMap, Tables, found};
+use crate::dataplane::bpf::pins::{Pins, PinsError, Side};
+use crate::dataplane::flows::expired::{Counts, Expired};
 use crate::dataplane::registry::{Attachment, Registry, RegistryError};
 use crate::dataplane::unload::open_flows;
 use crate::dataplane::upgrade::carry;
 use crate::dataplane::upgrade::predecessor::Predecessor;
 use crate::health::report::{NodeReport, PoolReport, Report};
 use crate::health::tunnel::TunnelReport;
+use crate::instance::lock::Lock;
+use crate::instance::paths::Place;
 use crate::link;
-use crate::metrics::collect::is_refusal;
-use crate::metrics::process;
+use crate::reconcile::edits::edits_in_use;
+use crate::telemetry::metrics::collect::is_refusal;
+use crate::telemetry::metrics::process;
 use crate::units;
+use crate::xdp::report::{Interface as ArmourStatus, Report as ArmourReport};
 
 /// Why there is no status.
 #[derive(Debug, Error)]

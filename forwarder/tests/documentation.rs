@@ -171,7 +171,7 @@ fn plain(config: &config::Config) -> String {
 /// `UPDATE=1 cargo test -p forwarder --test documentation` writes it anew.
 #[test]
 fn the_metric_reference_is_what_the_code_says() {
-    let page = forwarder::metrics::reference::page();
+    let page = forwarder::telemetry::metrics::reference::page();
     if std::env::var_os("UPDATE").is_some() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
         fs::write(path, &page).unwrap();

@@ -4,8 +4,8 @@ use std::io::stdout;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use forwarder::dataplane::bpf::object::OBJECT;
 use forwarder::doctor::{self, Examination};
-use forwarder::object::OBJECT;
 
 use super::Globals;
 use super::output::show;

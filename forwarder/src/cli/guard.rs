@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use forwarder::daemon::probation;
+use forwarder::reconcile::probation;
 
 use super::Globals;
 

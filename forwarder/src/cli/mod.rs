@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use forwarder::config::{self, Config};
-use forwarder::daemon::place::{DEFAULT_RUN_DIR, Place};
+use forwarder::instance::paths::{DEFAULT_RUN_DIR, Place};
 use forwarder::logging::{self, Format};
 
 /// What `--config` calls standard input.

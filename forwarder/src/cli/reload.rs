@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use forwarder::control::client::target;
-use forwarder::daemon::reload::Reloaded;
+use forwarder::reconcile::reload::Reloaded;
 use serde_json::Value;
 
 use super::Globals;

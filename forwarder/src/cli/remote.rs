@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 use forwarder::config::difference::Difference;
 use forwarder::config::lasting::Lasts;
 use forwarder::control::client::{Client, ClientError};
-use forwarder::dataplane::flows::{Clients, NoClient};
+use forwarder::dataplane::flows::open::{Clients, NoClient};
 use forwarder::health::report::NodeReport;
 use forwarder::health::words;
 use forwarder::status::NodeTunnelStatus;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use forwarder::config::{self, Config, Sources};
-use forwarder::daemon::{Daemon, DaemonError, fatal};
-use forwarder::object::OBJECT;
+use forwarder::dataplane::bpf::object::OBJECT;
+use forwarder::instance::fatal;
+use forwarder::reconcile::{Daemon, DaemonError};
 
 use super::{Globals, failure};
 

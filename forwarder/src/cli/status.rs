@@ -10,11 +10,11 @@ use forwarder::config::lasting::Lasts;
 use forwarder::config::model::NodeState as Operator;
 use forwarder::control::client::{Client, ClientError};
 use forwarder::control::peer::GROUP;
-use forwarder::daemon::place::Place;
-use forwarder::dataplane::pins::Side;
+use forwarder::dataplane::bpf::pins::Side;
 use forwarder::dataplane::registry::Attachment;
 use forwarder::health::report::NodeReport;
 use forwarder::health::words;
+use forwarder::instance::paths::Place;
 use forwarder::status::{self, Flows, NodeStatus, Status, Traffic};
 use forwarder::units::{self, bytes};
 

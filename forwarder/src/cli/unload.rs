@@ -4,10 +4,10 @@ use std::io::{BufRead, IsTerminal, stdin};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use forwarder::daemon::lock::Lock;
-use forwarder::daemon::place::Place;
-use forwarder::dataplane::pins::Pins;
+use forwarder::dataplane::bpf::pins::Pins;
 use forwarder::dataplane::unload;
+use forwarder::instance::lock::Lock;
+use forwarder::instance::paths::Place;
 use forwarder::link::survey::Surveyor;
 use forwarder::status;
 

@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::order::Order;
 use super::parameters::{Named, Parameters};
 use super::peer::Peer;
 use super::problem::Problem;
@@ -15,8 +14,10 @@ use super::server::Shared;
 use super::view::{aside, unsound};
 use crate::config::edit::{Edit, is_known};
 use crate::config::model::NodeState;
-use crate::dataplane::flows::{self, Filter};
-use crate::dataplane::pins::Pins;
+use crate::dataplane::bpf::pins::Pins;
+use crate::dataplane::flows::open as flows;
+use crate::dataplane::flows::open::Filter;
+use crate::reconcile::command::Order;
 
 type Answer = Result<Json<Value>, Problem>;
 type Body<T> = Result<Json<T>, JsonRejection>;

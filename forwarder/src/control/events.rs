@@ -18,9 +18,9 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::server::Shared;
 use crate::config::model::Pattern;
-use crate::dataplane::events::{Kind, Record};
-use crate::dataplane::flows::Clients;
-use crate::metrics::tally::Tally;
+use crate::dataplane::flows::events::{Kind, Record};
+use crate::dataplane::flows::open::Clients;
+use crate::telemetry::counters::Tally;
 
 /// Events that a slow reader may be behind; it is told how many more it missed.
 pub const BACKLOG: usize = 4_096;

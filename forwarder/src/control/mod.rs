@@ -12,7 +12,6 @@
 mod change;
 pub mod client;
 pub mod events;
-pub mod order;
 mod parameters;
 pub mod peer;
 pub mod problem;

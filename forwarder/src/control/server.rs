@@ -13,11 +13,11 @@ use tokio::sync::broadcast;
 use tracing::{error, info};
 
 use super::events::Told;
-use super::order::Orders;
 use super::peer::{GROUP, Peer};
 use super::problem::Problem;
 use super::{change, events, view};
-use crate::metrics::tally::Tally;
+use crate::reconcile::command::Orders;
+use crate::telemetry::counters::Tally;
 
 /// More than the names that fit on a command line, each in quotes.
 const BODY_MAX: usize = 16 << 20;

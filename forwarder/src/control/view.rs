@@ -8,18 +8,19 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::order::Look;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::server::Shared;
 use crate::config::difference::word;
 use crate::config::edit::is_known;
 use crate::config::model::Node;
-use crate::daemon::fatal;
-use crate::dataplane::flows::{self, Filter, OpenFlow};
-use crate::dataplane::pins::Pins;
+use crate::dataplane::bpf::pins::Pins;
+use crate::dataplane::flows::open as flows;
+use crate::dataplane::flows::open::{Filter, OpenFlow};
 use crate::explain::{self, Question};
 use crate::health::report::Report;
+use crate::instance::fatal;
+use crate::reconcile::command::Look;
 use crate::status::{self, Status};
 
 type Answer = Result<Json<Value>, Problem>;

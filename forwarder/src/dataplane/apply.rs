@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::listed::{Step, Way};
-use super::maps::MapsError;
+use super::bpf::maps::MapsError;
+use super::names::listed::{Step, Way};
+use super::names::retire::Retired;
 use super::registry::TableState;
-use super::retire::Retired;
 use super::write::Changes;
 use super::{Dataplane, DataplaneError, plan};
 use crate::config::Config;

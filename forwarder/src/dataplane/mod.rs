@@ -8,40 +8,18 @@
 //!                                              └── events   (log)
 //! ```
 //!
-//! Everything the programs need is pinned ([`pins`]), so that the daemon may come and go. [`Dataplane`]
+//! Everything the programs need is pinned ([`bpf::pins`]), so that the daemon may come and go. [`Dataplane`]
 //! makes it or takes it over, and keeps it in step with the configuration and the network.
 
 mod apply;
-pub mod armour;
-pub mod atomics;
-pub mod attach;
-pub mod batch;
+pub mod bpf;
 pub mod clock;
-pub mod counters;
-pub mod events;
-pub mod expired;
 pub mod flows;
-pub mod hooks;
-pub mod keys;
-pub mod listed;
-pub mod load;
-pub mod maps;
-pub mod name_maps;
 pub mod names;
-pub mod numbers;
-pub mod pins;
 pub mod plan;
-mod recover;
 pub mod registry;
-pub mod registry_file;
-pub mod reset;
-pub mod retire;
-pub mod sizes;
-pub mod source_rules;
-pub mod sweep;
 pub mod unload;
 pub mod upgrade;
-pub mod weights;
 pub mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,21 +32,21 @@ use serde_spanned::Spanned;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use self::attach::{AttachError, Hook};
-use self::expired::Expired;
-use self::keys::{KeyRing, KeysError};
-use self::listed::Listed;
-use self::load::{LoadError, Programs};
-use self::maps::{MapsError, OfMap, State, Tables, found};
-use self::pins::{Pins, PinsError, Side};
+use self::bpf::attach::{self, AttachError, Hook};
+use self::bpf::keys::{self, KeyRing, KeysError};
+use self::bpf::load::{LoadError, Programs};
+use self::bpf::maps::{MapsError, OfMap, State, Tables, found};
+use self::bpf::pins::{self, Pins, PinsError, Side};
+use self::bpf::sizes::{Sizes, SizesError};
+use self::flows::expired::Expired;
+use self::flows::sweep::{SweepError, Sweeper, Swept};
+use self::names::listed::Listed;
+use self::names::retire::Retiring;
+use self::plan::weights::Weights;
 use self::plan::{Occupancy, PlanError};
+use self::registry::file::RegistryFile;
 use self::registry::{Attachment, InUse, Registry, RegistryError};
-use self::registry_file::RegistryFile;
-use self::retire::Retiring;
-use self::sizes::{Sizes, SizesError};
-use self::sweep::{SweepError, Sweeper, Swept};
 use self::upgrade::{Upgrade, UpgradeError};
-use self::weights::Weights;
 use crate::config::Config;
 use crate::config::difference::{Fixed, keep_fixed};
 use crate::link::{Link, Network};
@@ -232,7 +210,7 @@ impl Dataplane {
                     warn!(path = %registry_path.display(), "registry lost, made from the maps");
                     let mut sweeper =
                         Sweeper::new(State::open(&pins)?, config.entrance.idle_timeout);
-                    recover::recover(&tables, &sweeper.sweep()?.in_use)?
+                    registry::recover::recover(&tables, &sweeper.sweep()?.in_use)?
                 }
             },
         };
@@ -440,7 +418,7 @@ impl Dataplane {
 
     /// Puts the armour on an interface; the one that is worn there is replaced.
     pub fn wear(&mut self, link: &Link) -> Result<(), DataplaneError> {
-        Ok(armour::wear(self.programs.armour()?, &self.pins, link)?)
+        Ok(bpf::xdp::wear(self.programs.armour()?, &self.pins, link)?)
     }
 
     /// Takes it off.
@@ -563,7 +541,7 @@ impl Dataplane {
 fn load_registry(path: &Path) -> Result<Option<Registry>, RegistryError> {
     match Registry::load(path) {
         Err(error @ (RegistryError::Damaged { .. } | RegistryError::OtherVersion { .. })) => {
-            let aside = registry_file::set_aside(path)?;
+            let aside = registry::file::set_aside(path)?;
             warn!(
                 error = &error as &dyn std::error::Error,
                 aside = %aside.display(),

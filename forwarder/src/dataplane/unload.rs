@@ -7,11 +7,11 @@ use aya::maps::IterableMap;
 use forwarder_common::abi::{Flow, FlowKey};
 
 use super::DataplaneError;
-use super::attach;
-use super::batch;
-use super::maps::State;
-use super::pins::{self, Pins, Side};
-use super::registry_file::journal_of;
+use super::bpf::attach;
+use super::bpf::batch;
+use super::bpf::maps::State;
+use super::bpf::pins::{self, Pins, Side};
+use super::registry::file::journal_of;
 use crate::link::Network;
 
 /// What was removed.

@@ -14,12 +14,12 @@ use aya::maps::{Array, HashMap, MapData};
 use forwarder_common::abi::{self, Endpoint, NameEntry, PublicLink, map, slot};
 use forwarder_common::name::PatternKind;
 
-use super::listed::{Step, Way};
-use super::maps::{MapsError, OfMap, Tables, found};
+use super::bpf::maps::{MapsError, OfMap, Tables, found};
+use super::names::listed::{Step, Way};
+use super::names::retire::{self, Retired};
+use super::plan::source_rules::{self, SourceRules};
 use super::plan::{Plan, PoolPlan};
 use super::registry::{Registry, Released};
-use super::retire::{self, Retired};
-use super::source_rules::{self, SourceRules};
 use crate::config::model::Pattern;
 
 /// A packet that did not find its name among the exact ones is still about to look among the wildcards. It is done

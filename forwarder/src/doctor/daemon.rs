@@ -10,17 +10,17 @@ use serde_spanned::Spanned;
 use super::Patient;
 use super::catalog::Code;
 use super::finding::{Finding, Fix};
-use crate::armour::report::Report;
 use crate::config::Config;
 use crate::config::model::Xdp;
 use crate::control::client::{Client, ClientError};
-use crate::daemon::lock::Lock;
-use crate::daemon::place::Place;
-use crate::dataplane::hooks;
-use crate::dataplane::pins::Pins;
+use crate::dataplane::bpf::hooks;
+use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::registry::Registry;
 use crate::dataplane::upgrade::predecessor::Predecessor;
+use crate::instance::lock::Lock;
+use crate::instance::paths::Place;
 use crate::units;
+use crate::xdp::report::Report;
 
 /// The unit of the package.
 const UNIT: &str = "forwarder.service";

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::catalog::Code;
 use super::finding::{Finding, Fix};
-use crate::dataplane::pins;
+use crate::dataplane::bpf::pins;
 
 /// The oldest kernel that will do.
 const FLOOR: (u32, u32) = (5, 10);

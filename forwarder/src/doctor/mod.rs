@@ -34,7 +34,7 @@ use crate::config::model::{Node, Pool};
 use crate::config::own_sockets::OwnSockets;
 use crate::config::surroundings::{self, Surroundings};
 use crate::config::{self, Config};
-use crate::daemon::place::Place;
+use crate::instance::paths::Place;
 use crate::link::driver::Driver;
 use crate::link::survey::{SurveyError, Surveyor};
 use crate::link::{Link, Network};

@@ -8,9 +8,9 @@ use super::catalog::Code;
 use super::finding::{Finding, Fix};
 use crate::config::model::NodeState;
 use crate::control::client::Client;
-use crate::daemon::place::Place;
 use crate::health::report::NodeReport;
 use crate::health::words;
+use crate::instance::paths::Place;
 
 /// The answer of `GET /v1/pools`, as far as it is looked at.
 #[derive(Debug, Deserialize)]

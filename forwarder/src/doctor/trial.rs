@@ -10,9 +10,9 @@ use forwarder_common::abi::program;
 
 use super::catalog::Code;
 use super::finding::{Finding, Fix};
-use crate::dataplane::atomics;
-use crate::dataplane::load::{self, LoadError};
-use crate::dataplane::sizes::Sizes;
+use crate::dataplane::bpf::atomics;
+use crate::dataplane::bpf::load::{self, LoadError};
+use crate::dataplane::bpf::sizes::Sizes;
 
 /// Large enough for the kernel to make every map, and no larger.
 const SIZES: Sizes = Sizes {

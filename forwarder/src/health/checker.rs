@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::check::Method;
 use super::{Finding, Ways};
-use crate::daemon::fatal;
+use crate::instance::fatal;
 
 /// The interval while results change, unless the configured one is shorter.
 const FAST: Duration = Duration::from_secs(1);

@@ -42,7 +42,7 @@ use crate::config::Config;
 use crate::config::model::{
     Check, ClientAddress, Node, NodeState as Operator, OnDown, Pool, WhenEmpty,
 };
-use crate::dataplane::weights::Weights;
+use crate::dataplane::plan::weights::Weights;
 
 /// How often counters are looked at and shares follow the clock.
 pub const POLL: Duration = Duration::from_millis(500);

@@ -12,7 +12,7 @@ use super::expiry::unix;
 use super::state::{Cause, NodeState};
 use super::tunnel::TunnelReport;
 use crate::config::model::NodeState as Operator;
-use crate::files::replace;
+use crate::instance::files::replace;
 
 /// Every node of every pool, the pools, and what leads to them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -121,7 +121,7 @@ fn flows(before: Option<&Sample>, last: &Sample, seconds: f64) -> Vec<Rates> {
         .flat_map(|before| &before.flows)
         .map(|own| (own.id.as_str(), [own.up_bytes, own.down_bytes]))
         .collect();
-    let of = |own: &crate::dataplane::flows::OpenFlow| {
+    let of = |own: &crate::dataplane::flows::open::OpenFlow| {
         // One that was not among the busiest before cannot be compared.
         let former = before.get(own.id.as_str());
         former.map_or_else(Rates::default, |[up, down]| Rates {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::control::client::{Client, ClientError, target};
-use crate::dataplane::flows::OpenFlow;
+use crate::dataplane::flows::open::OpenFlow;
 use crate::status::Status;
 
 /// Open flows that are asked for: those that have carried most. A full table would take seconds to tell.

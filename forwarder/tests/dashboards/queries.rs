@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use forwarder::metrics::catalog;
+use forwarder::telemetry::metrics::catalog;
 use promql_parser::label::MatchOp;
 use promql_parser::parser::{self, Expr, VectorSelector};
 
@@ -89,7 +89,7 @@ fn check(place: &str, query: &str) -> usize {
     found.len()
 }
 
-const MAPS: &[&str] = forwarder::dataplane::pins::MAPS;
+const MAPS: &[&str] = forwarder::dataplane::bpf::pins::MAPS;
 
 #[test]
 fn every_panel_asks_for_what_exists() {

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use forwarder::dataplane::maps::Tables;
-use forwarder::dataplane::pins::Side;
+use forwarder::dataplane::bpf::maps::Tables;
+use forwarder::dataplane::bpf::pins::Side;
 use forwarder::dataplane::registry::InUse;
 use forwarder::dataplane::{Origin, unload};
 use forwarder_common::abi::Endpoint;

@@ -10,9 +10,9 @@ mod upgrading;
 use std::path::Path;
 
 use forwarder::config::{self, Config};
-use forwarder::dataplane::pins::Pins;
+use forwarder::dataplane::bpf::object::OBJECT;
+use forwarder::dataplane::bpf::pins::Pins;
 use forwarder::dataplane::{Dataplane, DataplaneError, Origin, plan};
-use forwarder::object::OBJECT;
 
 const TEXT: &str = r#"
 [entrance]

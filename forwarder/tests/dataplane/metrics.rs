@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::PerCpuValues;
-use forwarder::armour::report as armour;
 use forwarder::config::model::Metrics;
-use forwarder::daemon::place::Place;
-use forwarder::dataplane::maps::{CounterMaps, State};
-use forwarder::dataplane::sweep::Expiry;
-use forwarder::dataplane::{Dataplane, expired::Expired};
-use forwarder::geoip::country::Country;
-use forwarder::metrics::pulse::Pulse;
-use forwarder::metrics::server::Server;
-use forwarder::metrics::snapshot::Snapshot;
-use forwarder::metrics::tally::Tally;
-use forwarder::metrics::{catalog, collect};
+use forwarder::dataplane::Dataplane;
+use forwarder::dataplane::bpf::maps::{CounterMaps, State};
+use forwarder::dataplane::flows::expired::Expired;
+use forwarder::dataplane::flows::sweep::Expiry;
+use forwarder::instance::paths::Place;
+use forwarder::telemetry::counters::Tally;
+use forwarder::telemetry::geoip::country::Country;
+use forwarder::telemetry::metrics::server::Server;
+use forwarder::telemetry::metrics::snapshot::Snapshot;
+use forwarder::telemetry::metrics::{catalog, collect};
+use forwarder::telemetry::readiness::Pulse;
+use forwarder::xdp::report as armour;
 use forwarder_common::abi::{self, Flow, FlowKey, address_v4, state};
 use forwarder_common::verdict::DropReason;
 
@@ -36,7 +37,7 @@ fn start_with(directory: &Path, text: &str) -> (Dataplane, Place) {
     let place = Place::new(pins(directory).root(), directory.parent().unwrap());
     let config = config(text);
     let (mut dataplane, _) = Dataplane::open(
-        forwarder::object::OBJECT,
+        forwarder::dataplane::bpf::object::OBJECT,
         &config,
         pins(directory),
         &place.registry(),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use forwarder::dataplane::maps::Tables;
+use forwarder::dataplane::bpf::maps::Tables;
+use forwarder::dataplane::flows::sweep::Swept;
 use forwarder::dataplane::plan;
 use forwarder::dataplane::registry::InUse;
-use forwarder::dataplane::sweep::Swept;
 use forwarder_common::abi::{NO_HOME, NameEntry, Vip, address_v4};
 
 use crate::sandbox::{interfaces, run, sandboxed, survey};

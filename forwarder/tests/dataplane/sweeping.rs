@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use forwarder::dataplane::bpf::maps::State;
 use forwarder::dataplane::clock::monotonic_ms;
-use forwarder::dataplane::maps::State;
-use forwarder::dataplane::sweep::{Expiry, Sweeper};
+use forwarder::dataplane::flows::sweep::{Expiry, Sweeper};
 use forwarder_common::abi::{Flow, FlowKey, ReverseKey, address_v4, client_address, mark, state};
 
 use crate::sandbox::{interfaces, sandboxed};
@@ -336,7 +336,7 @@ fn a_full_table_is_swept_whole() {
 
 #[test]
 fn what_the_sweeper_ends_is_counted() {
-    use forwarder::dataplane::expired::{Counts, Expired};
+    use forwarder::dataplane::flows::expired::{Counts, Expired};
     sandboxed(|directory| {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();

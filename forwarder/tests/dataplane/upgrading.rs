@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, Queue};
 use forwarder::dataplane::Origin;
+use forwarder::dataplane::bpf::maps::{State, Tables};
 use forwarder::dataplane::clock::monotonic_ms;
-use forwarder::dataplane::maps::{State, Tables};
 use forwarder::dataplane::upgrade::carry::{Carried, Carrier};
 use forwarder::dataplane::upgrade::predecessor::Predecessor;
 use forwarder::dataplane::upgrade::v5;

@@ -11,12 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use forwarder::config::{self, Sources, persist};
-use forwarder::control::order::{self, Look, Order};
 use forwarder::control::problem::Problem;
 use forwarder::control::server::{Shared, serve};
-use forwarder::daemon::place::Place;
 use forwarder::dataplane::registry::Registry;
+use forwarder::instance::paths::Place;
 use forwarder::link::Network;
+use forwarder::reconcile::command as order;
+use forwarder::reconcile::command::{Look, Order};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::Receiver;

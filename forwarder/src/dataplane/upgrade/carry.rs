@@ -17,10 +17,10 @@ use thiserror::Error;
 
 use super::predecessor::{OldMaps, Predecessor};
 use super::v5::{self, Fate};
-use crate::dataplane::batch;
+use crate::dataplane::bpf::batch;
+use crate::dataplane::bpf::maps::{MapsError, OfMap, State, found, open};
+use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::clock::monotonic_ms;
-use crate::dataplane::maps::{MapsError, OfMap, State, found, open};
-use crate::dataplane::pins::Pins;
 
 /// A packet that was under way when a flow was entered is done with it. Programs take microseconds.
 pub(super) const UNDER_WAY: Duration = Duration::from_millis(5);

@@ -30,10 +30,10 @@ use tracing::{info, warn};
 
 use self::carry::{Carried, Carrier, CarryError};
 use self::predecessor::Predecessor;
-use super::maps::{MapsError, OfMap, Tables};
-use super::pins::{Pins, PinsError};
+use super::bpf::maps::{MapsError, OfMap, Tables};
+use super::bpf::pins::{Pins, PinsError};
 use super::registry::Registry;
-use super::registry_file;
+use super::registry::file as registry_file;
 use crate::link::Network;
 
 /// Pause between two passes.

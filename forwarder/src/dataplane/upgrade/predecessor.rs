@@ -7,9 +7,9 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, Queue};
 use forwarder_common::abi::map;
 
 use super::v5;
-use crate::dataplane::attach;
-use crate::dataplane::maps::{MapsError, OfMap};
-use crate::dataplane::pins::{self, PinsError, Side};
+use crate::dataplane::bpf::attach;
+use crate::dataplane::bpf::maps::{MapsError, OfMap};
+use crate::dataplane::bpf::pins::{self, PinsError, Side};
 use crate::link::Network;
 
 /// Layouts whose flows can be taken over.

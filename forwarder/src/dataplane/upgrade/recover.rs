@@ -10,11 +10,11 @@ use super::UpgradeError;
 use super::carry::CarryError;
 use super::predecessor::Predecessor;
 use super::v5;
-use crate::dataplane::batch;
-use crate::dataplane::maps::{OfMap, found};
+use crate::dataplane::bpf::batch;
+use crate::dataplane::bpf::maps::{OfMap, found};
 use crate::dataplane::plan::ip;
-use crate::dataplane::recover::restore_names;
 use crate::dataplane::registry::Registry;
+use crate::dataplane::registry::recover::restore_names;
 
 /// A registry of what the flows there use.
 pub fn recover(old: &Predecessor) -> Result<Registry, UpgradeError> {

@@ -1,0 +1,225 @@
+//! The pinned maps, each with its types. Opened by path, so that the daemon, `status` and tests all see
+//! what the programs see.
+
+use std::io;
+use std::path::PathBuf;
+
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
+use aya::pin::PinError;
+use forwarder_common::abi::{
+    Address, ClosedSet, Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, Node,
+    NodeStats, Path, PathStats, Pool, PublicLink, ReverseKey, Settings, SourceRule, Vip, map,
+};
+use thiserror::Error;
+
+use super::pins::Pins;
+use crate::dataplane::names::maps::NameMaps;
+
+/// Why a map cannot be used.
+#[derive(Debug, Error)]
+pub enum MapsError {
+    /// It cannot be opened.
+    #[error("cannot open the map {}", path.display())]
+    Open {
+        /// Its pin.
+        path: PathBuf,
+        /// Why.
+        source: MapError,
+    },
+    /// It cannot be pinned.
+    #[error("cannot pin the map {}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: PinError,
+    },
+    /// It cannot be read.
+    #[error("cannot read the map {name}")]
+    Read {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// It cannot be written.
+    #[error("cannot write the map {name}")]
+    Write {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        source: MapError,
+    },
+}
+
+/// Says which map an error of aya's belongs to.
+pub(crate) trait OfMap<T> {
+    /// While reading `name`.
+    fn reading(self, name: &'static str) -> Result<T, MapsError>;
+    /// While writing `name`.
+    fn writing(self, name: &'static str) -> Result<T, MapsError>;
+}
+
+impl<T> OfMap<T> for Result<T, MapError> {
+    fn reading(self, name: &'static str) -> Result<T, MapsError> {
+        self.map_err(|source| MapsError::Read { name, source })
+    }
+
+    fn writing(self, name: &'static str) -> Result<T, MapsError> {
+        self.map_err(|source| MapsError::Write { name, source })
+    }
+}
+
+/// `None` where there is no such key; aya says so in more than one way.
+pub(crate) fn found<T>(answer: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The maps that the daemon writes.
+pub struct Tables {
+    /// Claimed addresses and ports.
+    pub vip_index: HashMap<MapData, Endpoint, u32>,
+    /// The same by slot.
+    pub vip_slots: Array<MapData, u32>,
+    /// What is claimed.
+    pub vips: Array<MapData, Vip>,
+    /// Listed names.
+    pub names: NameMaps,
+    /// Pools.
+    pub pools: Array<MapData, Pool>,
+    /// Their tables.
+    pub maglev: Array<MapData, MaglevTable>,
+    /// Listener, route and node.
+    pub paths: Array<MapData, Path>,
+    /// Node addresses and ports.
+    pub node_index: HashMap<MapData, Endpoint, u32>,
+    /// The same by slot.
+    pub node_slots: Array<MapData, u32>,
+    /// Nodes.
+    pub nodes: Array<MapData, Node>,
+    /// Knobs.
+    pub settings: Array<MapData, Settings>,
+    /// Cookie keys.
+    pub cookie_keys: Array<MapData, [u64; 2]>,
+    /// What holds for connections from an address.
+    pub source_rules: LpmTrie<MapData, Address, SourceRule>,
+    /// The public interfaces.
+    pub public_links: HashMap<MapData, u32, PublicLink>,
+}
+
+/// The maps that the programs write and the sweeper tidies.
+pub struct State {
+    /// Flows as clients see them.
+    pub flows: HashMap<MapData, FlowKey, Flow>,
+    /// Which claimed address transparent flows belong to that are not at their node's home.
+    pub reverse: HashMap<MapData, ReverseKey, u32>,
+    /// Hello buffers.
+    pub hellos: Array<MapData, Hello>,
+    /// Which connection uses which.
+    pub hello_index: HashMap<MapData, FlowKey, u32>,
+    /// Those that nobody uses.
+    pub hello_free: Queue<MapData, u32>,
+    /// Connections whose hello lost its buffer.
+    pub hello_lost: HashMap<MapData, FlowKey, u32>,
+    /// Source ports that nobody uses.
+    pub source_ports: Queue<MapData, u32>,
+    /// Nodes.
+    pub nodes: Array<MapData, Node>,
+    /// What is claimed.
+    pub vips: Array<MapData, Vip>,
+    /// Connections that have ended.
+    pub closed: Array<MapData, ClosedSet>,
+    /// Knobs, and the secret.
+    pub settings: Array<MapData, Settings>,
+}
+
+/// The maps of counters.
+pub struct CounterMaps {
+    /// By reason.
+    pub drops: PerCpuArray<MapData, u64>,
+    /// By path.
+    pub paths: PerCpuArray<MapData, PathStats>,
+    /// By node.
+    pub nodes: PerCpuArray<MapData, NodeStats>,
+    /// By listener.
+    pub listeners: PerCpuArray<MapData, ListenerStats>,
+    /// By slot of `abi::tally`.
+    pub tallies: PerCpuArray<MapData, u64>,
+}
+
+impl Tables {
+    /// Opens the pinned maps.
+    pub fn open(pins: &Pins) -> Result<Self, MapsError> {
+        Ok(Self {
+            vip_index: open(pins, map::VIP_INDEX)?,
+            vip_slots: open(pins, map::VIP_SLOTS)?,
+            vips: open(pins, map::VIPS)?,
+            names: NameMaps::open(pins)?,
+            pools: open(pins, map::POOLS)?,
+            maglev: open(pins, map::MAGLEV)?,
+            paths: open(pins, map::PATHS)?,
+            node_index: open(pins, map::NODE_INDEX)?,
+            node_slots: open(pins, map::NODE_SLOTS)?,
+            nodes: open(pins, map::NODES)?,
+            settings: open(pins, map::SETTINGS)?,
+            cookie_keys: open(pins, map::COOKIE_KEYS)?,
+            source_rules: open(pins, map::SOURCE_RULES)?,
+            public_links: open(pins, map::PUBLIC_LINKS)?,
+        })
+    }
+}
+
+impl State {
+    /// Opens the pinned maps.
+    pub fn open(pins: &Pins) -> Result<Self, MapsError> {
+        Ok(Self {
+            flows: open(pins, map::FLOWS)?,
+            reverse: open(pins, map::REVERSE)?,
+            hellos: open(pins, map::HELLOS)?,
+            hello_index: open(pins, map::HELLO_INDEX)?,
+            hello_free: open(pins, map::HELLO_FREE)?,
+            hello_lost: open(pins, map::HELLO_LOST)?,
+            source_ports: open(pins, map::SOURCE_PORTS)?,
+            nodes: open(pins, map::NODES)?,
+            vips: open(pins, map::VIPS)?,
+            closed: open(pins, map::CLOSED)?,
+            settings: open(pins, map::SETTINGS)?,
+        })
+    }
+}
+
+impl CounterMaps {
+    /// Opens the pinned maps.
+    pub fn open(pins: &Pins) -> Result<Self, MapsError> {
+        Ok(Self {
+            drops: open(pins, map::DROPS)?,
+            paths: open(pins, map::PATH_STATS)?,
+            nodes: open(pins, map::NODE_STATS)?,
+            listeners: open(pins, map::LISTENER_STATS)?,
+            tallies: open(pins, map::TALLIES)?,
+        })
+    }
+}
+
+/// Opens the ring of events.
+pub fn open_events(pins: &Pins) -> Result<RingBuf<MapData>, MapsError> {
+    open(pins, map::EVENTS)
+}
+
+pub(crate) fn open<T: TryFrom<Map, Error = MapError>>(
+    pins: &Pins,
+    name: &str,
+) -> Result<T, MapsError> {
+    let path = pins.map(name);
+    let data = MapData::from_pin(&path);
+    let typed = data.and_then(Map::from_map_data).and_then(T::try_from);
+    typed.map_err(|source| MapsError::Open { path, source })
+}
