@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::config::difference::word;
 use crate::config::model::{Balance, NodeState, Pattern, Pool};
-use crate::dataplane::bpf::maps::{MapsError, OfMap, Tables, found};
+use crate::dataplane::address::address;
+use crate::dataplane::bpf::maps::{MapsError, OfMap, found};
 use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::clock::monotonic;
-use crate::dataplane::plan::address;
+use crate::dataplane::config_maps::ConfigMaps;
 use crate::dataplane::registry::Registry;
 use crate::health::report::{NodeReport, Report};
 use crate::health::words;
@@ -88,7 +89,7 @@ pub struct Turn {
 /// What is known beside the configuration.
 struct Known<'a> {
     registry: &'a Registry,
-    tables: Tables,
+    tables: ConfigMaps,
     health: &'a Report,
 }
 
@@ -102,7 +103,7 @@ pub fn explain(
 ) -> Result<Explanation, MapsError> {
     let known = Known {
         registry,
-        tables: Tables::open(pins)?,
+        tables: ConfigMaps::open(pins)?,
         health,
     };
     let mut explanation = Explanation {
@@ -283,7 +284,7 @@ fn passed_over(
     node: &crate::config::model::Node,
     client: IpAddr,
     registry: &Registry,
-    tables: &Tables,
+    tables: &ConfigMaps,
 ) -> Result<Option<String>, MapsError> {
     let address = *node.address.get_ref();
     if address.is_ipv4() != client.to_canonical().is_ipv4() {

@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::config::edit::Edit;
+use crate::dataplane::bpf::attach::Attachment;
 use crate::dataplane::bpf::counters::sum_paths;
 use crate::dataplane::bpf::hooks;
-use crate::dataplane::bpf::maps::{CounterMaps, MapsError, OfMap, Tables, found};
+use crate::dataplane::bpf::maps::{CounterMaps, MapsError, OfMap, found};
 use crate::dataplane::bpf::pins::{Pins, PinsError, Side};
+use crate::dataplane::config_maps::ConfigMaps;
 use crate::dataplane::flows::expired::{Counts, Expired};
-use crate::dataplane::registry::{Attachment, Registry, RegistryError};
+use crate::dataplane::registry::{self, Registry, RegistryError};
 use crate::dataplane::unload::open_flows;
 use crate::dataplane::upgrade::carry;
 use crate::dataplane::upgrade::predecessor::Predecessor;
@@ -383,12 +385,12 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
             },
         });
     }
-    let registry = Registry::load(&place.registry())?.unwrap_or_default();
+    let registry = registry::file::load(&place.registry())?.unwrap_or_default();
     let counters = Counted {
         programs: CounterMaps::open(&pins)?,
         sweeper: Expired::open(&pins)?,
     };
-    let tables = Tables::open(&pins)?;
+    let tables = ConfigMaps::open(&pins)?;
     let health = Report::load(&place.health()).unwrap_or_default();
     let frames = counters.programs.armour()?.into_iter();
     let frames = frames.filter(|(_, count)| *count > 0);
@@ -455,7 +457,7 @@ fn attached(pins: &Pins, registry: &Registry) -> Vec<Attachment> {
 
 fn listeners(
     registry: &Registry,
-    tables: &Tables,
+    tables: &ConfigMaps,
     counters: &Counted,
 ) -> Result<Vec<ListenerStatus>, StatusError> {
     let mut all = Vec::new();
@@ -493,7 +495,7 @@ fn listeners(
     Ok(all)
 }
 
-fn closing(registry: &Registry, tables: &Tables) -> Result<Vec<String>, StatusError> {
+fn closing(registry: &Registry, tables: &ConfigMaps) -> Result<Vec<String>, StatusError> {
     let mut all = Vec::new();
     for (number, (ip, port)) in registry.vips.iter() {
         let value = found(tables.vips.get(&(number as u32), 0)).reading("VIPS")?;
@@ -522,7 +524,7 @@ fn routes(registry: &Registry, counters: &Counted) -> Result<Vec<RouteStatus>, S
 
 fn nodes(
     registry: &Registry,
-    tables: &Tables,
+    tables: &ConfigMaps,
     counters: &Counted,
     health: &Report,
 ) -> Result<Vec<NodeStatus>, StatusError> {

@@ -11,12 +11,15 @@
 //! Everything the programs need is pinned ([`bpf::pins`]), so that the daemon may come and go. [`Dataplane`]
 //! makes it or takes it over, and keeps it in step with the configuration and the network.
 
+pub mod address;
 mod apply;
 pub mod bpf;
 pub mod clock;
+pub mod config_maps;
 pub mod flows;
 pub mod names;
 pub mod plan;
+mod recover;
 pub mod registry;
 pub mod unload;
 pub mod upgrade;
@@ -32,12 +35,14 @@ use serde_spanned::Spanned;
 use thiserror::Error;
 use tracing::{info, warn};
 
+use self::bpf::attach::Attachment;
 use self::bpf::attach::{self, AttachError, Hook};
 use self::bpf::keys::{self, KeyRing, KeysError};
 use self::bpf::load::{LoadError, Programs};
-use self::bpf::maps::{MapsError, OfMap, State, Tables, found};
+use self::bpf::maps::{FlowMaps, MapsError, OfMap, found};
 use self::bpf::pins::{self, Pins, PinsError, Side};
 use self::bpf::sizes::{Sizes, SizesError};
+use self::config_maps::ConfigMaps;
 use self::flows::expired::Expired;
 use self::flows::sweep::{SweepError, Sweeper, Swept};
 use self::names::listed::Listed;
@@ -45,7 +50,8 @@ use self::names::retire::Retiring;
 use self::plan::weights::Weights;
 use self::plan::{Occupancy, PlanError};
 use self::registry::file::RegistryFile;
-use self::registry::{Attachment, InUse, Registry, RegistryError};
+use self::registry::{InUse, Registry, RegistryError};
+use self::upgrade::predecessor::Predecessor;
 use self::upgrade::{Upgrade, UpgradeError};
 use crate::config::Config;
 use crate::config::difference::{Fixed, keep_fixed};
@@ -131,7 +137,7 @@ pub enum Origin {
 pub struct Dataplane {
     pins: Pins,
     programs: Programs,
-    tables: Tables,
+    tables: ConfigMaps,
     sizes: Sizes,
     keys: KeyRing,
     registry: Registry,
@@ -162,7 +168,9 @@ impl Dataplane {
         pins: Pins,
         registry_path: &Path,
     ) -> Result<(Self, Origin), DataplaneError> {
-        let predecessor = pins.prepare()?;
+        let predecessor = pins
+            .prepare(|version| Predecessor::at(version).is_some())?
+            .and_then(|version| Predecessor::at(&version));
         if pins.exists() && !is_complete(&pins)? {
             warn!("maps of a start that was interrupted are made anew");
             pins.remove_maps()?;
@@ -174,7 +182,7 @@ impl Dataplane {
         };
         let mut sizes = Sizes::of(config).adopt(&pins, object)?;
         if origin == Origin::Adopted {
-            let pinned = Tables::open(&pins)?.settings.get(&0, 0);
+            let pinned = ConfigMaps::open(&pins)?.settings.get(&0, 0);
             sizes.first_port = pinned.reading(map::SETTINGS)?.first_port;
         } else if let Some(old) = &predecessor {
             // Open flows have their ports already, and all of them must find room.
@@ -188,17 +196,17 @@ impl Dataplane {
         if origin != Origin::Adopted {
             keys::make_name_secret(&pins)?;
         }
-        let mut tables = Tables::open(&pins)?;
+        let mut tables = ConfigMaps::open(&pins)?;
         let registry = match origin {
             Origin::Fresh => {
                 fill_hellos(&pins, &sizes)?;
                 fill_ports(&pins, &sizes)?;
-                KeyRing::fill(&mut tables)?;
+                KeyRing::fill(&mut tables.cookie_keys)?;
                 Registry::default()
             }
             Origin::Upgraded => {
                 fill_hellos(&pins, &sizes)?;
-                KeyRing::fill(&mut tables)?;
+                KeyRing::fill(&mut tables.cookie_keys)?;
                 match &predecessor {
                     Some(old) => upgrade::numbers(old, registry_path)?,
                     None => Registry::default(),
@@ -209,8 +217,8 @@ impl Dataplane {
                 None => {
                     warn!(path = %registry_path.display(), "registry lost, made from the maps");
                     let mut sweeper =
-                        Sweeper::new(State::open(&pins)?, config.entrance.idle_timeout);
-                    registry::recover::recover(&tables, &sweeper.sweep()?.in_use)?
+                        Sweeper::new(FlowMaps::open(&pins)?, config.entrance.idle_timeout);
+                    recover::recover(&tables, &sweeper.sweep()?.in_use)?
                 }
             },
         };
@@ -476,7 +484,7 @@ impl Dataplane {
 
     /// Renews the cookie key whose turn it is. Says whether there was one.
     pub fn rotate_keys(&mut self) -> Result<bool, DataplaneError> {
-        Ok(self.keys.rotate(&mut self.tables)?)
+        Ok(self.keys.rotate(&mut self.tables.cookie_keys)?)
     }
 
     /// Counts what the sweeper ended, and gives numbers free that nobody uses any more. The sweep that is
@@ -539,7 +547,7 @@ impl Dataplane {
 
 /// The registry, if there is one that is about these maps. One that says nothing is put aside.
 fn load_registry(path: &Path) -> Result<Option<Registry>, RegistryError> {
-    match Registry::load(path) {
+    match registry::file::load(path) {
         Err(error @ (RegistryError::Damaged { .. } | RegistryError::OtherVersion { .. })) => {
             let aside = registry::file::set_aside(path)?;
             warn!(
@@ -558,7 +566,7 @@ fn is_complete(pins: &Pins) -> Result<bool, MapsError> {
     if pins.pinned_maps().count() < pins::MAPS.len() {
         return Ok(false);
     }
-    let tables = Tables::open(pins)?;
+    let tables = ConfigMaps::open(pins)?;
     let settings = found(tables.settings.get(&0, 0)).reading(map::SETTINGS)?;
     Ok(settings.is_some_and(|settings| settings.hellos != 0))
 }
@@ -572,7 +580,7 @@ fn turned(ports: &RangeInclusive<u16>, random: u64) -> impl Iterator<Item = u16>
 }
 
 fn fill_hellos(pins: &Pins, sizes: &Sizes) -> Result<(), MapsError> {
-    let mut state = State::open(pins)?;
+    let mut state = FlowMaps::open(pins)?;
     for slot in 0..sizes.hellos {
         state.hello_free.push(slot, 0).writing(map::HELLO_FREE)?;
     }
@@ -580,7 +588,7 @@ fn fill_hellos(pins: &Pins, sizes: &Sizes) -> Result<(), MapsError> {
 }
 
 fn fill_ports(pins: &Pins, sizes: &Sizes) -> Result<(), DataplaneError> {
-    let mut state = State::open(pins)?;
+    let mut state = FlowMaps::open(pins)?;
     for port in turned(&sizes.ports(), keys::random()?) {
         state
             .source_ports

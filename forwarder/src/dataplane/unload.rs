@@ -9,9 +9,9 @@ use forwarder_common::abi::{Flow, FlowKey};
 use super::DataplaneError;
 use super::bpf::attach;
 use super::bpf::batch;
-use super::bpf::maps::State;
+use super::bpf::maps::FlowMaps;
 use super::bpf::pins::{self, Pins, Side};
-use super::registry::file::journal_of;
+use crate::instance::paths::journal_of;
 use crate::link::Network;
 
 /// What was removed.
@@ -27,7 +27,7 @@ pub struct Removed {
 
 /// How many flows would end; `None` if there is no flow table that can be read.
 pub fn open_flows(pins: &Pins) -> Option<usize> {
-    let state = State::open(pins).ok()?;
+    let state = FlowMaps::open(pins).ok()?;
     let mut count = 0;
     let scan = batch::scan(state.flows.map().fd().as_fd(), |_: FlowKey, _: Flow| {
         count += 1

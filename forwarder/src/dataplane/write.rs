@@ -14,7 +14,8 @@ use aya::maps::{Array, HashMap, MapData};
 use forwarder_common::abi::{self, Endpoint, NameEntry, PublicLink, map, slot};
 use forwarder_common::name::PatternKind;
 
-use super::bpf::maps::{MapsError, OfMap, Tables, found};
+use super::bpf::maps::{MapsError, OfMap, found};
+use super::config_maps::ConfigMaps;
 use super::names::listed::{Step, Way};
 use super::names::retire::{self, Retired};
 use super::plan::source_rules::{self, SourceRules};
@@ -48,7 +49,7 @@ impl Changes {
     }
 }
 
-impl Tables {
+impl ConfigMaps {
     /// Brings the maps to `plan`, and the names there by `steps`; tables that are written anew have their `ids`,
     /// by listener. `has_predecessor` is for [`abi::Settings::predecessor`].
     pub fn apply(
@@ -152,7 +153,10 @@ impl Tables {
             .nodes
             .iter()
             .map(|(_, address)| {
-                Endpoint::new(super::plan::address(address.ip()), address.port().to_be())
+                Endpoint::new(
+                    super::address::address(address.ip()),
+                    address.port().to_be(),
+                )
             })
             .collect();
         self.write_node_slots(|key| !gone.contains(key))?;
@@ -161,7 +165,7 @@ impl Tables {
         }
         let gone = released.vips.iter();
         let gone: Vec<Endpoint> = gone
-            .map(|(_, (ip, port))| Endpoint::new(super::plan::address(*ip), port.to_be()))
+            .map(|(_, (ip, port))| Endpoint::new(super::address::address(*ip), port.to_be()))
             .collect();
         self.write_vip_slots(|key| !gone.contains(key))?;
         for key in &gone {

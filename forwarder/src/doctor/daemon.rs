@@ -15,7 +15,7 @@ use crate::config::model::Xdp;
 use crate::control::client::{Client, ClientError};
 use crate::dataplane::bpf::hooks;
 use crate::dataplane::bpf::pins::Pins;
-use crate::dataplane::registry::Registry;
+use crate::dataplane::registry;
 use crate::dataplane::upgrade::predecessor::Predecessor;
 use crate::instance::lock::Lock;
 use crate::instance::paths::Place;
@@ -99,7 +99,7 @@ fn versions(pins: &Pins) -> Option<Finding> {
 
 /// Interfaces that are there and have no program.
 fn attached(place: &Place, patient: &Patient<'_>) -> Vec<Finding> {
-    let registry = match Registry::load(&place.registry()) {
+    let registry = match registry::file::load(&place.registry()) {
         Ok(registry) => registry.unwrap_or_default(),
         Err(error) => {
             return vec![Finding::skipped(Code::NotAttached, "", error.to_string())];

@@ -9,7 +9,6 @@ use forwarder_common::siphash::siphash24;
 use thiserror::Error;
 
 use crate::config::DEFAULT_BPFFS;
-use crate::dataplane::registry::file::journal_of;
 
 /// `sun_path` of `struct sockaddr_un` has 108 bytes, the last one NUL.
 const SOCKET_PATH_MAX: usize = 107;
@@ -178,6 +177,11 @@ fn unescaped(name: &str) -> PathBuf {
         });
     }
     PathBuf::from(path)
+}
+
+/// Where the journal of the registry at `path` is.
+pub fn journal_of(path: &Path) -> PathBuf {
+    path.with_extension("journal")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::config::Config;
 use crate::dataplane::bpf::pins::Pins;
-use crate::dataplane::registry::Registry;
+use crate::dataplane::registry::{self, Registry};
 use crate::instance::paths::Place;
 use crate::link::Network;
 
@@ -31,7 +31,7 @@ pub fn check(place: &Place, config: &Config, network: &Network) -> Result<(), St
         if !pins.exists() {
             continue;
         }
-        let Ok(Some(registry)) = Registry::load(&other.registry()) else {
+        let Ok(Some(registry)) = registry::file::load(&other.registry()) else {
             continue;
         };
         if let Some((claim, interface)) = shared(&registry, config, network) {

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use forwarder::dataplane::bpf::maps::Tables;
 use forwarder::dataplane::bpf::pins::Side;
+use forwarder::dataplane::config_maps::ConfigMaps;
 use forwarder::dataplane::registry::InUse;
 use forwarder::dataplane::{Origin, unload};
 use forwarder_common::abi::Endpoint;
@@ -109,7 +109,7 @@ fn what_the_packets_meet_is_what_was_configured() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         let vip = Endpoint::new(address_v4([203, 0, 113, 7]), 443_u16.to_be());
         let vip = tables.vip_index.get(&vip, 0).unwrap();
         let vip = tables.vips.get(&vip, 0).unwrap();
@@ -133,7 +133,7 @@ fn a_tunnel_that_comes_back_is_followed() {
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
         let node = || {
-            Tables::open(&pins(directory))
+            ConfigMaps::open(&pins(directory))
                 .unwrap()
                 .nodes
                 .get(&0, 0)
@@ -193,7 +193,7 @@ fn another_size_waits_for_new_maps() {
         );
         let mut dataplane = dataplane;
         follow(&mut dataplane, &moved);
-        let settings = Tables::open(&pins(directory)).unwrap().settings;
+        let settings = ConfigMaps::open(&pins(directory)).unwrap().settings;
         let settings = settings.get(&0, 0).unwrap();
         assert_eq!((settings.hellos, settings.first_port), (16, 2_000));
     });
@@ -271,7 +271,7 @@ fn an_interface_that_is_no_longer_configured_is_let_go() {
         assert!(is_let_go("pub0"));
         assert_eq!(attached("cli0").len(), 1);
         // Flows may use the address that pub0 had. The host has everything else.
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         let key = Endpoint::new(address_v4([203, 0, 113, 7]), 443_u16.to_be());
         let vip = tables.vip_index.get(&key, 0).unwrap();
         assert_eq!(tables.vips.get(&vip, 0).unwrap().closed, 1);
@@ -301,7 +301,7 @@ fn a_lost_registry_is_made_from_the_maps() {
         let (mut dataplane, origin) = open(directory, &less).unwrap();
         assert_eq!(origin, Origin::Adopted);
         follow(&mut dataplane, &less);
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         let number = |last| {
             let key = Endpoint::new(address_v4([10, 0, 0, last]), 443_u16.to_be());
             tables.node_index.get(&key, 0).ok()
@@ -322,7 +322,7 @@ fn a_damaged_registry_is_put_aside() {
         dataplane.publish().unwrap();
         drop(dataplane);
         let registry = directory.with_extension("json");
-        let nodes = || Tables::open(&pins(directory)).unwrap().node_index;
+        let nodes = || ConfigMaps::open(&pins(directory)).unwrap().node_index;
         let numbers = |last| {
             let key = Endpoint::new(address_v4([10, 0, 0, last]), 443_u16.to_be());
             nodes().get(&key, 0).ok()

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use aya::maps::PerCpuValues;
 use forwarder::config::model::Metrics;
 use forwarder::dataplane::Dataplane;
-use forwarder::dataplane::bpf::maps::{CounterMaps, State};
+use forwarder::dataplane::bpf::maps::{CounterMaps, FlowMaps};
 use forwarder::dataplane::flows::expired::Expired;
 use forwarder::dataplane::flows::sweep::Expiry;
 use forwarder::instance::paths::Place;
@@ -135,7 +135,7 @@ fn what_the_maps_hold_is_on_the_page() {
         }
         let mut expired = Expired::open(&pins(directory)).unwrap();
         expired.count(0, Expiry::Unanswered).unwrap();
-        let mut state = State::open(&pins(directory)).unwrap();
+        let mut state = FlowMaps::open(&pins(directory)).unwrap();
         for port in 0..3 {
             let key = FlowKey {
                 client: address_v4([198, 51, 100, 4]),
@@ -288,7 +288,7 @@ fn a_hundred_thousand_flows_do_not_make_a_scrape_slow() {
         let text = TEXT.replace("max_flows = 256", "max_flows = 131072");
         let (_dataplane, place) = start_with(directory, &text);
         let empty = Snapshot::read(&place).unwrap().took;
-        let mut state = State::open(&pins(directory)).unwrap();
+        let mut state = FlowMaps::open(&pins(directory)).unwrap();
         for number in 0..FLOWS {
             let client = address_v4((0x0a00_0000 + number).to_be_bytes());
             let key = FlowKey {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use forwarder::dataplane::bpf::maps::Tables;
+use forwarder::dataplane::config_maps::ConfigMaps;
 use forwarder::dataplane::flows::sweep::Swept;
 use forwarder::dataplane::plan;
 use forwarder::dataplane::registry::InUse;
@@ -17,11 +17,11 @@ use crate::{TEXT, config, follow, open, pins};
 /// How long the former names may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn vip(tables: &Tables) -> Vip {
+fn vip(tables: &ConfigMaps) -> Vip {
     tables.vips.get(&0, 0).unwrap()
 }
 
-fn look_up(tables: &Tables, table: u16, name: &str) -> Option<NameEntry> {
+fn look_up(tables: &ConfigMaps, table: u16, name: &str) -> Option<NameEntry> {
     tables.names.look_up(table, name).unwrap()
 }
 
@@ -50,7 +50,7 @@ fn names_change_over_at_once() {
             let text = many(2_000, generation);
             let changes = follow(&mut dataplane, &text);
             assert_eq!(changes.names, 2_004);
-            let tables = Tables::open(&pins(directory)).unwrap();
+            let tables = ConfigMaps::open(&pins(directory)).unwrap();
             let table = vip(&tables).table;
             let own = format!("g{generation}.example.net");
             let old = format!("g{}.example.net", generation - 1);
@@ -78,7 +78,7 @@ fn a_name_more_or_less_touches_no_other() {
         let less = text.replace("\"n7.example.net\",", "");
         let (mut dataplane, _) = open(directory, &text).unwrap();
         follow(&mut dataplane, &text);
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         let table = vip(&tables).table;
         for (text, name, there) in [
             (&more, "late.example.net", true),
@@ -103,7 +103,7 @@ fn watch(
     stop: Arc<AtomicBool>,
     looks: Arc<AtomicU64>,
 ) -> std::thread::JoinHandle<()> {
-    let tables = Tables::open(&pins(directory)).unwrap();
+    let tables = ConfigMaps::open(&pins(directory)).unwrap();
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             let before = vip(&tables).table;
@@ -134,7 +134,7 @@ fn a_weight_changes_the_table_of_its_pool_only() {
             (changes.pools, changes.names, changes.nodes, changes.paths),
             (1, 0, 0, 0)
         );
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         let pool = tables.pools.get(&0, 0).unwrap();
         assert_eq!(pool.maglev, 1, "the other of its two tables");
         let table = tables.maglev.get(&pool.maglev, 0).unwrap();
@@ -156,7 +156,7 @@ fn a_node_in_use_keeps_its_number_until_its_flows_end() {
         follow(&mut dataplane, TEXT);
         let other = TEXT.replace("\"10.0.0.2:443\", ", "");
         follow(&mut dataplane, &other);
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         let known = |last: u8| {
             let nodes = tables.node_index.keys().map(Result::unwrap);
             nodes
@@ -184,7 +184,7 @@ fn a_node_keeps_its_home_while_flows_use_it() {
         let text = TEXT.replace("proxy-v2", "transparent");
         let (mut dataplane, _) = open(directory, &text).unwrap();
         follow(&mut dataplane, &text);
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         let node = || tables.nodes.get(&0, 0).unwrap();
         let homes = || {
             let node = node();
@@ -231,7 +231,7 @@ fn a_fifth_claimed_address_is_no_home() {
         let text = format!("{TEXT}{ports}").replace("proxy-v2", "transparent");
         let (mut dataplane, _) = open(directory, &text).unwrap();
         follow(&mut dataplane, &text);
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         let homes = tables.nodes.get(&0, 0).unwrap().homes;
         assert!(homes.iter().all(|home| *home != NO_HOME), "{homes:?}");
         assert!(follow(&mut dataplane, &text).is_empty());
@@ -245,7 +245,7 @@ fn hidden_clients_need_no_home() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         assert_eq!(tables.nodes.get(&0, 0).unwrap().homes, [NO_HOME; 4]);
     });
 }
@@ -257,7 +257,7 @@ fn a_node_without_a_way_keeps_our_address() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         let node = || tables.nodes.get(&0, 0).unwrap();
         assert_eq!(node().local, address_v4([10, 0, 0, 1]));
         run("ip link set tun0 down");
@@ -289,7 +289,7 @@ fn more_names_than_there_is_room_for_are_refused_before_any_is_written() {
             "{refused}"
         );
         assert!(dataplane.is_in_step());
-        assert_eq!(Tables::open(&pins(directory)).unwrap().names.count(), 2);
+        assert_eq!(ConfigMaps::open(&pins(directory)).unwrap().names.count(), 2);
         follow(&mut dataplane, &many(32_000, 0));
         drop(dataplane);
         open(directory, &many(32_000, 0)).unwrap();

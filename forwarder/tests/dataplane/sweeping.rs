@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forwarder::dataplane::bpf::maps::State;
+use forwarder::dataplane::bpf::maps::FlowMaps;
 use forwarder::dataplane::clock::monotonic_ms;
 use forwarder::dataplane::flows::sweep::{Expiry, Sweeper};
 use forwarder_common::abi::{Flow, FlowKey, ReverseKey, address_v4, client_address, mark, state};
@@ -46,12 +46,12 @@ fn flow(state: u8, source_port: u16, silent: Duration) -> Flow {
 }
 
 /// As the programs enter a flow: by its second path, so to node 1.
-fn enter(maps: &mut State, key: FlowKey, flow: Flow) {
+fn enter(maps: &mut FlowMaps, key: FlowKey, flow: Flow) {
     maps.flows.insert(key, flow, 0).unwrap();
 }
 
 /// As they enter one whose client's address the node sees, and whose claimed address is not the node's home.
-fn enter_transparent(maps: &mut State, key: FlowKey, silent: Duration) -> ReverseKey {
+fn enter_transparent(maps: &mut FlowMaps, key: FlowKey, silent: Duration) -> ReverseKey {
     let flow = Flow {
         client_address: client_address::TRANSPARENT,
         ..flow(state::SPLICED, u16::from_be(key.port_be), silent)
@@ -66,7 +66,7 @@ fn enter_transparent(maps: &mut State, key: FlowKey, silent: Duration) -> Revers
     reverse
 }
 
-fn taken(maps: &mut State) -> (u16, u32) {
+fn taken(maps: &mut FlowMaps) -> (u16, u32) {
     let port = maps.source_ports.pop(0).unwrap();
     (
         u16::try_from(port).unwrap(),
@@ -80,7 +80,7 @@ fn a_silent_flow_goes_with_all_it_had() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut maps = FlowMaps::open(&pins(directory)).unwrap();
         let (freed, slot) = taken(&mut maps);
         assert_eq!(slot, 0);
         enter(
@@ -96,7 +96,7 @@ fn a_silent_flow_goes_with_all_it_had() {
             flow(state::SPLICED, port, Duration::from_secs(11)),
         );
 
-        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let mut sweeper = Sweeper::new(FlowMaps::open(&pins(directory)).unwrap(), IDLE);
         let swept = sweeper.sweep().unwrap();
         assert_eq!(swept.flows, 1);
         let why: Vec<_> = swept
@@ -127,7 +127,7 @@ fn marks_make_their_nodes_be_asked() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut maps = FlowMaps::open(&pins(directory)).unwrap();
         let silent = Duration::from_secs(200);
         let ports: Vec<u16> = (0..4).map(|_| taken(&mut maps).0).collect();
         let marked = |port, client_marks, node_marks| Flow {
@@ -139,7 +139,7 @@ fn marks_make_their_nodes_be_asked() {
         enter(&mut maps, key(2), marked(ports[1], mark::FIN, 0));
         enter(&mut maps, key(3), marked(ports[2], 0, mark::RESET));
         enter(&mut maps, key(4), marked(ports[3], 0, 0));
-        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let mut sweeper = Sweeper::new(FlowMaps::open(&pins(directory)).unwrap(), IDLE);
         let swept = sweeper.sweep().unwrap();
         assert_eq!(swept.expired.len(), 0, "anybody may have sent those");
         assert_eq!(swept.flows, 4);
@@ -154,7 +154,7 @@ fn a_flow_that_was_reset_out_of_order_waits_for_its_node() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut maps = FlowMaps::open(&pins(directory)).unwrap();
         let silent = Duration::from_secs(70);
         let reset = |port| Flow {
             client_marks: mark::RESET,
@@ -169,7 +169,7 @@ fn a_flow_that_was_reset_out_of_order_waits_for_its_node() {
             ..reset(taken(&mut maps).0)
         };
         enter(&mut maps, key(3), away);
-        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let mut sweeper = Sweeper::new(FlowMaps::open(&pins(directory)).unwrap(), IDLE);
         let mut sweep = || {
             let swept = sweeper.sweep().unwrap();
             let gone = swept.expired.iter();
@@ -204,7 +204,7 @@ fn a_reverse_entry_without_flow_goes_at_the_second_look() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut maps = FlowMaps::open(&pins(directory)).unwrap();
         let lonely = enter_transparent(&mut maps, key(1), Duration::ZERO);
         maps.flows.remove(&key(1)).unwrap();
         // The flow of these ends goes to another node.
@@ -213,7 +213,7 @@ fn a_reverse_entry_without_flow_goes_at_the_second_look() {
         flow.node = 0;
         maps.flows.insert(key(2), flow, 0).unwrap();
         let kept = enter_transparent(&mut maps, key(3), Duration::ZERO);
-        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let mut sweeper = Sweeper::new(FlowMaps::open(&pins(directory)).unwrap(), IDLE);
         assert_eq!(
             sweeper.sweep().unwrap().orphans,
             0,
@@ -232,12 +232,12 @@ fn a_transparent_flow_takes_its_own_reverse_entry_along() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut maps = FlowMaps::open(&pins(directory)).unwrap();
         let own = enter_transparent(&mut maps, key(1), IDLE * 2);
         let others = enter_transparent(&mut maps, key(2), IDLE * 2);
         maps.reverse.insert(others, 9, 0).unwrap();
         let ports = maps.source_ports.pop(0).unwrap();
-        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let mut sweeper = Sweeper::new(FlowMaps::open(&pins(directory)).unwrap(), IDLE);
         assert_eq!(sweeper.sweep().unwrap().expired.len(), 2);
         assert!(maps.reverse.get(&own, 0).is_err());
         assert_eq!(
@@ -260,7 +260,7 @@ fn source_ports_start_anywhere() {
         interfaces();
         let text = TEXT.replace("2000-2099", "2000-60000");
         let (_dataplane, _) = open(directory, &text).unwrap();
-        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut maps = FlowMaps::open(&pins(directory)).unwrap();
         let mut ports: Vec<u32> = std::iter::from_fn(|| maps.source_ports.pop(0).ok()).collect();
         // Once in 58,001 times it does.
         assert_ne!(ports.first(), Some(&2_000));
@@ -277,7 +277,7 @@ fn what_is_ended_is_remembered() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut maps = FlowMaps::open(&pins(directory)).unwrap();
         for (number, state) in [
             (1, state::SPLICED),
             (2, state::SPLICED),
@@ -291,7 +291,7 @@ fn what_is_ended_is_remembered() {
             let port = taken(&mut maps).0;
             enter(&mut maps, key(number), flow(state, port, silent));
         }
-        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let mut sweeper = Sweeper::new(FlowMaps::open(&pins(directory)).unwrap(), IDLE);
         assert_eq!(sweeper.sweep().unwrap().expired.len(), 2);
         assert!(sweeper.end(&key(2)).unwrap().is_some());
         let secret = maps.settings.get(&0, 0).unwrap().name_secret;
@@ -315,7 +315,7 @@ fn a_full_table_is_swept_whole() {
         let text = TEXT.replace("2000-2099", "2001-2300");
         let (mut dataplane, _) = open(directory, &text).unwrap();
         follow(&mut dataplane, &text);
-        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut maps = FlowMaps::open(&pins(directory)).unwrap();
         for port in 1..=256 {
             let own = maps.source_ports.pop(0).unwrap() as u16;
             let silent = Duration::from_secs(if port % 2 == 0 { 8_000 } else { 1 });
@@ -327,7 +327,7 @@ fn a_full_table_is_swept_whole() {
                 .is_err(),
             "never evicts"
         );
-        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let mut sweeper = Sweeper::new(FlowMaps::open(&pins(directory)).unwrap(), IDLE);
         let swept = sweeper.sweep().unwrap();
         assert_eq!((swept.flows, swept.expired.len()), (128, 128));
         assert!(swept.expired.iter().all(|(_, _, why)| *why == Expiry::Idle));
@@ -341,7 +341,7 @@ fn what_the_sweeper_ends_is_counted() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut maps = FlowMaps::open(&pins(directory)).unwrap();
         for (number, state) in [
             (1, state::CONNECTING),
             (2, state::SPLICED),
@@ -350,7 +350,7 @@ fn what_the_sweeper_ends_is_counted() {
             let (port, _) = taken(&mut maps);
             enter(&mut maps, key(number), flow(state, port, IDLE * 2));
         }
-        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let mut sweeper = Sweeper::new(FlowMaps::open(&pins(directory)).unwrap(), IDLE);
         dataplane.swept(&sweeper.sweep().unwrap()).unwrap();
         let expected = Counts {
             unanswered: 1,

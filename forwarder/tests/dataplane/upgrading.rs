@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, Queue};
 use forwarder::dataplane::Origin;
-use forwarder::dataplane::bpf::maps::{State, Tables};
+use forwarder::dataplane::bpf::maps::FlowMaps;
 use forwarder::dataplane::clock::monotonic_ms;
+use forwarder::dataplane::config_maps::ConfigMaps;
 use forwarder::dataplane::upgrade::carry::{Carried, Carrier};
 use forwarder::dataplane::upgrade::predecessor::Predecessor;
 use forwarder::dataplane::upgrade::v5;
@@ -138,7 +139,7 @@ fn numbers_and_flows_are_taken_over_and_the_rest_goes() {
         let (mut dataplane, origin) = open(directory, &text).unwrap();
         assert_eq!(origin, Origin::Upgraded);
         follow(&mut dataplane, &text);
-        let tables = Tables::open(&pins(directory)).unwrap();
+        let tables = ConfigMaps::open(&pins(directory)).unwrap();
         let settings = tables.settings.get(&0, 0).unwrap();
         assert_eq!((settings.predecessor, settings.first_port), (1, 2_000));
         // What flows use is numbered as it was, configured or not.
@@ -156,7 +157,7 @@ fn numbers_and_flows_are_taken_over_and_the_rest_goes() {
             ..Carried::default()
         };
         assert_eq!(pass, expected);
-        let state = State::open(&pins(directory)).unwrap();
+        let state = FlowMaps::open(&pins(directory)).unwrap();
         let ours = |port| state.flows.get(&v5::key(&old_key(port)), 0);
         assert!(v5::is_same(&transparent, &ours(1).unwrap()));
         assert!(v5::is_same(&proxied, &ours(2).unwrap()));
@@ -182,13 +183,13 @@ fn numbers_and_flows_are_taken_over_and_the_rest_goes() {
         assert_eq!(carrier.pass().unwrap().moved, 1);
         assert_eq!(carrier.pass().unwrap(), Carried::default());
 
-        let mut tables = Tables::open(&pins(directory)).unwrap();
+        let mut tables = ConfigMaps::open(&pins(directory)).unwrap();
         let upgrade = dataplane.upgrade().unwrap();
         assert_eq!(upgrade.finish(&mut tables, &survey(&[])).unwrap(), 0);
         assert_eq!(tables.settings.get(&0, 0).unwrap().predecessor, 0);
         assert!(!old.path.exists());
         // Every port is free or some flow's, once.
-        let mut free = drained(State::open(&pins(directory)).unwrap().source_ports);
+        let mut free = drained(FlowMaps::open(&pins(directory)).unwrap().source_ports);
         free.sort_unstable();
         assert_eq!(free, (2_002..2_100).collect::<Vec<_>>());
         drop(dataplane);
@@ -212,7 +213,7 @@ fn whoever_is_killed_goes_on_where_he_was() {
         let mut carrier = Carrier::open(&old.predecessor(), &pins(directory)).unwrap();
         assert_eq!(carrier.pass().unwrap().moved, 1);
         old.flows.insert(old_key(1), flow, 0).unwrap();
-        let mut state = State::open(&pins(directory)).unwrap();
+        let mut state = FlowMaps::open(&pins(directory)).unwrap();
         let key = v5::key(&old_key(1));
         let mut ours = state.flows.get(&key, 0).unwrap();
         ours.client_acked += 1_000;
@@ -234,7 +235,7 @@ fn whoever_is_killed_goes_on_where_he_was() {
         let pass = carrier.pass().unwrap();
         assert_eq!((pass.moved, pass.ended), (0, 1));
         assert_eq!(state.flows.get(&v5::key(&old_key(2)), 0).unwrap(), fresh);
-        let mut tables = Tables::open(&pins(directory)).unwrap();
+        let mut tables = ConfigMaps::open(&pins(directory)).unwrap();
         let upgrade = dataplane.upgrade().unwrap();
         upgrade.finish(&mut tables, &survey(&[])).unwrap();
         let mut free = drained(state.source_ports);

@@ -13,13 +13,6 @@ pub struct Cycle {
     imports: Vec<Import>,
 }
 
-impl Cycle {
-    /// The members' names.
-    pub fn names(&self) -> Vec<&str> {
-        self.members.iter().map(String::as_str).collect()
-    }
-}
-
 impl fmt::Display for Cycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  cycle: {:?}", self.members)?;

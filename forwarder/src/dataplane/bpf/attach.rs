@@ -47,6 +47,19 @@ pub enum Hook {
     Clsact,
 }
 
+/// An interface that programs are attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Name of the interface when they were attached.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Which side it is on.
+    pub side: Side,
+    /// By what.
+    pub hook: Hook,
+}
+
 /// Why an interface could not be attached to.
 #[derive(Debug, Error)]
 pub enum AttachError {

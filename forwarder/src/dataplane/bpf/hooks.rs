@@ -9,7 +9,7 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMe
 
 use super::attach::{self, Hook};
 use super::pins::{Pins, Side};
-use crate::dataplane::registry::Attachment;
+use crate::dataplane::bpf::attach::Attachment;
 use crate::link::survey::Surveyor;
 
 /// A program, or a filter of another kind.

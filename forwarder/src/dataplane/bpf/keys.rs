@@ -7,12 +7,12 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use aya::maps::Array;
+use aya::maps::{Array, MapData};
 use forwarder_common::abi::{Settings, map};
 use forwarder_common::cookie::{EPOCH_NS, KEY_SLOTS, key_slot};
 use thiserror::Error;
 
-use super::maps::{MapsError, OfMap, Tables, open};
+use super::maps::{MapsError, OfMap, open};
 use super::pins::Pins;
 use crate::dataplane::clock;
 
@@ -27,6 +27,9 @@ pub enum KeysError {
     Map(#[from] MapsError),
 }
 
+/// The map of the ring.
+pub type CookieKeys = Array<MapData, [u64; 2]>;
+
 /// The ring, as this process has seen it.
 #[derive(Debug, Default)]
 pub struct KeyRing {
@@ -35,20 +38,20 @@ pub struct KeyRing {
 
 impl KeyRing {
     /// Fills a ring that is all zeros.
-    pub fn fill(tables: &mut Tables) -> Result<(), KeysError> {
+    pub fn fill(keys: &mut CookieKeys) -> Result<(), KeysError> {
         for slot in 0..KEY_SLOTS {
-            renew(tables, slot)?;
+            renew(keys, slot)?;
         }
         Ok(())
     }
 
     /// Renews the free key, if it has not been in this turn. Call it at least every hour.
-    pub fn rotate(&mut self, tables: &mut Tables) -> Result<bool, KeysError> {
+    pub fn rotate(&mut self, keys: &mut CookieKeys) -> Result<bool, KeysError> {
         let slot = present_slot(clock::monotonic().as_nanos() as u64);
         if self.renewed_in == Some(slot) {
             return Ok(false);
         }
-        renew(tables, free_slot(slot))?;
+        renew(keys, free_slot(slot))?;
         self.renewed_in = Some(slot);
         Ok(true)
     }
@@ -63,12 +66,9 @@ fn free_slot(present: u32) -> u32 {
     (present + KEY_SLOTS / 2) % KEY_SLOTS
 }
 
-fn renew(tables: &mut Tables, slot: u32) -> Result<(), KeysError> {
+fn renew(keys: &mut CookieKeys, slot: u32) -> Result<(), KeysError> {
     let key = [random()?, random()?];
-    tables
-        .cookie_keys
-        .set(slot, key, 0)
-        .writing(map::COOKIE_KEYS)?;
+    keys.set(slot, key, 0).writing(map::COOKIE_KEYS)?;
     Ok(())
 }
 

@@ -4,17 +4,15 @@
 use std::io;
 use std::path::PathBuf;
 
-use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use aya::pin::PinError;
 use forwarder_common::abi::{
-    Address, ClosedSet, Endpoint, Flow, FlowKey, Hello, ListenerStats, MaglevTable, Node,
-    NodeStats, Path, PathStats, Pool, PublicLink, ReverseKey, Settings, SourceRule, Vip, map,
+    ClosedSet, Flow, FlowKey, Hello, ListenerStats, Node, NodeStats, PathStats, ReverseKey,
+    Settings, Vip, map,
 };
 use thiserror::Error;
 
 use super::pins::Pins;
-use crate::dataplane::names::maps::NameMaps;
 
 /// Why a map cannot be used.
 #[derive(Debug, Error)]
@@ -83,40 +81,8 @@ pub(crate) fn found<T>(answer: Result<T, MapError>) -> Result<Option<T>, MapErro
     }
 }
 
-/// The maps that the daemon writes.
-pub struct Tables {
-    /// Claimed addresses and ports.
-    pub vip_index: HashMap<MapData, Endpoint, u32>,
-    /// The same by slot.
-    pub vip_slots: Array<MapData, u32>,
-    /// What is claimed.
-    pub vips: Array<MapData, Vip>,
-    /// Listed names.
-    pub names: NameMaps,
-    /// Pools.
-    pub pools: Array<MapData, Pool>,
-    /// Their tables.
-    pub maglev: Array<MapData, MaglevTable>,
-    /// Listener, route and node.
-    pub paths: Array<MapData, Path>,
-    /// Node addresses and ports.
-    pub node_index: HashMap<MapData, Endpoint, u32>,
-    /// The same by slot.
-    pub node_slots: Array<MapData, u32>,
-    /// Nodes.
-    pub nodes: Array<MapData, Node>,
-    /// Knobs.
-    pub settings: Array<MapData, Settings>,
-    /// Cookie keys.
-    pub cookie_keys: Array<MapData, [u64; 2]>,
-    /// What holds for connections from an address.
-    pub source_rules: LpmTrie<MapData, Address, SourceRule>,
-    /// The public interfaces.
-    pub public_links: HashMap<MapData, u32, PublicLink>,
-}
-
 /// The maps that the programs write and the sweeper tidies.
-pub struct State {
+pub struct FlowMaps {
     /// Flows as clients see them.
     pub flows: HashMap<MapData, FlowKey, Flow>,
     /// Which claimed address transparent flows belong to that are not at their node's home.
@@ -155,29 +121,7 @@ pub struct CounterMaps {
     pub tallies: PerCpuArray<MapData, u64>,
 }
 
-impl Tables {
-    /// Opens the pinned maps.
-    pub fn open(pins: &Pins) -> Result<Self, MapsError> {
-        Ok(Self {
-            vip_index: open(pins, map::VIP_INDEX)?,
-            vip_slots: open(pins, map::VIP_SLOTS)?,
-            vips: open(pins, map::VIPS)?,
-            names: NameMaps::open(pins)?,
-            pools: open(pins, map::POOLS)?,
-            maglev: open(pins, map::MAGLEV)?,
-            paths: open(pins, map::PATHS)?,
-            node_index: open(pins, map::NODE_INDEX)?,
-            node_slots: open(pins, map::NODE_SLOTS)?,
-            nodes: open(pins, map::NODES)?,
-            settings: open(pins, map::SETTINGS)?,
-            cookie_keys: open(pins, map::COOKIE_KEYS)?,
-            source_rules: open(pins, map::SOURCE_RULES)?,
-            public_links: open(pins, map::PUBLIC_LINKS)?,
-        })
-    }
-}
-
-impl State {
+impl FlowMaps {
     /// Opens the pinned maps.
     pub fn open(pins: &Pins) -> Result<Self, MapsError> {
         Ok(Self {
@@ -214,10 +158,8 @@ pub fn open_events(pins: &Pins) -> Result<RingBuf<MapData>, MapsError> {
     open(pins, map::EVENTS)
 }
 
-pub(crate) fn open<T: TryFrom<Map, Error = MapError>>(
-    pins: &Pins,
-    name: &str,
-) -> Result<T, MapsError> {
+/// Opens a pinned map as the type that it is used by.
+pub fn open<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &str) -> Result<T, MapsError> {
     let path = pins.map(name);
     let data = MapData::from_pin(&path);
     let typed = data.and_then(Map::from_map_data).and_then(T::try_from);

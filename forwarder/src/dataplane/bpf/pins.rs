@@ -27,8 +27,6 @@ use forwarder_common::abi::{ABI_VERSION, map};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::dataplane::upgrade::predecessor::Predecessor;
-
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -218,7 +216,10 @@ impl Pins {
 
     /// Makes the directories, and refuses a tree of another version, unless its flows can be taken over: then that is
     /// returned.
-    pub fn prepare(&self) -> Result<Option<Predecessor>, PinsError> {
+    pub fn prepare(
+        &self,
+        can_take_over: impl Fn(&Path) -> bool,
+    ) -> Result<Option<PathBuf>, PinsError> {
         let parent = existing_ancestor(&self.root);
         if !is_bpffs(&parent).map_err(failed("inspect", &parent))? {
             return Err(PinsError::NotBpffs {
@@ -227,15 +228,13 @@ impl Pins {
         }
         let mut predecessor = None;
         for version in self.other_versions()? {
-            match Predecessor::at(&version) {
-                Some(own) => predecessor = Some(own),
-                None => {
-                    return Err(PinsError::OtherVersion {
-                        path: version,
-                        root: self.root.clone(),
-                    });
-                }
+            if !can_take_over(&version) {
+                return Err(PinsError::OtherVersion {
+                    path: version,
+                    root: self.root.clone(),
+                });
             }
+            predecessor = Some(version);
         }
         for directory in [self.links(), self.stages_in_use()] {
             fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
@@ -472,7 +471,7 @@ mod tests {
     fn a_directory_elsewhere_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let pins = Pins::new(&directory.path().join("forwarder"));
-        let error = pins.prepare().unwrap_err();
+        let error = pins.prepare(|_| false).unwrap_err();
         assert!(matches!(error, PinsError::NotBpffs { .. }), "{error}");
         assert!(error.to_string().contains("mount -t bpf"));
     }

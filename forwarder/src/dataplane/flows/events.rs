@@ -11,10 +11,10 @@ use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use crate::dataplane::address::ip;
 use crate::dataplane::bpf::maps::{self, MapsError};
 use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::clock::{elapsed_ms, monotonic_ms};
-use crate::dataplane::plan::ip;
 use crate::dataplane::registry::Registry;
 
 /// Events taken from the ring before others have their turn.
@@ -223,7 +223,7 @@ fn kind(event: &Event) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::plan::address;
+    use crate::dataplane::address::address;
     use crate::dataplane::registry::{PoolKey, RouteKey};
 
     fn event(kind: u32, reason: u32, name: &[u8]) -> Event {

@@ -15,11 +15,11 @@ use tracing::{debug, info};
 use super::reset::{Own, Sender};
 use super::sweep::{Ended, SweepError, Sweeper};
 use crate::config::edit::selects;
+use crate::dataplane::address::ip;
 use crate::dataplane::bpf::batch;
-use crate::dataplane::bpf::maps::State;
+use crate::dataplane::bpf::maps::FlowMaps;
 use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::clock::{elapsed_ms, monotonic_ms};
-use crate::dataplane::plan::ip;
 use crate::dataplane::registry::Registry;
 
 /// What a flow is called whose node has not accepted it yet.
@@ -176,7 +176,7 @@ pub fn end(
 ) -> Result<usize, SweepError> {
     let now = monotonic_ms();
     // Ends flows by order only, so the time it would wait for silence does not matter.
-    let mut sweeper = Sweeper::new(State::open(pins)?, Duration::MAX);
+    let mut sweeper = Sweeper::new(FlowMaps::open(pins)?, Duration::MAX);
     let mut sender = Sender::open()
         .inspect_err(|error| {
             info!(%error, "no resets are sent (CAP_NET_RAW): the ends of flows learn of it when they speak");
@@ -212,7 +212,7 @@ fn reset(sender: &mut Sender, key: &FlowKey, ended: &Ended, registry: &Registry)
 }
 
 fn scan(pins: &Pins) -> Result<Vec<(FlowKey, Flow)>, SweepError> {
-    let state = State::open(pins)?;
+    let state = FlowMaps::open(pins)?;
     let mut flows = Vec::new();
     batch::scan(
         state.flows.map().fd().as_fd(),

@@ -15,7 +15,7 @@ use forwarder_common::segment::{Headers, Segment, ip_len, pair};
 use forwarder_common::tcp::flag;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::dataplane::plan::{address, ip};
+use crate::dataplane::address::{address, ip};
 
 /// `IPPROTO_RAW`: the packet comes with its IP header.
 const RAW: i32 = 255;

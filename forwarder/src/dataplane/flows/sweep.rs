@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::reset::{Own, Sender};
 use crate::dataplane::bpf::batch;
-use crate::dataplane::bpf::maps::{MapsError, OfMap, State, found};
+use crate::dataplane::bpf::maps::{FlowMaps, MapsError, OfMap, found};
 use crate::dataplane::clock::{elapsed_ms, monotonic_ms};
 use crate::dataplane::registry::InUse;
 
@@ -112,7 +112,7 @@ pub struct Ended {
 
 /// The sweeper; keeps what it suspected the last time.
 pub struct Sweeper {
-    state: State,
+    state: FlowMaps,
     idle: Duration,
     hello_timeout: Duration,
     suspects: HashSet<Peer>,
@@ -134,7 +134,7 @@ struct Asked {
 
 impl Sweeper {
     /// A sweeper over these maps that ends flows after `idle` of silence.
-    pub fn new(state: State, idle: Duration) -> Self {
+    pub fn new(state: FlowMaps, idle: Duration) -> Self {
         let capacity = state.flows.map().info().map(|info| info.max_entries());
         Self {
             flows: 0,

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use forwarder_common::abi::NameEntry;
 
-use super::store::Names;
 use crate::config::model::{Pattern, Route};
 use crate::dataplane::plan::{NameTable, Part};
 use crate::dataplane::registry::Registry;
+use crate::dataplane::registry::names::Names;
 
 /// A table is written anew, rather than changed where it is, if one in so many of its names is another…
 const SHARE: usize = 8;

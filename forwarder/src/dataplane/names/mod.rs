@@ -1,6 +1,5 @@
-//! Listed names: their numbers and texts, their tables, and how tables change in the maps.
+//! Tables of listed names, and how they change in the maps.
 //!
-//! - [`store`]: numbers and texts of names.
 //! - [`listed`]: what differs between two name tables.
 //! - [`maps`]: the maps that hold names.
 //! - [`retire`]: removes former tables on another thread.
@@ -8,4 +7,3 @@
 pub mod listed;
 pub mod maps;
 pub mod retire;
-pub mod store;

@@ -11,13 +11,14 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use forwarder_common::abi::{self, Address};
+use forwarder_common::abi;
 use forwarder_common::maglev;
 use forwarder_common::token_bucket::Limit;
 use thiserror::Error;
 
 use self::source_rules::{SourceRules, source_rules};
 use self::weights::Weights;
+use super::address::address;
 use super::bpf::sizes::Sizes;
 use super::registry::{PoolKey, Registry, RouteKey};
 use crate::config::model::{
@@ -656,23 +657,6 @@ fn advertised_mss(
         .min()
         .or_else(tunnels)
         .unwrap_or_else(|| mss(LEAST_MTU, ip))
-}
-
-/// An address as it stands in packets.
-pub fn address(ip: IpAddr) -> Address {
-    match ip {
-        IpAddr::V4(v4) => abi::address_v4(v4.octets()),
-        IpAddr::V6(v6) => abi::address_v6(v6.octets()),
-    }
-}
-
-/// An address from packets.
-pub fn ip(address: &Address) -> IpAddr {
-    let mut octets = [0; 16];
-    for (to, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(address) {
-        *to = word.to_ne_bytes();
-    }
-    std::net::Ipv6Addr::from(octets).to_canonical()
 }
 
 /// The word of an enumeration's value.

@@ -11,7 +11,7 @@ use forwarder_common::abi::{self, SourceRule, source_rule};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::Config;
-use crate::dataplane::plan;
+use crate::dataplane::address;
 use crate::link::Network;
 
 /// The rules by prefix: what the map holds.
@@ -28,7 +28,7 @@ pub fn source_rules(
     nodes: &[(u16, abi::Node)],
 ) -> SourceRules {
     let mut rules = SourceRules::new();
-    let vips = vips.iter().map(|(_, vip)| plan::ip(&vip.address));
+    let vips = vips.iter().map(|(_, vip)| address::ip(&vip.address));
     let links = network.links.iter().flat_map(|link| link.addresses.clone());
     let own = network.routes.iter().filter(|route| route.own);
     for prefix in own.map(|route| route.prefix) {
@@ -38,7 +38,7 @@ pub fn source_rules(
         rules.insert(IpNet::from(ip), source_rule::OWN);
     }
     for (_, node) in nodes {
-        let ip = IpNet::from(plan::ip(&node.address));
+        let ip = IpNet::from(address::ip(&node.address));
         rules.entry(ip).or_insert(source_rule::NODE);
     }
     let routed = routed(config, network);
@@ -132,7 +132,7 @@ pub fn key(prefix: &IpNet) -> (u32, abi::Address) {
         IpAddr::V6(_) => 0,
     };
     let bits = before + u32::from(prefix.prefix_len());
-    (bits, plan::address(prefix.addr()))
+    (bits, address::address(prefix.addr()))
 }
 
 /// The map's value.

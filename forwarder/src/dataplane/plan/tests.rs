@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::dataplane::address::ip;
 use crate::link::{Egress, Link};
 
 const TEXT: &str = r#"

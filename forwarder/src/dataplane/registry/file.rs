@@ -15,9 +15,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use forwarder_common::abi::ABI_VERSION;
 use serde::{Deserialize, Serialize};
 
+use super::names::Names;
 use super::{Registry, RegistryError};
-use crate::dataplane::names::store::Names;
 use crate::instance::files::replace;
+use crate::instance::paths::journal_of;
 
 /// The least a journal may grow to before the whole is written anew.
 const JOURNAL_MIN: u64 = 1 << 20;
@@ -52,11 +53,6 @@ struct Heading {
 struct Line {
     registry: Registry,
     names: Vec<(u32, Option<String>)>,
-}
-
-/// Where the journal of the registry at `path` is.
-pub fn journal_of(path: &Path) -> PathBuf {
-    path.with_extension("journal")
 }
 
 impl RegistryFile {

@@ -7,22 +7,21 @@
 //! The registry is a file in the run directory: like the pinned maps it is gone after a reboot.
 
 pub mod file;
+pub mod names;
 pub mod numbers;
-pub mod recover;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use forwarder_common::abi::ABI_VERSION;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::names::Names;
 use self::numbers::Numbers;
-use super::bpf::attach::Hook;
-use super::bpf::pins::Side;
-use super::names::store::Names;
+use super::bpf::attach::Attachment;
 
 /// Why the registry could not be read or written.
 #[derive(Debug, Error)]
@@ -119,19 +118,6 @@ pub struct TableState {
     pub id: u16,
     /// Digest of its entries; tells whether it has to be written anew.
     pub digest: u64,
-}
-
-/// An interface that programs are attached to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attachment {
-    /// Name of the interface when they were attached.
-    pub interface: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// Which side it is on.
-    pub side: Side,
-    /// By what.
-    pub hook: Hook,
 }
 
 /// All numbers, and what is attached.
@@ -346,7 +332,7 @@ impl Registry {
     }
 
     /// The numbers alone, for maps that are yet to be filled.
-    pub(super) fn carried_over(self) -> Self {
+    pub fn carried_over(self) -> Self {
         Self {
             version: ABI_VERSION,
             tables: BTreeMap::new(),
@@ -359,13 +345,8 @@ impl Registry {
     }
 
     /// Whether it came from a file of this version.
-    pub(super) fn is_saved(&self) -> bool {
+    pub fn is_saved(&self) -> bool {
         self.generation != 0
-    }
-
-    /// Reads the file; `None` if there is none.
-    pub fn load(path: &Path) -> Result<Option<Self>, RegistryError> {
-        crate::dataplane::registry::file::load(path)
     }
 }
 
@@ -421,7 +402,7 @@ mod tests {
     fn the_file_brings_everything_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("registry.json");
-        assert_eq!(Registry::load(&path).unwrap(), None);
+        assert_eq!(file::load(&path).unwrap(), None);
         let mut registry = Registry::default();
         registry.listeners.number(&String::from("https"));
         registry.nodes.number(&"10.0.0.2:443".parse().unwrap());
@@ -429,14 +410,14 @@ mod tests {
         registry.block(0, 0, 0, &[0]);
         registry.tables.insert(0, TableState { id: 1, digest: 7 });
         RegistryFile::new(&path).save(&mut registry).unwrap();
-        let mut loaded = Registry::load(&path).unwrap().unwrap();
+        let mut loaded = file::load(&path).unwrap().unwrap();
         assert_eq!(loaded.listeners.number(&String::from("https")), 0);
         assert_eq!(loaded.listeners.number(&String::from("other")), 1);
         assert_eq!(loaded.block(0, 0, 0, &[0]), Some(0));
         assert_eq!(loaded.tables[&0].id, 1);
         std::fs::write(&path, "{}").unwrap();
         assert!(matches!(
-            Registry::load(&path),
+            file::load(&path),
             Err(RegistryError::Damaged { .. })
         ));
     }

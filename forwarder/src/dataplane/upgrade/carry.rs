@@ -18,7 +18,7 @@ use thiserror::Error;
 use super::predecessor::{OldMaps, Predecessor};
 use super::v5::{self, Fate};
 use crate::dataplane::bpf::batch;
-use crate::dataplane::bpf::maps::{MapsError, OfMap, State, found, open};
+use crate::dataplane::bpf::maps::{FlowMaps, MapsError, OfMap, found, open};
 use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::clock::monotonic_ms;
 
@@ -72,7 +72,7 @@ enum Entered {
 /// Both sides.
 pub struct Carrier {
     old: OldMaps,
-    new: State,
+    new: FlowMaps,
     port_flows: Array<MapData, FlowKey>,
     first_port: u32,
     nodes: Known<u16, Option<Node>>,
@@ -85,7 +85,7 @@ impl Carrier {
         let settings = settings.get(&0, 0).reading(map::SETTINGS)?;
         Ok(Self {
             old: old.maps()?,
-            new: State::open(pins)?,
+            new: FlowMaps::open(pins)?,
             port_flows: open(pins, map::PORT_FLOWS)?,
             first_port: settings.first_port,
             nodes: Known::new(),

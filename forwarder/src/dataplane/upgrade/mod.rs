@@ -14,6 +14,7 @@
 //! [`Settings::predecessor`]: forwarder_common::abi::Settings::predecessor
 
 pub mod carry;
+mod error;
 pub mod predecessor;
 mod recover;
 pub mod v5;
@@ -25,13 +26,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use forwarder_common::abi::{Settings, map};
-use thiserror::Error;
 use tracing::{info, warn};
 
 use self::carry::{Carried, Carrier, CarryError};
+pub use self::error::UpgradeError;
 use self::predecessor::Predecessor;
-use super::bpf::maps::{MapsError, OfMap, Tables};
-use super::bpf::pins::{Pins, PinsError};
+use super::bpf::maps::OfMap;
+use super::bpf::pins::Pins;
+use super::config_maps::ConfigMaps;
 use super::registry::Registry;
 use super::registry::file as registry_file;
 use crate::link::Network;
@@ -44,20 +46,6 @@ const LEAST: Duration = Duration::from_secs(30);
 const MOST: Duration = Duration::from_secs(70);
 /// After an error it is tried again, so much later.
 const AGAIN: Duration = Duration::from_secs(10);
-
-/// Why a change of layout does not go on.
-#[derive(Debug, Error)]
-pub enum UpgradeError {
-    /// Flows are not carried over.
-    #[error(transparent)]
-    Carry(#[from] CarryError),
-    /// A map cannot be read or written.
-    #[error(transparent)]
-    Map(#[from] MapsError),
-    /// The former tree cannot be changed.
-    #[error(transparent)]
-    Pins(#[from] PinsError),
-}
 
 /// A change of layout that is under way.
 pub struct Upgrade {
@@ -141,7 +129,11 @@ impl Upgrade {
 
     /// Takes the programs and maps of the former layout away. Ours know everything by now. Returns how many flows
     /// were left there and end.
-    pub fn finish(&self, tables: &mut Tables, network: &Network) -> Result<usize, UpgradeError> {
+    pub fn finish(
+        &self,
+        tables: &mut ConfigMaps,
+        network: &Network,
+    ) -> Result<usize, UpgradeError> {
         // From here on nothing goes on to the programs behind.
         let settings = tables.settings.get(&0, 0).reading(map::SETTINGS)?;
         let alone = Settings {

@@ -6,15 +6,15 @@ use std::os::fd::AsFd;
 use aya::maps::{Array, HashMap, IterableMap, MapData};
 use forwarder_common::abi::map;
 
-use super::UpgradeError;
 use super::carry::CarryError;
+use super::error::UpgradeError;
 use super::predecessor::Predecessor;
 use super::v5;
+use crate::dataplane::address::ip;
 use crate::dataplane::bpf::batch;
 use crate::dataplane::bpf::maps::{OfMap, found};
-use crate::dataplane::plan::ip;
+use crate::dataplane::recover::restore_names;
 use crate::dataplane::registry::Registry;
-use crate::dataplane::registry::recover::restore_names;
 
 /// A registry of what the flows there use.
 pub fn recover(old: &Predecessor) -> Result<Registry, UpgradeError> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::model::FlowLogTo;
-use crate::dataplane::plan::address;
+use crate::dataplane::address::address;
 use crate::dataplane::registry::Registry;
 use crate::telemetry::geoip::country::Country;
 

@@ -16,12 +16,14 @@ use forwarder_common::verdict::DropReason;
 use thiserror::Error;
 
 use super::process::Process;
+use crate::dataplane::bpf::attach::Attachment;
 use crate::dataplane::bpf::batch;
 use crate::dataplane::bpf::counters::{sum_nodes, sum_paths};
-use crate::dataplane::bpf::maps::{CounterMaps, MapsError, OfMap, State, Tables, found};
+use crate::dataplane::bpf::maps::{CounterMaps, FlowMaps, MapsError, OfMap, found};
 use crate::dataplane::bpf::pins::Pins;
+use crate::dataplane::config_maps::ConfigMaps;
 use crate::dataplane::flows::expired::{Counts, Expired};
-use crate::dataplane::registry::{Attachment, Registry, RegistryError};
+use crate::dataplane::registry::{self, Registry, RegistryError};
 use crate::health::report::Report;
 use crate::instance::paths::Place;
 use crate::xdp::report::Report as ArmourReport;
@@ -126,10 +128,10 @@ impl Snapshot {
     pub fn read(place: &Place) -> Result<Self, SnapshotError> {
         let start = Instant::now();
         let pins = Pins::new(place.bpffs());
-        let registry = Registry::load(&place.registry())?.unwrap_or_default();
+        let registry = registry::file::load(&place.registry())?.unwrap_or_default();
         let counters = CounterMaps::open(&pins)?;
-        let tables = Tables::open(&pins)?;
-        let state = State::open(&pins)?;
+        let tables = ConfigMaps::open(&pins)?;
+        let state = FlowMaps::open(&pins)?;
         let census = census(&state)?;
         let mut snapshot = Self {
             paths: paths(&registry, &counters, &Expired::open(&pins)?, &census)?,
@@ -150,7 +152,7 @@ impl Snapshot {
     }
 }
 
-fn census(maps: &State) -> Result<Census, SnapshotError> {
+fn census(maps: &FlowMaps) -> Result<Census, SnapshotError> {
     let mut census = Census {
         flows: BTreeMap::new(),
         all: 0,
@@ -248,7 +250,7 @@ fn listeners(
 fn nodes(
     registry: &Registry,
     counters: &CounterMaps,
-    tables: &Tables,
+    tables: &ConfigMaps,
 ) -> Result<BTreeMap<String, NodeSample>, MapsError> {
     let mut all: BTreeMap<String, NodeSample> = BTreeMap::new();
     for (number, _) in registry.nodes.iter() {
@@ -272,8 +274,8 @@ fn nodes(
 
 fn maps(
     pins: &Pins,
-    tables: &Tables,
-    state: &State,
+    tables: &ConfigMaps,
+    state: &FlowMaps,
     registry: &Registry,
     census: &Census,
 ) -> Result<Vec<MapSample>, SnapshotError> {

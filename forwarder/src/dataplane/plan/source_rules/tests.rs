@@ -59,7 +59,7 @@ fn rules(routes: &[(&str, u32)]) -> SourceRules {
         .config
         .unwrap();
     let node = abi::Node {
-        address: plan::address("10.0.0.2".parse().unwrap()),
+        address: address::address("10.0.0.2".parse().unwrap()),
         local: [0; 4],
         port_be: 0,
         mss: 0,

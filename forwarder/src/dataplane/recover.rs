@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 
 use forwarder_common::abi::map;
 
-use super::{InUse, PoolKey, Registry, RouteKey, TableState};
-use crate::dataplane::bpf::maps::{MapsError, OfMap, Tables, found};
-use crate::dataplane::plan::ip;
+use super::registry::{InUse, PoolKey, Registry, RouteKey, TableState};
+use crate::dataplane::address::ip;
+use crate::dataplane::bpf::maps::{MapsError, OfMap, found};
+use crate::dataplane::config_maps::ConfigMaps;
 
 /// A registry for maps that `in_use` says flows use.
-pub fn recover(tables: &Tables, in_use: &InUse) -> Result<Registry, MapsError> {
+pub fn recover(tables: &ConfigMaps, in_use: &InUse) -> Result<Registry, MapsError> {
     let mut registry = Registry::default();
     for entry in tables.vip_index.iter() {
         let (key, index) = entry.reading(map::VIP_INDEX)?;
