@@ -18,6 +18,7 @@ mod demo;
 mod deny;
 mod dist;
 mod fuzz;
+mod lab;
 mod linker;
 mod previews;
 mod privilege;

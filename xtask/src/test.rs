@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use crate::dist::{self, Effort};
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
-use crate::{build, debian, debian_root, deny, privilege, process, vm};
+use crate::{build, debian, debian_root, deny, lab, privilege, process, vm};
 
 /// The crate with the lab and everything that needs root.
 const LAB_CRATE: &str = "forwarder-tests";
@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Run only these stages (set-up is assumed).
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Stage>,
+    /// How many test programs of the lab run at a time, but for those that measure.
+    #[arg(long, default_value_t = lab::usual_lanes())]
+    lanes: usize,
 }
 
 /// The stages, in their order.
@@ -101,9 +104,9 @@ impl Stage {
         }
     }
 
-    fn run(self, workspace: &Workspace, quick: bool) -> Result<()> {
+    fn run(self, workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         match self {
-            Self::Setup if quick => setup::prepare(workspace, Purpose::Build),
+            Self::Setup if arguments.quick => setup::prepare(workspace, Purpose::Build),
             Self::Setup => setup::prepare(workspace, Purpose::Test),
             Self::Format => format(workspace),
             Self::Bpf => build::kernel_programs(workspace),
@@ -111,7 +114,7 @@ impl Stage {
             Self::Dependencies => deny::check(workspace),
             Self::Unit => unit(workspace),
             Self::Kernel => kernel(workspace),
-            Self::Lab => lab(workspace),
+            Self::Lab => lab(workspace, arguments.lanes),
             Self::Package => package(workspace),
             Self::Vm => vm::run(workspace, &vm::Arguments::tested()),
         }
@@ -130,7 +133,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     for stage in &stages {
         println!("\n=== {} ===", stage.title());
         let started = Instant::now();
-        let result = stage.run(workspace, arguments.quick);
+        let result = stage.run(workspace, arguments);
         if let Err(error) = &result {
             eprintln!("\n{} failed: {}", stage.title(), process::causes(error));
         }
@@ -241,20 +244,21 @@ fn kernel(workspace: &Workspace) -> Result<()> {
     process::run(as_root(&mut budget))
 }
 
-/// Everything in the lab's crate but for what needs the package, one test at a time: they measure, and the machine is one. `cargo test`
-/// and not nextest, which starts a process, and so a lab, for each test.
-fn lab(workspace: &Workspace) -> Result<()> {
+/// Everything in the lab's crate but for what needs the package; within a program one test at a time, for the machine is
+/// one.
+fn lab(workspace: &Workspace, lanes: usize) -> Result<()> {
     privilege::ask("the lab (network namespaces, loading kernel programs)")?;
     build::user_programs(workspace, false)?;
-    let programs = test_programs(workspace, LAB_CRATE_FOLDER)?;
-    let mut tests = lab_tests(workspace);
-    tests.args(["--lib", "--bins"]);
-    for program in programs {
+    let mut cargo = lab_tests(workspace);
+    cargo.arg("--lib");
+    for program in test_programs(workspace, LAB_CRATE_FOLDER)? {
         if !PACKAGE_TESTS.contains(&program.as_str()) {
-            tests.args(["--test", &program]);
+            cargo.args(["--test", &program]);
         }
     }
-    process::run(as_root(tests.args(["--", "--test-threads", "1"])))
+    let programs = lab::build(&mut cargo)?;
+    let folder = workspace.root().join(LAB_CRATE_FOLDER);
+    lab::run(workspace, &folder, programs, lanes)
 }
 
 /// The package of the daemon (`FORWARDER_BIN` names one that is built already), on machines that are made of
