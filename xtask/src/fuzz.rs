@@ -311,7 +311,8 @@ mod tests {
 
     #[test]
     fn every_target_is_a_program() {
-        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/fuzz_targets");
+        let workspace = Workspace::locate().unwrap();
+        let fuzz = workspace.root().join("fuzz/fuzz_targets");
         let mut files: Vec<_> = fs::read_dir(fuzz)
             .unwrap()
             .map(|entry| {

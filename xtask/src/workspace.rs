@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// The checkout that this xtask was built from.
+/// The checkout that this xtask is run in.
 pub struct Workspace {
     root: PathBuf,
     cache: PathBuf,
@@ -18,11 +18,12 @@ pub struct Workspace {
 impl Workspace {
     /// Finds the checkout. `FORWARDER_CACHE` moves the cache, `CARGO_TARGET_DIR` the build folder.
     pub fn locate() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .context("xtask has no parent folder")?
-            .to_path_buf();
         let here = env::current_dir().context("the current folder is gone")?;
+        // Cargo tells the one it runs. Where this was compiled tells nothing: build folders are copied, too.
+        let told = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let root = root_above(told.as_deref().unwrap_or(&here))
+            .or_else(|| root_above(&here))
+            .context("no checkout here: start this as `cargo xtask` within one")?;
         let moved = |variable: &str, default: &str| match env::var_os(variable) {
             Some(path) if !path.is_empty() => here.join(path),
             _ => root.join(default),
@@ -58,5 +59,33 @@ impl Workspace {
     /// Shows `path` relative to the checkout where it lies within.
     pub fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
+    }
+}
+
+/// The nearest folder at or above this one that has an xtask.
+fn root_above(folder: &Path) -> Option<PathBuf> {
+    let mut folders = folder.ancestors();
+    let root = folders.find(|own| own.join("xtask/Cargo.toml").is_file())?;
+    Some(root.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::root_above;
+
+    #[test]
+    fn the_checkout_is_found_from_within() {
+        let folder = std::env::temp_dir().join(format!("xtask-workspace-{}", std::process::id()));
+        let deep = folder.join("copy/tests/src");
+        fs::create_dir_all(&deep).unwrap();
+        fs::create_dir_all(folder.join("copy/xtask")).unwrap();
+        assert_eq!(root_above(&deep), None);
+        fs::write(folder.join("copy/xtask/Cargo.toml"), "").unwrap();
+        for within in [deep, folder.join("copy"), folder.join("copy/xtask")] {
+            assert_eq!(root_above(&within), Some(folder.join("copy")));
+        }
+        fs::remove_dir_all(folder).unwrap();
     }
 }
