@@ -2,7 +2,7 @@
 //! `SOURCE_RULES` means. Asked on the SYN and on the first segment that proves a cookie, alike at both hooks; segments of
 //! open flows are not asked about.
 
-use crate::abi::{Address, SourceRule, is_v4, same, source_rule};
+use crate::abi::{Address, is_v4, same, source_rule};
 use crate::verdict::DropReason;
 
 /// Why nobody who has this address can connect to `local`, if so: it is not one host's (unspecified, loopback, multicast,
@@ -27,11 +27,11 @@ pub const fn impossible<const V6: bool>(source: &Address, local: &Address) -> Op
     None
 }
 
-/// What the longest prefix that covers a source says.
+/// What the kind of the longest prefix that covers a source says.
 #[must_use]
 #[inline(always)]
-pub const fn by_rule(rule: &SourceRule) -> Option<DropReason> {
-    match rule.kind {
+pub const fn by_rule(kind: u32) -> Option<DropReason> {
+    match kind {
         source_rule::ELSEWHERE => None,
         _ => Some(DropReason::InvalidSource),
     }
@@ -118,10 +118,9 @@ mod tests {
 
     #[test]
     fn rules() {
-        let rule = |kind| SourceRule { kind, pad: 0 };
-        assert_eq!(by_rule(&rule(source_rule::ELSEWHERE)), None);
+        assert_eq!(by_rule(source_rule::ELSEWHERE), None);
         for kind in [source_rule::OWN, source_rule::NODE, source_rule::TUNNEL] {
-            assert_eq!(by_rule(&rule(kind)), Some(DropReason::InvalidSource));
+            assert_eq!(by_rule(kind), Some(DropReason::InvalidSource));
         }
     }
 

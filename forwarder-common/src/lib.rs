@@ -20,6 +20,7 @@ pub mod admit;
 pub mod checksum;
 pub mod closed;
 pub mod cookie;
+pub mod engine;
 pub mod expiry;
 pub mod flow;
 pub mod handshake;

@@ -1,7 +1,36 @@
-//! Why a packet or a connection was not forwarded.
+//! What becomes of a packet, and why one was not forwarded.
 //!
-//! One list feeds the counter index, the event stream, the Prometheus label, the CLI text and the
+//! One list of reasons feeds the counter index, the event stream, the Prometheus label, the CLI text and the
 //! documentation. Numbers are part of the ABI: append, never reorder.
+
+use crate::abi::Address;
+
+/// What a stage decided about a packet; whoever ran the stage carries it out. `H` is a held hello buffer
+/// ([`crate::engine::Store::Held`]).
+#[must_use]
+pub enum Verdict<H> {
+    /// It is not ours: other programs and the host's stack may have it.
+    Pass,
+    /// It is dropped, and counted for this reason.
+    Drop(DropReason),
+    /// It is dropped; it was counted already.
+    Counted,
+    /// It is finished, and leaves by this interface as it is.
+    Redirect(u32),
+    /// It is finished, and leaves by this Ethernet interface to the next hop towards `destination`.
+    Forward {
+        /// The interface.
+        ifindex: u32,
+        /// Its source: rules of the routing table may ask for it.
+        source: Address,
+        /// Where it goes.
+        destination: Address,
+    },
+    /// Another stage has it ([`crate::abi::stage`]).
+    Next(u32),
+    /// The same with the buffer that this stage holds. If that stage cannot be run the hold ends.
+    NextHeld(u32, H),
+}
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $label:literal;)+) => {

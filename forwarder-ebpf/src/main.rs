@@ -1,10 +1,9 @@
 //! The kernel programs of the forwarder.
 //!
-//! Four entry points (public and tunnel side, with and without an Ethernet header) splice established flows
-//! on the spot; everything rarer is a stage that is tail-called, so that each is verified on its own. A
-//! reader who follows a packet opens: [`public::ingress`], [`public::syn`], [`public::hello`],
-//! [`public::store`], [`public::parse`], [`public::route`], [`tunnel::ingress`], [`tunnel::answer`], [`replay`], and the two
-//! `splice` files.
+//! Entry points, each an attribute and one call: what is decided, and in which order, is in
+//! [`forwarder_common::engine`]. Four of them (public and tunnel side, with and without an Ethernet header) translate
+//! segments of spliced flows on the spot; everything rarer is a stage that is tail-called, so that each is verified on its
+//! own.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -14,48 +13,32 @@
     reason = "a key or value that is borrowed is not copied to the stack, which has 512 bytes"
 )]
 
-mod answer;
-mod armour;
-mod bounds;
+mod act;
+mod bridge;
 mod buffer;
 mod clock;
-mod closed;
-mod cookies;
 mod count;
 mod displace;
-mod ends;
 mod events;
-mod extended;
-mod failover;
-mod fib;
-mod frame;
-mod header;
-mod hops;
-mod icmp;
+mod hook;
 mod maps;
-mod node;
-mod owner;
+mod next_hop;
 mod packet;
-mod predecessor;
 mod public;
 mod replay;
-mod rewrite;
-mod sources;
-mod too_big;
-mod tunnel;
-mod verify;
+mod store;
 mod work;
 
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use forwarder_common::engine;
 use forwarder_common::verdict::DropReason;
 
-use crate::packet::Packet;
-
-/// EtherTypes, network order.
-pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
-/// See [`ETHERTYPE_IPV4`].
-pub const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+use crate::act::act;
+use crate::bridge::{answer, closed, cookies, ends, failover, node, predecessor, sources, verify};
+use crate::next_hop as hops;
+use crate::packet::{Skb, XdpFrame, bounds};
+use crate::store::Maps;
 
 /// Goes on in another stage. Comes back only when the kernel's limit of tail calls is reached, or the slot
 /// is empty while programs are being replaced.
@@ -69,9 +52,18 @@ fn next(context: &TcContext, slot: u32) -> i32 {
 /// Runs a stage on what the one before handed over. A macro, because LLVM does not inline every closure: the stage
 /// would be a function of its own, and Linux 5.10 takes no tail calls beside calls on arm64.
 macro_rules! run {
+    ($context:ident, engine::$module:ident::$stage:ident) => {
+        match maps::work() {
+            Some(work) => {
+                let packet = Skb::new($context.skb.skb);
+                act(packet, engine::$module::$stage(Maps, packet, work))
+            }
+            None => count::drop(DropReason::KernelRefused),
+        }
+    };
     ($context:ident, $stage:path) => {
         match maps::work() {
-            Some(work) => $stage(&$context, Packet::new($context.skb.skb), work),
+            Some(work) => $stage(&$context, Skb::new($context.skb.skb), work),
             None => count::drop(DropReason::KernelRefused),
         }
     };
@@ -81,49 +73,49 @@ macro_rules! run {
 #[classifier]
 #[inline(always)]
 pub fn public_l2(context: TcContext) -> i32 {
-    public::ingress::ingress::<14>(&context)
+    hook::tc_public::ingress::<14>(Skb::new(context.skb.skb))
 }
 
 /// Ingress of a public interface without link-layer header.
 #[classifier]
 #[inline(always)]
 pub fn public_l3(context: TcContext) -> i32 {
-    public::ingress::ingress::<0>(&context)
+    hook::tc_public::ingress::<0>(Skb::new(context.skb.skb))
 }
 
 /// Ingress of an Ethernet-like tunnel.
 #[classifier]
 #[inline(always)]
 pub fn tunnel_l2(context: TcContext) -> i32 {
-    tunnel::ingress::ingress::<14>(&context)
+    hook::tc_tunnel::ingress::<14>(Skb::new(context.skb.skb))
 }
 
 /// Ingress of a tunnel without link-layer header.
 #[classifier]
 #[inline(always)]
 pub fn tunnel_l3(context: TcContext) -> i32 {
-    tunnel::ingress::ingress::<0>(&context)
+    hook::tc_tunnel::ingress::<0>(Skb::new(context.skb.skb))
 }
 
 /// XDP on a public Ethernet interface, while it is flooded.
 #[xdp]
 #[inline(always)]
 pub fn armour(context: XdpContext) -> u32 {
-    armour::ingress::<false>(&context)
+    hook::xdp_filter::ingress(XdpFrame::new(context.ctx, false))
 }
 
 /// The same for drivers that hand over frames in several buffers.
 #[xdp(frags)]
 #[inline(always)]
 pub fn armour_frags(context: XdpContext) -> u32 {
-    armour::ingress::<true>(&context)
+    hook::xdp_filter::ingress(XdpFrame::new(context.ctx, true))
 }
 
 /// Answers a SYN with a cookie.
 #[classifier]
 #[inline(always)]
 pub fn stage_syn(context: TcContext) -> i32 {
-    run!(context, public::syn::stage)
+    run!(context, engine::syn::stage)
 }
 
 /// A segment of a connection without a flow.
@@ -151,7 +143,7 @@ pub fn stage_parse(context: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 pub fn stage_route(context: TcContext) -> i32 {
-    run!(context, public::route::stage)
+    run!(context, engine::route::stage)
 }
 
 /// Answers what is not forwarded.
@@ -172,14 +164,14 @@ pub fn stage_pending(context: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 pub fn stage_probe(context: TcContext) -> i32 {
-    run!(context, public::probe::stage)
+    run!(context, engine::probe::stage)
 }
 
 /// The node's answer to our SYN.
 #[classifier]
 #[inline(always)]
 pub fn stage_node_answer(context: TcContext) -> i32 {
-    run!(context, tunnel::answer::stage)
+    run!(context, engine::node_answer::stage)
 }
 
 /// Sends PROXY header and hello to the node.
@@ -193,42 +185,42 @@ pub fn stage_replay(context: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 pub fn stage_too_big(context: TcContext) -> i32 {
-    run!(context, too_big::stage)
+    run!(context, engine::too_big::stage)
 }
 
 /// Translates ICMP errors.
 #[classifier]
 #[inline(always)]
 pub fn stage_icmp(context: TcContext) -> i32 {
-    run!(context, icmp::stage)
+    run!(context, engine::icmp::stage)
 }
 
 /// TCP behind IP options, extension headers, or in pieces.
 #[classifier]
 #[inline(always)]
 pub fn stage_extended(context: TcContext) -> i32 {
-    run!(context, extended::stage)
+    run!(context, engine::extended::stage)
 }
 
 /// A client's SYN, FIN or reset of a flow.
 #[classifier]
 #[inline(always)]
 pub fn stage_client_control(context: TcContext) -> i32 {
-    run!(context, public::ingress::control)
+    run!(context, engine::public::control)
 }
 
 /// A node's FIN or reset of a flow.
 #[classifier]
 #[inline(always)]
 pub fn stage_node_control(context: TcContext) -> i32 {
-    run!(context, tunnel::ingress::control)
+    run!(context, engine::tunnel::control)
 }
 
 /// A node's segment of no flow.
 #[classifier]
 #[inline(always)]
 pub fn stage_stray(context: TcContext) -> i32 {
-    run!(context, tunnel::ingress::stray)
+    run!(context, engine::tunnel::stray)
 }
 
 #[cfg(not(test))]

@@ -15,8 +15,21 @@ use forwarder_common::token_bucket::TokenBucket;
 use forwarder_common::verdict::REASONS;
 
 use crate::displace::Sample;
-use crate::hops::{self, Hop};
-use crate::work::{Chunk, TrieKey, Work};
+use crate::next_hop::{self, NextHop};
+use crate::work::{CHUNK as CHUNK_BYTES, Work};
+
+/// A piece of a packet.
+#[repr(C)]
+pub struct Chunk(pub [u8; CHUNK_BYTES + 16]);
+
+/// Key of a look-up in the trie: prefix length in bits, table and reversed name, which begin at a multiple of
+/// eight because they are also read by words.
+#[repr(C)]
+pub struct TrieKey {
+    pub pad: u32,
+    pub bits: u32,
+    pub bytes: [u8; NAME_KEY_BYTES],
+}
 
 #[map]
 pub static VIP_INDEX: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0);
@@ -101,7 +114,7 @@ pub static NAME_KEY: PerCpuArray<TrieKey> = PerCpuArray::with_max_entries(1, 0);
 pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
 /// Next hops by a hash of the destination.
 #[map]
-pub static HOPS: PerCpuArray<Hop> = PerCpuArray::with_max_entries(hops::SLOTS, 0);
+pub static NEXT_HOPS: PerCpuArray<NextHop> = PerCpuArray::with_max_entries(next_hop::SLOTS, 0);
 /// Buffers that may have to give way.
 #[map]
 pub static SAMPLE: PerCpuArray<Sample> = PerCpuArray::with_max_entries(1, 0);
@@ -113,14 +126,13 @@ pub static RESETS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0
 #[map]
 pub static ERRORS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 
-/// Token bucket of segments of unknown connections that the armour hands on.
+/// Token bucket of segments of unknown connections that the XDP filter hands on.
 #[map]
 pub static STRAYS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 
 /// Token bucket of wrong cookies.
 #[map]
-pub static GUESSES: PerCpuArray<forwarder_common::token_bucket::TokenBucket> =
-    PerCpuArray::with_max_entries(1, 0);
+pub static GUESSES: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 /// A question to the routing table.
 #[map]
 pub static ROUTE: PerCpuArray<bpf_fib_lookup> = PerCpuArray::with_max_entries(1, 0);

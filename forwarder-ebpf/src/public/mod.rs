@@ -1,12 +1,7 @@
-//! The public side: segments from clients.
+//! The stages of a hello.
 
 pub mod hello;
-pub mod ingress;
 pub mod parse;
 pub mod pending;
-pub mod probe;
 pub mod refuse;
-pub mod route;
-pub mod splice;
 pub mod store;
-pub mod syn;
