@@ -262,6 +262,17 @@ impl Host {
         Some(unsafe { *self.places[place].get() })
     }
 
+    /// Gives a connection a buffer, which is held.
+    pub fn take_hello(&self, of: &FlowKey, fill: impl FnOnce(&mut Hello)) -> u32 {
+        let slot = self.free_hellos.borrow_mut().pop_front().unwrap();
+        assert!(!self.held[slot as usize].replace(true));
+        self.hello_index.borrow_mut().insert(key(of), slot);
+        let mut hello = self.hellos[slot as usize].borrow_mut();
+        hello.owner = *of;
+        fill(&mut hello);
+        slot
+    }
+
     /// Whether every buffer, port and entry is free again.
     pub fn is_clean(&self) -> bool {
         self.flows.borrow().is_empty()
@@ -580,7 +591,10 @@ impl<'a> Store for &'a Host {
     }
 
     fn unlock(&self, held: Held<'a>) {
-        assert!(self.held[held.slot as usize].replace(false), "held by nobody");
+        assert!(
+            self.held[held.slot as usize].replace(false),
+            "held by nobody"
+        );
     }
 
     fn count(&self, reason: DropReason) {
