@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::debian;
-use crate::process;
+use crate::setup::{self, Purpose};
+use crate::{build, debian, process};
 use crate::workspace::Workspace;
 
 /// Every target, and where inputs for it lie beside its seeds.
@@ -156,7 +156,11 @@ fn build(workspace: &Workspace, wanted: &[&(&str, &[&str])]) -> Result<PathBuf> 
     for (name, _) in wanted {
         cargo.args(["--bin", name]);
     }
-    if !wanted.iter().any(|(name, _)| OF_THE_DAEMON.contains(name)) {
+    if wanted.iter().any(|(name, _)| OF_THE_DAEMON.contains(name)) {
+        // The daemon's crate holds the programs' object.
+        setup::prepare(workspace, Purpose::Build)?;
+        build::kernel_programs(workspace)?;
+    } else {
         cargo.arg("--no-default-features");
     }
     process::run(&mut cargo)?;
