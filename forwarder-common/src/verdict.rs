@@ -3,8 +3,6 @@
 //! One list of reasons feeds the counter index, the event stream, the Prometheus label, the CLI text and the
 //! documentation. Numbers are part of the ABI: append, never reorder.
 
-use crate::abi::Address;
-
 /// What a stage decided about a packet; whoever ran the stage carries it out. `H` is a held hello buffer
 /// ([`crate::engine::Store::Held`]).
 #[must_use]
@@ -17,14 +15,15 @@ pub enum Verdict<H> {
     Counted,
     /// It is finished, and leaves by this interface as it is.
     Redirect(u32),
-    /// It is finished, and leaves by this Ethernet interface to the next hop towards `destination`.
+    /// It is finished, and leaves by this Ethernet interface to the next hop.
     Forward {
         /// The interface.
         ifindex: u32,
-        /// Its source: rules of the routing table may ask for it.
-        source: Address,
-        /// Where it goes.
-        destination: Address,
+        /// Its source, if that is an IPv4 address, as the word that stands in the packet: rules of the routing table may
+        /// ask for it. The kernel finds the next hops of IPv6 by itself.
+        source: u32,
+        /// Its destination, if that is an IPv4 address; else 0.
+        destination: u32,
     },
     /// Another stage has it ([`crate::abi::stage`]).
     Next(u32),

@@ -12,6 +12,7 @@ use crate::count::{self, PASS};
 use crate::maps::STAGES;
 use crate::next_hop;
 use crate::packet::Skb;
+use crate::packet::bounds::here;
 use crate::store::{Held, Maps};
 
 /// Returns the action.
@@ -21,15 +22,15 @@ pub fn act(packet: Skb, verdict: Verdict<Held>) -> i32 {
         Verdict::Pass => PASS,
         Verdict::Drop(reason) => count::drop(reason),
         Verdict::Counted => TC_ACT_SHOT,
-        Verdict::Redirect(ifindex) => packet.redirect(ifindex),
+        Verdict::Redirect(ifindex) => packet.redirect(here(ifindex)),
         Verdict::Forward {
             ifindex,
             source,
             destination,
-        } => next_hop::send(packet, ifindex, &source, &destination),
-        Verdict::Next(stage) => next(packet, stage),
+        } => next_hop::send(packet, here(ifindex), here(source), here(destination)),
+        Verdict::Next(stage) => next(packet, here(stage)),
         Verdict::NextHeld(stage, held) => {
-            let action = next(packet, stage);
+            let action = next(packet, here(stage));
             Maps.unlock(held);
             action
         }

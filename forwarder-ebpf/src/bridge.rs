@@ -168,6 +168,22 @@ pub mod failover {
     }
 }
 
+pub mod hops {
+    use forwarder_common::abi::{Address, is_v4};
+
+    use super::Skb;
+    use crate::next_hop;
+
+    #[inline(always)]
+    pub fn send(packet: Skb, ifindex: u32, source: &Address, destination: &Address) -> i32 {
+        if is_v4(destination) {
+            next_hop::send(packet, ifindex, source[3], destination[3])
+        } else {
+            next_hop::send(packet, ifindex, 0, 0)
+        }
+    }
+}
+
 pub mod node {
     use forwarder_common::abi::{Hello, Node};
     use forwarder_common::engine::select::Choice;

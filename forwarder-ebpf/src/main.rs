@@ -35,8 +35,9 @@ use forwarder_common::engine;
 use forwarder_common::verdict::DropReason;
 
 use crate::act::act;
-use crate::bridge::{answer, closed, cookies, ends, failover, node, predecessor, sources, verify};
-use crate::next_hop as hops;
+use crate::bridge::{
+    answer, closed, cookies, ends, failover, hops, node, predecessor, sources, verify,
+};
 use crate::packet::{Skb, XdpFrame, bounds};
 use crate::store::Maps;
 

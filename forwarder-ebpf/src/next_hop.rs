@@ -7,7 +7,6 @@
 
 use aya_ebpf::bindings::{BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup as Lookup};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh};
-use forwarder_common::abi::{Address, is_v4, same};
 
 use crate::clock;
 use crate::maps::NEXT_HOPS;
@@ -30,8 +29,8 @@ struct Neighbour {
 #[repr(C)]
 pub struct NextHop {
     /// Rules may ask for the source too.
-    source: Address,
-    destination: Address,
+    source: u32,
+    destination: u32,
     ifindex: u32,
     asked_ms: u32,
     /// Family 0: the redirect is to ask the routing table itself.
@@ -41,26 +40,25 @@ pub struct NextHop {
     lookup: Lookup,
 }
 
-/// Sends the packet, which goes from `source` to `destination`, out of an Ethernet interface to whoever leads
-/// there. Returns the action.
+/// Sends the packet out of an Ethernet interface to the next hop from `source` to `destination`, IPv4 addresses as they
+/// stand in the packet; 0 and 0 for IPv6. Returns the action.
 #[inline(always)]
-pub fn send(packet: Skb, ifindex: u32, source: &Address, destination: &Address) -> i32 {
-    if !is_v4(destination) {
+pub fn send(packet: Skb, ifindex: u32, source: u32, destination: u32) -> i32 {
+    if destination == 0 {
         return ask(ifindex);
     }
-    let (near, far) = (fold(source), fold(destination));
-    let mixed = (near.rotate_left(16) ^ far ^ ifindex).wrapping_mul(0x9e37_79b1);
+    let mixed = (source.rotate_left(16) ^ destination ^ ifindex).wrapping_mul(0x9e37_79b1);
     let Some(hop) = NEXT_HOPS.get_ptr_mut(mixed >> 24) else {
         return ask(ifindex);
     };
     // SAFETY: this CPU's slot, and a packet is worked on without preemption.
     let hop = unsafe { &mut *hop };
     let now = clock::ms(clock::now_ns());
-    let known = same(source, &hop.source) && same(destination, &hop.destination);
-    if !known || ifindex != hop.ifindex || hop.used == 0 || now.wrapping_sub(hop.asked_ms) > KEPT_MS
-    {
-        hop.source = *source;
-        hop.destination = *destination;
+    let known =
+        (source ^ hop.source) | (destination ^ hop.destination) | (ifindex ^ hop.ifindex) == 0;
+    if !known || hop.used == 0 || now.wrapping_sub(hop.asked_ms) > KEPT_MS {
+        hop.source = source;
+        hop.destination = destination;
         hop.ifindex = ifindex;
         hop.asked_ms = now;
         hop.used = 1;
@@ -84,8 +82,8 @@ fn find(packet: Skb, hop: &mut NextHop) {
     lookup.ifindex = hop.ifindex;
     // SAFETY: the unions hold integers alone.
     unsafe {
-        lookup.__bindgen_anon_3.ipv4_src = hop.source[3];
-        lookup.__bindgen_anon_4.ipv4_dst = hop.destination[3];
+        lookup.__bindgen_anon_3.ipv4_src = hop.source;
+        lookup.__bindgen_anon_4.ipv4_dst = hop.destination;
         let length = size_of::<Lookup>() as i32;
         let found = bpf_fib_lookup(
             packet.context(),
@@ -104,12 +102,6 @@ fn find(packet: Skb, hop: &mut NextHop) {
         }
         hop.neighbour.family = u32::from(lookup.family);
     }
-}
-
-#[inline(always)]
-const fn fold(address: &Address) -> u32 {
-    let [a, b, c, d] = *address;
-    a ^ b ^ c ^ d
 }
 
 #[inline(always)]

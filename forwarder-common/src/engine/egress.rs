@@ -1,7 +1,7 @@
 //! Where a finished packet leaves.
 
 use super::packet::Packet;
-use crate::abi::{Address, Node, link};
+use crate::abi::{Address, Node, is_v4, link};
 use crate::verdict::{DropReason, Verdict};
 
 /// Sends the finished packet, which comes from `source`, towards a node.
@@ -21,11 +21,7 @@ pub fn to_node<H, P: Packet>(
     if !has_ethernet && !packet.add_ethernet() {
         return Verdict::Drop(DropReason::KernelRefused);
     }
-    Verdict::Forward {
-        ifindex: node.ifindex,
-        source: *source,
-        destination: node.address,
-    }
+    forward(node.ifindex, source, &node.address)
 }
 
 /// Sends the finished packet from a VIP towards a client.
@@ -43,9 +39,15 @@ pub fn to_client<H, P: Packet>(
     if !has_ethernet && !packet.add_ethernet() {
         return Verdict::Drop(DropReason::KernelRefused);
     }
+    forward(public_link, local, client)
+}
+
+#[inline(always)]
+const fn forward<H>(ifindex: u32, source: &Address, destination: &Address) -> Verdict<H> {
+    let v4 = is_v4(destination);
     Verdict::Forward {
-        ifindex: public_link,
-        source: *local,
-        destination: *client,
+        ifindex,
+        source: if v4 { source[3] } else { 0 },
+        destination: if v4 { destination[3] } else { 0 },
     }
 }
