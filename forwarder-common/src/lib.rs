@@ -35,6 +35,7 @@ pub mod segment;
 pub mod seq;
 pub mod share;
 pub mod siphash;
+pub mod source_flows;
 pub mod tcp;
 pub mod token_bucket;
 pub mod verdict;

@@ -130,6 +130,8 @@ reasons! {
     InvalidSource = 30, "invalid_source";
     /// An ICMP error that quotes a segment of a flow which cannot be under way.
     NotUnderWay = 31, "not_under_way";
+    /// The client's IPv4 address or IPv6 /64 has as many flows as are left free in the flow table, or `max_flows_per_source`.
+    SourceLimit = 32, "source_limit";
 }
 
 /// How many reasons there are: the size of the counter array.

@@ -26,6 +26,7 @@ mod next_hop;
 mod packet;
 mod public;
 mod replay;
+mod source_flows;
 mod store;
 mod work;
 

@@ -1,6 +1,6 @@
 //! All maps. Names, keys and values are the ABI's; sizes here are defaults that the daemon overrides.
 
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
@@ -11,6 +11,7 @@ use forwarder_common::abi::{
 };
 use forwarder_common::closed;
 use forwarder_common::node_options::LeastMss;
+use forwarder_common::source_flows;
 use forwarder_common::token_bucket::TokenBucket;
 use forwarder_common::verdict::REASONS;
 
@@ -63,6 +64,8 @@ pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, 0);
 /// Mostly empty, so it takes memory by the entry.
 #[map]
 pub static REVERSE: HashMap<ReverseKey, u32> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub static SOURCE_FLOWS: Array<u64> = Array::with_max_entries(source_flows::CELLS, BPF_F_MMAPABLE);
 #[map]
 pub static CLOSED: Array<ClosedSet> = Array::with_max_entries(closed::SETS, 0);
 #[map]

@@ -27,7 +27,7 @@ use crate::maps::{
     VIP_INDEX, VIP_MSS, VIP_SLOTS, VIPS, WILDCARDS,
 };
 use crate::packet::bounds;
-use crate::{clock, count, events};
+use crate::{clock, count, events, source_flows};
 
 /// What a map says when a key exists already.
 const EEXIST: i32 = -17;
@@ -297,13 +297,28 @@ impl Store for Maps {
     }
 
     #[inline(always)]
+    fn source_flows(&self, client: &Address) -> (u32, u32) {
+        source_flows::of(client)
+    }
+
+    #[inline(always)]
     fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Result<(), NotEntered> {
-        entered(FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)))
+        // Before it is made: whoever ends it at once finds it counted.
+        source_flows::more(&key.client);
+        let made = entered(FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)));
+        if made.is_err() {
+            source_flows::less(&key.client);
+        }
+        made
     }
 
     #[inline(always)]
     fn remove_flow(&self, key: &FlowKey) -> bool {
-        FLOWS.remove(key).is_ok()
+        if FLOWS.remove(key).is_err() {
+            return false;
+        }
+        source_flows::less(&key.client);
+        true
     }
 
     #[inline(always)]

@@ -27,6 +27,8 @@ pub const FLOWS: &str = "FLOWS";
 /// `HASH` [`super::ReverseKey`] → `u32`, an index of [`VIPS`]: which claimed address the client of a transparent
 /// connection used, where that is none of [`super::Node::homes`].
 pub const REVERSE: &str = "REVERSE";
+/// `ARRAY` of `u64`, which the daemon maps into its memory: how many flows each source has ([`crate::source_flows`]).
+pub const SOURCE_FLOWS: &str = "SOURCE_FLOWS";
 /// `ARRAY` of [`super::ClosedSet`], indexed by `closed::set_of`: connections that have ended lately.
 pub const CLOSED: &str = "CLOSED";
 /// `ARRAY` of [`super::Hello`]: buffers for hellos that no node has acknowledged yet.

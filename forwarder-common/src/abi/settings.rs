@@ -2,7 +2,7 @@
 
 abi! {
     /// Knobs of the data path.
-    64 struct Settings {
+    72 struct Settings {
         /// SipHash key of [`super::NameKey`]: random, made with the maps, and the same for as long as they exist.
         name_secret: [u64; 2],
         /// Resets for unknown flows, per CPU: ns that one of them costs (`token_bucket::Limit`).
@@ -21,6 +21,10 @@ abi! {
         events: u32,
         /// Number of entries of [`super::map::HELLOS`].
         hellos: u32,
+        /// Number of entries of [`super::map::FLOWS`].
+        flows: u32,
+        /// Flows that a source may have at most; 0: as many as there is room for ([`crate::source_flows`]).
+        flows_per_source: u32,
         /// The first source port towards nodes: the one that [`super::map::PORT_FLOWS`] begins with.
         first_port: u32,
         /// Not 0: programs of an earlier layout are attached behind these. What these do not know is theirs.

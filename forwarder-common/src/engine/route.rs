@@ -13,11 +13,13 @@ use super::store::{NotEntered, Store};
 use super::work::Work;
 use super::{connect, ms, reverse};
 use crate::abi::{
-    Flow, HELLO_BYTES, HELLO_PREFIX, Hello, Pool, client_address, hello_state, stage, state,
+    Address, Flow, HELLO_BYTES, HELLO_PREFIX, Hello, Pool, client_address, hello_state, stage,
+    state,
 };
 use crate::node_options::NodeOptions;
 use crate::pace::Pace;
 use crate::proxy::{self, Header, HeaderBytes};
+use crate::source_flows;
 use crate::verdict::{DropReason, Verdict};
 
 /// Source ports that are tried when one is in use at a node.
@@ -75,6 +77,9 @@ fn open<S: Store>(
     let now = store.now_ns();
     if now < pool.refuse_until_ns {
         return Err(DropReason::NoNode);
+    }
+    if !has_room(store, &work.key.client) {
+        return Err(DropReason::SourceLimit);
     }
     hello.name = entry.name;
     hello.path_base = u32::from(entry.path_base);
@@ -134,6 +139,18 @@ fn open<S: Store>(
     }
     add!(store.listener_stats(u32::from(work.listener)), opened += 1);
     Ok((choice, port_be))
+}
+
+/// Whether the client's source may have another flow.
+#[inline(always)]
+fn has_room<S: Store>(store: S, client: &Address) -> bool {
+    let (own, all) = store.source_flows(client);
+    match store.settings() {
+        Some(settings) => {
+            source_flows::has_room(own, all, settings.flows, settings.flows_per_source)
+        }
+        None => false,
+    }
 }
 
 /// Finds a node and a source port that no other connection to it uses.

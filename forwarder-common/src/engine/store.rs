@@ -99,9 +99,11 @@ pub trait Store: Bounds + Copy {
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow>;
     /// Whether two handles are of one flow.
     fn is_same_flow(&self, one: &Self::Flow, other: &Self::Flow) -> bool;
-    /// Makes a flow.
+    /// How many flows a client's source has, and how many there are, at least ([`crate::source_flows`]).
+    fn source_flows(&self, client: &Address) -> (u32, u32);
+    /// Makes a flow, which counts for its source.
     fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Result<(), NotEntered>;
-    /// Removes a flow; whether there was one.
+    /// Removes a flow, which counts no more; whether there was one.
     fn remove_flow(&self, key: &FlowKey) -> bool;
     /// The VIP of a connection that none of its node's hot VIPs leads back to.
     fn reverse(&self, key: &ReverseKey) -> Option<u32>;

@@ -182,6 +182,8 @@ impl Host {
                 events: u32::MAX,
                 hellos: HELLOS,
                 first_port: 61_000,
+                flows: 1 << 16,
+                flows_per_source: 0,
                 predecessor: 0,
             },
             cookie_keys: [[3, 4], [5, 6], [7, 8], [9, 10]],
@@ -479,6 +481,12 @@ impl<'a> Store for &'a Host {
 
     fn is_same_flow(&self, one: &FlowRef<'a>, other: &FlowRef<'a>) -> bool {
         std::ptr::eq(one.0, other.0)
+    }
+
+    fn source_flows(&self, client: &Address) -> (u32, u32) {
+        let flows = self.flows.borrow();
+        let own = flows.keys().filter(|key| key.0 == *client).count();
+        (own as u32, flows.len() as u32)
     }
 
     fn insert_flow(&self, at: &FlowKey, flow: &Flow) -> Result<(), NotEntered> {

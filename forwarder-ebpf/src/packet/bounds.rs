@@ -98,6 +98,18 @@ pub unsafe fn atomic_add(counter: *mut u32, amount: i32) {
     }
 }
 
+/// Adds to a count of 64 bits. It is whole, and orders nothing.
+///
+/// # Safety
+/// `counter` points into a map value, at a multiple of eight bytes.
+#[inline(always)]
+pub unsafe fn count_up(counter: *mut u64, amount: u64) {
+    // SAFETY: by the caller.
+    unsafe {
+        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, inout(reg) amount => _, options(nostack));
+    }
+}
+
 /// Atomically adds one to a counter in a map. 1 says that nobody else's one is in it: then nothing that follows is done
 /// before that was known.
 ///

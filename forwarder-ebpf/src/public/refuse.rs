@@ -28,6 +28,7 @@ const fn is_listed(reason: u32) -> bool {
     reason == DropReason::NoNode as u32
         || reason == DropReason::FlowTableFull as u32
         || reason == DropReason::SourcePortsExhausted as u32
+        || reason == DropReason::SourceLimit as u32
 }
 
 #[inline(always)]

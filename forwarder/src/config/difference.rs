@@ -221,6 +221,7 @@ fn entrance(config: &Config) -> BTreeMap<String, String> {
             "hello_timeout",
             humantime::format_duration(own.hello_timeout).to_string(),
         ),
+        ("max_flows_per_source", own.max_flows_per_source.to_string()),
         ("rst_rate", own.rst_rate.to_string()),
         ("watch", own.watch.to_string()),
         ("xdp", word(own.xdp).to_owned()),

@@ -59,6 +59,8 @@ pub struct Entrance {
     pub tunnels: Vec<Spanned<String>>,
     /// Size of the flow table.
     pub max_flows: u32,
+    /// How many flows an IPv4 address or IPv6 /64 may have; 0: no more than are left free.
+    pub max_flows_per_source: u32,
     /// How many ClientHellos may be incomplete at once.
     pub hello_buffers: u32,
     /// How long one may take from its first byte on.

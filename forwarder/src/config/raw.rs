@@ -45,6 +45,8 @@ pub struct RawEntrance {
     pub tunnels: List<Text>,
     /// Size of the flow table.
     pub max_flows: Option<Number>,
+    /// How many flows a source may have.
+    pub max_flows_per_source: Option<Number>,
     /// How many ClientHellos may be incomplete at once.
     pub hello_buffers: Option<Number>,
     /// How long one may take from its first byte on.

@@ -101,7 +101,12 @@ impl Bench {
         };
         let kernel = Lease::take(&all).unwrap_or_else(|error| panic!("{error:?}"));
         let mut maps = Maps::open(&kernel).expect("the maps of the ABI");
-        fill(&mut maps, of(map::HELLOS), of(map::SOURCE_PORTS));
+        fill(
+            &mut maps,
+            of(map::FLOWS),
+            of(map::HELLOS),
+            of(map::SOURCE_PORTS),
+        );
         let link = PublicLink { mac: OURS, pad: 0 };
         // A test run of the XDP program has come by the loopback interface.
         for ifindex in [LOOPBACK, public] {

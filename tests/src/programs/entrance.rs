@@ -82,7 +82,7 @@ fn take_slot(slots: &mut Array<MapData, u32>, key: &Endpoint, number: u32) {
 }
 
 /// Three listeners that share names, a pool for each mode, and three nodes of each family in all of them.
-pub(super) fn fill(maps: &mut Maps, hellos: u32, ports: u32) {
+pub(super) fn fill(maps: &mut Maps, flows: u32, hellos: u32, ports: u32) {
     for refusal in Refusal::ALL {
         for v6 in [false, true] {
             let (at, number) = (vip(v6, refusal), vip_number(v6, refusal));
@@ -147,6 +147,8 @@ pub(super) fn fill(maps: &mut Maps, hellos: u32, ports: u32) {
         hello_timeout_ms: 60_000,
         events: events::FLOWS | events::REFUSALS,
         hellos,
+        flows,
+        flows_per_source: 0,
         first_port: FIRST_SOURCE_PORT,
         predecessor: 0,
     };

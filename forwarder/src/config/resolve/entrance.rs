@@ -54,6 +54,12 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Entrance> {
         no_interface_on_both_sides(context, public, tunnels);
     }
     let sizes = sizes(context, raw);
+    let max_flows_per_source = context.number(
+        "max_flows_per_source",
+        raw.max_flows_per_source.as_ref(),
+        0..=4_194_304,
+        0,
+    );
     let source_ports = source_ports(context, raw.source_ports.as_ref(), &span);
     let bpffs = bpffs(context, raw.bpffs.as_ref());
     let idle_timeout = idle_timeout(context, raw.idle_timeout.as_ref());
@@ -81,6 +87,7 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<Entrance> {
         public: public?,
         tunnels: tunnels?,
         max_flows,
+        max_flows_per_source: max_flows_per_source?,
         hello_buffers,
         hello_timeout: hello_timeout?,
         source_ports: source_ports?,

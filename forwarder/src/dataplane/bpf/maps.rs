@@ -13,6 +13,7 @@ use forwarder_common::abi::{
 use thiserror::Error;
 
 use super::pins::Pins;
+use super::source_flows::SourceFlows;
 
 /// Why a map cannot be used.
 #[derive(Debug, Error)]
@@ -32,6 +33,14 @@ pub enum MapsError {
         path: PathBuf,
         /// Why.
         source: PinError,
+    },
+    /// It cannot be mapped into memory.
+    #[error("cannot map {name} into memory")]
+    Mapped {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
     },
     /// It cannot be read.
     #[error("cannot read the map {name}")]
@@ -87,6 +96,8 @@ pub struct FlowMaps {
     pub flows: HashMap<MapData, FlowKey, Flow>,
     /// Which claimed address transparent flows belong to that are not at their node's home.
     pub reverse: HashMap<MapData, ReverseKey, u32>,
+    /// How many flows each source has.
+    pub source_flows: SourceFlows,
     /// Hello buffers.
     pub hellos: Array<MapData, Hello>,
     /// Which connection uses which.
@@ -127,6 +138,7 @@ impl FlowMaps {
         Ok(Self {
             flows: open(pins, map::FLOWS)?,
             reverse: open(pins, map::REVERSE)?,
+            source_flows: SourceFlows::open(pins)?,
             hellos: open(pins, map::HELLOS)?,
             hello_index: open(pins, map::HELLO_INDEX)?,
             hello_free: open(pins, map::HELLO_FREE)?,

@@ -5,6 +5,7 @@
 //! - [`attach`], [`xdp`]: ingress hooks and the XDP filter; [`hooks`] tells what is attached in fact.
 //! - [`pins`]: the tree under bpffs.
 //! - [`maps`], [`batch`], [`counters`]: the maps with their types, many entries at once, sums over CPUs.
+//! - [`source_flows`]: how many flows each source has, counted by programs and daemon alike.
 //! - [`keys`]: the keys of the SYN cookies.
 
 pub mod atomics;
@@ -18,4 +19,5 @@ pub mod maps;
 pub mod object;
 pub mod pins;
 pub mod sizes;
+pub mod source_flows;
 pub mod xdp;

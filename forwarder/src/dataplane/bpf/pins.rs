@@ -47,6 +47,7 @@ pub const MAPS: &[&str] = &[
     map::NODES,
     map::FLOWS,
     map::REVERSE,
+    map::SOURCE_FLOWS,
     map::HELLOS,
     map::HELLO_INDEX,
     map::HELLO_FREE,

@@ -65,6 +65,8 @@ pub struct Swept {
     pub hellos: usize,
     /// Reverse entries without a flow that were removed.
     pub orphans: usize,
+    /// Counts of sources that were wrong.
+    pub miscounted: usize,
     /// Numbers that the remaining flows use.
     pub in_use: InUse,
     /// How many of those that show the client's address there are, by node and claimed address.
@@ -152,6 +154,7 @@ impl Sweeper {
     /// One pass over all flows, hello buffers and reverse entries.
     pub fn sweep(&mut self) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
+        let mut census = self.state.source_flows.census();
         let now = monotonic_ms();
         let mut doubted = Vec::new();
         let idle = u64::try_from(self.idle.as_millis()).unwrap_or(u64::MAX);
@@ -159,6 +162,7 @@ impl Sweeper {
         let flows = self.state.flows.map().fd().as_fd();
         let list = |name| move |source| SweepError::List { name, source };
         batch::scan(flows, |key: FlowKey, flow: Flow| {
+            census.saw(&key.client);
             match fate(&flow, now, idle, count, capacity) {
                 Fate::Stays => swept.goes_on(&key, &flow),
                 Fate::Asked(why) => doubted.push((key, flow, why, true)),
@@ -166,6 +170,7 @@ impl Sweeper {
             }
         })
         .map_err(list(map::FLOWS))?;
+        swept.miscounted = self.state.source_flows.set_right(&census);
         let asked = std::mem::take(&mut self.asked);
         for (key, flow, why, ask) in doubted {
             if ask && !self.is_gone(&key, &flow, asked.get(&ends(&key)), now)? {
@@ -274,12 +279,14 @@ impl Sweeper {
             return Ok(None);
         };
         if !last.is_same(seen) {
-            state
-                .flows
-                .insert(key, last, BPF_NOEXIST)
-                .writing(map::FLOWS)?;
+            let back = state.flows.insert(key, last, BPF_NOEXIST);
+            if back.is_err() {
+                state.source_flows.less(&key.client);
+            }
+            back.writing(map::FLOWS)?;
             return Ok(None);
         }
+        state.source_flows.less(&key.client);
         let seen = &last;
         if seen.is_transparent() {
             let reverse = ReverseKey {

@@ -267,6 +267,8 @@ fn settings(config: &Config, sizes: &Sizes) -> abi::Settings {
         hello_timeout_ms: config.entrance.hello_timeout.as_millis() as u32,
         events: abi::events::FLOWS | abi::events::REFUSALS,
         hellos: sizes.hellos,
+        flows: sizes.flows,
+        flows_per_source: config.entrance.max_flows_per_source,
         first_port: sizes.first_port,
         predecessor: 0,
     }

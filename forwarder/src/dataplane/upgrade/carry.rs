@@ -203,7 +203,12 @@ impl Carrier {
                 return Ok(Entered::Superseded);
             }
         }
-        match self.new.flows.insert(key, flow, NOEXIST) {
+        self.new.source_flows.more(&key.client);
+        let made = self.new.flows.insert(key, flow, NOEXIST);
+        if made.is_err() {
+            self.new.source_flows.less(&key.client);
+        }
+        match made {
             Ok(()) => Ok(Entered::Moved(old)),
             Err(error) if is_there(&error) => {
                 let present = found(self.new.flows.get(&key, 0)).reading(map::FLOWS)?;
@@ -256,7 +261,12 @@ impl Carrier {
         let Some(old) = present else {
             // It ended there, and its source port was given back there.
             if let Some(ours) = ours {
-                found(self.new.flows.remove(&key)).writing(map::FLOWS)?;
+                if found(self.new.flows.remove(&key))
+                    .writing(map::FLOWS)?
+                    .is_some()
+                {
+                    self.new.source_flows.less(&key.client);
+                }
                 let reverse = reverse_key(&key, &ours);
                 let leads = found(self.new.reverse.get(&reverse, 0)).reading(map::REVERSE)?;
                 if ours.is_transparent() && leads == Some(u32::from(key.vip)) {

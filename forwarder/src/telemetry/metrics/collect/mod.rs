@@ -71,7 +71,7 @@ pub(crate) fn is_refusal(reason: DropReason) -> bool {
         | R::KernelRefused
         | R::AlreadyRefused
         | R::SegmentTooBig => false,
-        R::HelloDisplaced | R::HelloTimeout => true,
+        R::HelloDisplaced | R::HelloTimeout | R::SourceLimit => true,
         R::InvalidSource | R::NotUnderWay => false,
     }
 }
