@@ -10,13 +10,14 @@ use std::time::SystemTime;
 use forwarder_common::abi::{MaglevTable, map};
 use forwarder_common::maglev::{TABLE_SIZE, client_hash};
 use forwarder_common::name::{PatternKind, most_specific};
+use forwarder_common::source_flows;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::config::difference::word;
 use crate::config::model::{Balance, NodeState, Pattern, Pool};
 use crate::dataplane::address::address;
-use crate::dataplane::bpf::maps::{MapsError, OfMap, found};
+use crate::dataplane::bpf::maps::{MapsError, OfMap, found, open_source_flows};
 use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::clock::monotonic;
 use crate::dataplane::config_maps::ConfigMaps;
@@ -91,6 +92,47 @@ struct Known<'a> {
     registry: &'a Registry,
     tables: ConfigMaps,
     health: &'a Report,
+    source: Source,
+}
+
+/// How many flows the client's source has, all have, and there can be.
+struct Source {
+    own: u32,
+    all: u32,
+    capacity: u32,
+    most: u32,
+}
+
+impl Source {
+    fn of(client: IpAddr, pins: &Pins, tables: &ConfigMaps) -> Result<Self, MapsError> {
+        let settings = tables.settings.get(&0, 0).reading(map::SETTINGS)?;
+        let (own, all) = open_source_flows(pins)?.of(&address(client.to_canonical()));
+        Ok(Self {
+            own,
+            all,
+            capacity: settings.flows,
+            most: settings.flows_per_source,
+        })
+    }
+
+    fn refused(&self) -> Option<String> {
+        let Self { own, all, most, .. } = *self;
+        if source_flows::has_room(own, all, self.capacity, most) {
+            return None;
+        }
+        Some(if most != 0 && own >= most {
+            format!(
+                "its source (an IPv4 address, an IPv6 /64) has {own} connections: refused (source_limit), because of \
+                 `max_flows_per_source = {most}`"
+            )
+        } else {
+            format!(
+                "its source (an IPv4 address, an IPv6 /64) has {own} connections, and no more than that are left of \
+                 `max_flows = {}`: refused (source_limit)",
+                self.capacity
+            )
+        })
+    }
 }
 
 /// Answers `question` from the maps below `pins`.
@@ -101,9 +143,11 @@ pub fn explain(
     pins: &Pins,
     health: &Report,
 ) -> Result<Explanation, MapsError> {
+    let tables = ConfigMaps::open(pins)?;
     let known = Known {
         registry,
-        tables: ConfigMaps::open(pins)?,
+        source: Source::of(question.from, pins, &tables)?,
+        tables,
         health,
     };
     let mut explanation = Explanation {
@@ -243,6 +287,10 @@ fn choose(
         ));
         return Ok(());
     }
+    if let Some(own) = known.source.refused() {
+        way.why.push(own);
+        return Ok(());
+    }
     let taker = way.nodes.iter().find(|turn| turn.passed_over.is_none());
     way.forwarded = taker.is_some();
     let client = question.from;
@@ -303,4 +351,24 @@ fn passed_over(
         Some(value) if value.ifindex == 0 => Some(String::from("no tunnel leads to it")),
         Some(_) => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_has_its_share_is_told_so() {
+        let source = |own, all, most| Source {
+            own,
+            all,
+            capacity: 64,
+            most,
+        };
+        assert_eq!(source(31, 31, 0).refused(), None);
+        let share = source(32, 32, 0).refused().unwrap();
+        assert!(share.contains("has 32 connections") && share.contains("`max_flows = 64`"));
+        let fixed = source(3, 3, 3).refused().unwrap();
+        assert!(fixed.contains("`max_flows_per_source = 3`"), "{fixed}");
+    }
 }

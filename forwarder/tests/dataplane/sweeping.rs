@@ -369,3 +369,33 @@ fn what_the_sweeper_ends_is_counted() {
         );
     });
 }
+
+/// What was counted and is not there, or is there and was not counted, is gone after a sweep; what the sweeper ends is
+/// counted no more.
+#[test]
+fn counts_of_sources_are_set_right() {
+    sandboxed(|directory| {
+        interfaces();
+        let (mut dataplane, _) = open(directory, TEXT).unwrap();
+        follow(&mut dataplane, TEXT);
+        let mut maps = State::open(&pins(directory)).unwrap();
+        let ports: Vec<u16> = (0..3).map(|_| taken(&mut maps).0).collect();
+        let lively = Duration::from_secs(1);
+        enter(&mut maps, key(1), flow(state::SPLICED, ports[0], lively));
+        enter(&mut maps, key(2), flow(state::SPLICED, ports[1], lively));
+        let gone = flow(state::SPLICED, ports[2], IDLE + Duration::from_secs(1));
+        enter(&mut maps, key(3), gone);
+        let client = key(1).client;
+        assert_eq!(maps.source_flows.of(&client), (0, 0), "entered by a test");
+        let other = forwarder_common::abi::address_v4([203, 0, 113, 77]);
+        maps.source_flows.more(&other);
+        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let swept = sweeper.sweep().unwrap();
+        assert!(swept.miscounted > 0 && swept.expired.len() == 1);
+        assert_eq!(maps.source_flows.of(&client), (2, 2));
+        assert_eq!(maps.source_flows.of(&other), (0, 2));
+        assert_eq!(sweeper.sweep().unwrap().miscounted, 0);
+        assert!(sweeper.end(&key(1)).unwrap().is_some());
+        assert_eq!(maps.source_flows.of(&client), (1, 1));
+    });
+}

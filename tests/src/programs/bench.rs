@@ -10,6 +10,7 @@ use aya::maps::lpm_trie::Key;
 use forwarder_common::abi::{
     Flow, FlowKey, Hello, NO_HOME, NameEntry, Node, PublicLink, SourceRule, link, map,
 };
+use forwarder_common::source_flows;
 use forwarder_common::verdict::{DropReason, REASONS};
 
 use super::blank::AnyMap;
@@ -53,6 +54,8 @@ pub struct Bench {
     pub tunnel: u32,
     /// Set, answers may have wrong checksums: for packets that had them.
     pub lenient: bool,
+    /// Set, a test has put flows in or taken them out by itself, which are not counted by source.
+    pub uncounted: bool,
     /// Set, the armour stands in front of public Ethernet interfaces.
     pub armoured: bool,
     kernel: Lease,
@@ -121,6 +124,7 @@ impl Bench {
             public,
             tunnel,
             lenient: false,
+            uncounted: false,
             armoured: false,
             kernel,
             sniffer,
@@ -129,6 +133,27 @@ impl Bench {
         };
         bench.reshape(Shape::COMMON);
         bench
+    }
+
+    /// That the flows of each source are counted as many as there are.
+    ///
+    /// # Panics
+    /// When they are not.
+    #[track_caller]
+    pub fn assert_counted(&self) {
+        let mut counted = vec![0_u32; source_flows::CELLS as usize];
+        for key in self.maps.flows.keys() {
+            let client = key.expect("a flow").client;
+            let digest = source_flows::digest(entrance::NAME_SECRET, &client);
+            for row in 0..source_flows::ROWS {
+                counted[source_flows::cell(digest, row) as usize] += 1;
+            }
+            counted[source_flows::ALL as usize] += 1;
+        }
+        for (at, (cell, counted)) in self.maps.source_flows.iter().zip(counted).enumerate() {
+            let cell = cell.expect("a cell");
+            assert_eq!(cell as u32, counted, "flows in cell {at} of SOURCE_FLOWS");
+        }
     }
 
     /// Changes the shape. Flows of another shape can no longer be used.
@@ -544,4 +569,13 @@ fn interfaces() -> (u32, u32, LinkSocket) {
     let (public, tunnel) = (index("pub0"), index("tun0"));
     let sniffer = LinkSocket::open("tun0", Layer::Frame).expect("a packet socket");
     (public, tunnel, sniffer)
+}
+
+impl Drop for Bench {
+    /// Whatever a test was about: no way of making or removing a flow forgets to count it.
+    fn drop(&mut self) {
+        if !self.uncounted && !std::thread::panicking() {
+            self.assert_counted();
+        }
+    }
 }

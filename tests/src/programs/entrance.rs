@@ -17,7 +17,7 @@ use super::shape::{Mode, Refusal};
 /// The names of all listeners.
 pub const NAME_TABLE: u16 = 7;
 /// SipHash key of the names.
-const NAME_SECRET: [u64; 2] = [0x6e61_6d65, 0x7365_6372_6574];
+pub(super) const NAME_SECRET: [u64; 2] = [0x6e61_6d65, 0x7365_6372_6574];
 /// Paths of each route: as many as there are nodes, rounded up.
 pub const PATHS_PER_ROUTE: u32 = 8;
 /// Nodes of each address family.

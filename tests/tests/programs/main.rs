@@ -23,6 +23,7 @@ mod names;
 mod open;
 mod races;
 mod segment_size;
+mod source_limit;
 mod splice;
 mod starved;
 mod syn;

@@ -276,6 +276,8 @@ fn a_full_flow_table_refuses() {
         (map::REVERSE, Mode::Transparent, false),
     ] {
         let mut bench = Bench::sized(&[(full, 3)]);
+        // All are of one source, which is another reason.
+        bench.maps.set(|settings| settings.flows = 4_096);
         bench.reshape(Shape {
             home,
             ..Shape::COMMON

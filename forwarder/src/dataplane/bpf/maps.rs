@@ -138,7 +138,7 @@ impl FlowMaps {
         Ok(Self {
             flows: open(pins, map::FLOWS)?,
             reverse: open(pins, map::REVERSE)?,
-            source_flows: SourceFlows::open(pins)?,
+            source_flows: open_source_flows(pins)?,
             hellos: open(pins, map::HELLOS)?,
             hello_index: open(pins, map::HELLO_INDEX)?,
             hello_free: open(pins, map::HELLO_FREE)?,
@@ -163,6 +163,18 @@ impl CounterMaps {
             tallies: open(pins, map::TALLIES)?,
         })
     }
+}
+
+/// Maps the counts of flows by source into memory.
+pub fn open_source_flows(pins: &Pins) -> Result<SourceFlows, MapsError> {
+    let settings: Array<_, Settings> = open(pins, map::SETTINGS)?;
+    let secret = settings.get(&0, 0).reading(map::SETTINGS)?.name_secret;
+    let path = pins.map(map::SOURCE_FLOWS);
+    let data = MapData::from_pin(&path).map_err(|source| MapsError::Open { path, source })?;
+    SourceFlows::over(&data, secret).map_err(|source| MapsError::Mapped {
+        name: map::SOURCE_FLOWS,
+        source,
+    })
 }
 
 /// Opens the ring of events.

@@ -9,14 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use aya::maps::{Array, MapData};
-use forwarder_common::abi::{Address, Settings, map};
+use aya::maps::MapData;
+use forwarder_common::abi::Address;
 use forwarder_common::source_flows::{
     ALL, CELLS, LESS, MORE, ROWS, cell, count, digest, set_right,
 };
-
-use super::maps::{MapsError, OfMap, open};
-use super::pins::Pins;
 
 /// A packet that was under way is done with its counts. Programs take microseconds.
 const UNDER_WAY: Duration = Duration::from_millis(5);
@@ -25,24 +22,17 @@ const UNDER_WAY: Duration = Duration::from_millis(5);
 pub struct SourceFlows {
     secret: [u64; 2],
     cells: Mapped,
-    /// Keeps the map.
-    _map: Array<MapData, u64>,
 }
 
 impl SourceFlows {
-    /// Opens the pinned map.
-    pub fn open(pins: &Pins) -> Result<Self, MapsError> {
-        let settings: Array<_, Settings> = open(pins, map::SETTINGS)?;
-        let settings = settings.get(&0, 0).reading(map::SETTINGS)?;
-        let map: Array<MapData, u64> = open(pins, map::SOURCE_FLOWS)?;
-        Ok(Self {
-            secret: settings.name_secret,
-            cells: Mapped::new(map.map()).map_err(|source| MapsError::Mapped {
-                name: map::SOURCE_FLOWS,
-                source,
-            })?,
-            _map: map,
-        })
+    /// Over the map [`abi::map::SOURCE_FLOWS`](forwarder_common::abi::map::SOURCE_FLOWS), of which it keeps no descriptor,
+    /// and with the secret of the settings.
+    ///
+    /// # Errors
+    /// The map cannot be mapped into memory.
+    pub fn over(map: &MapData, secret: [u64; 2]) -> io::Result<Self> {
+        let cells = Mapped::new(map)?;
+        Ok(Self { secret, cells })
     }
 
     /// A flow of this client is about to be made.

@@ -33,8 +33,9 @@ const WIDTH: usize = 64;
 const BATCH: usize = 4_000;
 /// How long a batch's ends stay: until the node has seen all acknowledgements.
 const STAY: Duration = Duration::from_millis(250);
-/// Connections from one client address, and the port of the first.
-const EACH: usize = 50_000;
+/// Connections from one client address, of which none may have more than are left free in the end, and the port of the
+/// first.
+const EACH: usize = 500;
 const FIRST_PORT: u16 = 1_100;
 /// Connections through whoever needs a port of its own for each of them towards the node, of which one
 /// address has no more: memory grows with each connection alike.
@@ -146,7 +147,7 @@ fn settle() {
 
 /// Gives the client addresses beside its own.
 fn sources(scene: &Scene, flows: usize) -> Result<Vec<Ipv4Addr>> {
-    let count = u8::try_from(flows.div_ceil(EACH)).unwrap_or(100).min(100);
+    let count = u8::try_from(flows.div_ceil(EACH)).unwrap_or(200).min(200);
     let addresses: Vec<_> = (0..count)
         .map(|number| Ipv4Addr::new(198, 18, 0, 10 + number))
         .collect();
