@@ -378,7 +378,7 @@ fn counts_of_sources_are_set_right() {
         interfaces();
         let (mut dataplane, _) = open(directory, TEXT).unwrap();
         follow(&mut dataplane, TEXT);
-        let mut maps = State::open(&pins(directory)).unwrap();
+        let mut maps = FlowMaps::open(&pins(directory)).unwrap();
         let ports: Vec<u16> = (0..3).map(|_| taken(&mut maps).0).collect();
         let lively = Duration::from_secs(1);
         enter(&mut maps, key(1), flow(state::SPLICED, ports[0], lively));
@@ -389,7 +389,7 @@ fn counts_of_sources_are_set_right() {
         assert_eq!(maps.source_flows.of(&client), (0, 0), "entered by a test");
         let other = forwarder_common::abi::address_v4([203, 0, 113, 77]);
         maps.source_flows.more(&other);
-        let mut sweeper = Sweeper::new(State::open(&pins(directory)).unwrap(), IDLE);
+        let mut sweeper = Sweeper::new(FlowMaps::open(&pins(directory)).unwrap(), IDLE);
         let swept = sweeper.sweep().unwrap();
         assert!(swept.miscounted > 0 && swept.expired.len() == 1);
         assert_eq!(maps.source_flows.of(&client), (2, 2));
