@@ -24,7 +24,7 @@ use crate::dataplane::upgrade::predecessor::Predecessor;
 use crate::health::report::{NodeReport, PoolReport, Report};
 use crate::health::tunnel::TunnelReport;
 use crate::instance::lock::Lock;
-use crate::instance::paths::Place;
+use crate::instance::paths::Paths;
 use crate::link;
 use crate::reconcile::edits::edits_in_use;
 use crate::telemetry::metrics::collect::is_refusal;
@@ -362,7 +362,7 @@ impl Counted {
 }
 
 /// Reads the status of the instance at `place`.
-pub fn read(place: &Place) -> Result<Status, StatusError> {
+pub fn read(place: &Paths) -> Result<Status, StatusError> {
     let pins = Pins::new(place.bpffs());
     if let Err(source) = std::fs::metadata(pins.map(map::FLOWS))
         && source.kind() == std::io::ErrorKind::PermissionDenied
@@ -392,7 +392,7 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
     };
     let tables = ConfigMaps::open(&pins)?;
     let health = Report::load(&place.health()).unwrap_or_default();
-    let frames = counters.programs.armour()?.into_iter();
+    let frames = counters.programs.xdp()?.into_iter();
     let frames = frames.filter(|(_, count)| *count > 0);
     let mut drops = counters.programs.drops()?;
     drops.retain(|(_, count)| *count > 0);
@@ -419,7 +419,7 @@ pub fn read(place: &Place) -> Result<Status, StatusError> {
             flows: Predecessor::at(path).map_or(0, |old| carry::left(&old)),
         }),
         missing: registry.missing.clone(),
-        armour: ArmourReport::load(&place.armour())
+        armour: ArmourReport::load(&place.xdp())
             .unwrap_or_default()
             .interfaces,
         armour_frames: frames
@@ -572,8 +572,8 @@ mod tests {
     #[test]
     fn a_daemon_that_starts_is_told_from_none() {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place::new(&directory.path().join("bpf"), directory.path());
-        let said = |place: &Place| read(place).unwrap_err().to_string();
+        let place = Paths::new(&directory.path().join("bpf"), directory.path());
+        let said = |place: &Paths| read(place).unwrap_err().to_string();
         assert!(said(&place).contains("no forwarder is loaded"));
         let _lock = Lock::take(&place.lock()).unwrap();
         assert!(said(&place).contains("is starting"), "{}", said(&place));

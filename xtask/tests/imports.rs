@@ -20,8 +20,8 @@ use imports::krate::Crate;
 const CRATES: &[(&str, usize)] = &[
     ("forwarder-common/src/lib.rs", 0),
     ("forwarder-ebpf/src/main.rs", 25),
-    ("forwarder/src/lib.rs", 45),
-    ("forwarder/src/main.rs", 21),
+    ("forwarder/src/lib.rs", 0),
+    ("forwarder/src/main.rs", 0),
     ("tests/src/lib.rs", 21),
     ("xtask/src/main.rs", 3),
 ];

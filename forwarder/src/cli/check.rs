@@ -11,8 +11,8 @@ use forwarder::config::surroundings::{self, Surroundings};
 use forwarder::config::{self, Config, Sources};
 use forwarder::link::survey::Surveyor;
 
+use super::globals::{Globals, STANDARD_INPUT};
 use super::output::show;
-use super::{Globals, STANDARD_INPUT};
 
 const AFTER_HELP: &str = "\
 Each finding shows file, line and column, and what to do about it. Warnings about this machine

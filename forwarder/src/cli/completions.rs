@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::Cli;
 use super::output::show;
 
 const AFTER_HELP: &str = "\
@@ -23,9 +21,9 @@ pub struct Completions {
 }
 
 impl Completions {
-    pub fn execute(self) -> anyhow::Result<ExitCode> {
+    pub fn execute(self, mut command: clap::Command) -> anyhow::Result<ExitCode> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "forwarder", &mut script);
+        clap_complete::generate(self.shell, &mut command, "forwarder", &mut script);
         show(&String::from_utf8_lossy(&script))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::Globals;
+use super::globals::Globals;
 use super::remote::{EXIT_CODES, client, show};
 
 /// Keep what `forwarder run --confirm` attached, or the configuration of `forwarder reload --confirm`.

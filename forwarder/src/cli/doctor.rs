@@ -7,7 +7,7 @@ use anyhow::Context;
 use forwarder::dataplane::bpf::object::OBJECT;
 use forwarder::doctor::{self, Examination};
 
-use super::Globals;
+use super::globals::Globals;
 use super::output::show;
 
 const AFTER_HELP: &str = "\

@@ -11,7 +11,7 @@ use forwarder::health::report::NodeReport;
 use forwarder::health::words;
 use serde_json::Value;
 
-use super::Globals;
+use super::globals::Globals;
 use super::remote::{client, show, show_json, table};
 
 const AFTER_HELP: &str = "\

@@ -7,7 +7,7 @@ use forwarder::control::client::target;
 use forwarder::units;
 use serde_json::Value;
 
-use super::Globals;
+use super::globals::Globals;
 use super::remote::{EXIT_CODES, cell, client, clients, show, show_json, table};
 
 const EXAMPLES: &str = "\

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use forwarder::reconcile::probation;
 
-use super::Globals;
+use super::globals::Globals;
 
 /// Remove everything when the daemon that started this has gone and nobody has confirmed in time.
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,7 @@ use forwarder::config::{self, claim};
 use forwarder::init::{self, Draft, Terminal, detect};
 use forwarder::link::survey::Surveyor;
 
-use super::Globals;
+use super::globals::Globals;
 use super::output::{show, tell};
 
 const AFTER_HELP: &str = "\

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::Globals;
+use super::globals::Globals;
 use super::remote::{EXIT_CODES, client, show, show_json, table_of};
 
 /// Show listeners and the addresses they claim.

@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::CommandFactory;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
-
-use super::Cli;
 
 const CONFIG: &str = include_str!("../../../docs/config.md");
 const MANUAL: &str = "forwarder manual";
@@ -27,10 +24,10 @@ pub struct Man {
 }
 
 impl Man {
-    pub fn execute(self) -> anyhow::Result<ExitCode> {
+    pub fn execute(self, command: clap::Command) -> anyhow::Result<ExitCode> {
         let folder = &self.output;
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let mut command = Cli::command().disable_help_subcommand(true);
+        let mut command = command.disable_help_subcommand(true);
         command.build();
         write(&command, folder)?;
         let path = folder.join("forwarder.toml.5");
@@ -173,6 +170,9 @@ fn inlines(text: &str) -> Vec<Inline> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
+    use super::super::Cli;
     use super::*;
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
         Man {
             output: output.clone(),
         }
-        .execute()
+        .execute(Cli::command())
         .unwrap();
         let read = |name: &str| {
             let path = output.join(name);

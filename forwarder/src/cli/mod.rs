@@ -7,6 +7,7 @@ mod doctor;
 mod explain;
 pub mod failure;
 mod flow;
+mod globals;
 mod guard;
 mod init;
 mod listener;
@@ -23,18 +24,13 @@ mod top;
 mod unload;
 mod watch;
 
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use forwarder::config::{self, Config};
-use forwarder::instance::paths::{DEFAULT_RUN_DIR, Place};
-use forwarder::logging::{self, Format};
+use clap::{CommandFactory, Parser, Subcommand};
 
-/// What `--config` calls standard input.
-const STANDARD_INPUT: &str = "-";
+use self::globals::{Globals, STANDARD_INPUT};
 
 /// What `forwarder --help` ends with.
 const AFTER_HELP: &str = "\
@@ -54,59 +50,6 @@ pub struct Cli {
     globals: Globals,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Options of every subcommand.
-#[derive(Args, Debug)]
-pub struct Globals {
-    /// The configuration file; `conf.d/*.toml` beside it belong to it. A directory means `forwarder.toml` in it;
-    /// `check` takes `-` for standard input.
-    #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH, env = "FORWARDER_CONFIG")]
-    config: PathBuf,
-    /// Where programs, maps and links are pinned; wins over `bpffs` in the configuration
-    /// [default: /sys/fs/bpf/forwarder].
-    #[arg(long, global = true, value_name = "DIR", env = "FORWARDER_BPFFS")]
-    bpffs: Option<PathBuf>,
-    /// Where locks and numbers are kept.
-    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_RUN_DIR, env = "FORWARDER_RUN_DIR")]
-    run_dir: PathBuf,
-    /// How log lines are written.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Auto)]
-    log_format: LogFormat,
-    /// What is logged: error, warn, info, debug or trace, also per module (`info,forwarder::link=debug`).
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILTER",
-        default_value = "info",
-        env = "FORWARDER_LOG"
-    )]
-    log: String,
-    /// Whether output has colors.
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
-    color: Color,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// The journal under systemd, lines for people on a terminal, JSON otherwise.
-    Auto,
-    /// Lines for people.
-    Human,
-    /// One JSON object a line.
-    Json,
-    /// The systemd journal.
-    Journald,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Color {
-    /// On a terminal, unless NO_COLOR is set.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,7 +81,7 @@ impl Cli {
     /// Does what was asked for.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         let reads = matches!(self.command, Command::Check(_));
-        if self.globals.config == Path::new(STANDARD_INPUT) && !reads {
+        if self.globals.config() == Path::new(STANDARD_INPUT) && !reads {
             let why = "`--config -`: only `forwarder check` reads the configuration from standard input; name a file";
             Self::command()
                 .error(ErrorKind::ValueValidation, why)
@@ -162,51 +105,8 @@ impl Cli {
             Command::Confirm(confirm) => confirm.execute(&self.globals),
             Command::Unload(unload) => unload.execute(&self.globals),
             Command::Guard(guard) => guard.execute(&self.globals),
-            Command::Completions(completions) => completions.execute(),
-            Command::Man(man) => man.execute(),
-        }
-    }
-}
-
-impl Globals {
-    /// The configuration file.
-    fn config(&self) -> &Path {
-        &self.config
-    }
-
-    /// Where the instance keeps its things: `--bpffs`, or what the configuration says, or the default.
-    /// Without a configuration at hand the file is read if it can be; a broken one is no obstacle to
-    /// looking and cleaning up.
-    fn place(&self, config: Option<&Config>) -> Place {
-        let read = || config::load(&self.config).ok()?.config;
-        let bpffs = self.bpffs.clone().unwrap_or_else(|| match config {
-            Some(config) => config.entrance.bpffs.clone(),
-            None => read().map_or_else(
-                || PathBuf::from(config::DEFAULT_BPFFS),
-                |config| config.entrance.bpffs,
-            ),
-        });
-        Place::new(&bpffs, &self.run_dir)
-    }
-
-    fn init_logging(&self) -> Result<(), logging::LoggingError> {
-        let format = match self.log_format {
-            LogFormat::Auto => Format::detect(),
-            LogFormat::Human => Format::Human {
-                color: self.color(&std::io::stderr()),
-            },
-            LogFormat::Json => Format::Json,
-            LogFormat::Journald => Format::Journald,
-        };
-        logging::init(format, &self.log)
-    }
-
-    /// Whether text on `stream` has colors.
-    fn color(&self, stream: &impl IsTerminal) -> bool {
-        match self.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => stream.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            Command::Completions(completions) => completions.execute(Self::command()),
+            Command::Man(man) => man.execute(Self::command()),
         }
     }
 }

@@ -10,7 +10,7 @@ use forwarder::control::client::{encoded, target};
 use forwarder::units;
 use serde_json::{Value, json};
 
-use super::Globals;
+use super::globals::Globals;
 use super::remote::{
     EXIT_CODES, cell, client, explained, health_cell, show, show_edit, show_json, table,
     tunnel_cell,

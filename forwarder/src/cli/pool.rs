@@ -7,7 +7,7 @@ use forwarder::health::report::PoolReport;
 use forwarder::health::words;
 use serde_json::Value;
 
-use super::Globals;
+use super::globals::Globals;
 use super::remote::{EXIT_CODES, cell, client, health_cell, show, show_json, table};
 
 /// Show pools and their nodes.

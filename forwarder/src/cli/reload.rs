@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use forwarder::control::client::target;
-use forwarder::reconcile::reload::Reloaded;
+use forwarder::reconcile::command::Reloaded;
 use serde_json::Value;
 
-use super::Globals;
+use super::globals::Globals;
 use super::remote::{client, explained, show, show_json};
 
 const AFTER_HELP: &str = "\

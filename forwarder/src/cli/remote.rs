@@ -15,7 +15,7 @@ use forwarder::units;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Globals;
+use super::globals::Globals;
 pub use super::output::show;
 use super::output::tell;
 

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use forwarder::control::client::target;
 use serde_json::{Value, json};
 
-use super::Globals;
+use super::globals::Globals;
 use super::remote::{EXIT_CODES, client, explained, show, show_edit, show_json, table_of};
 
 const EXAMPLES: &str = "\

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use forwarder::config::{self, Config, Sources};
+use forwarder::control::{server, socket};
 use forwarder::dataplane::bpf::object::OBJECT;
 use forwarder::instance::fatal;
+use forwarder::instance::lock::Lock;
 use forwarder::reconcile::{Daemon, DaemonError};
 
-use super::{Globals, failure};
+use super::failure;
+use super::globals::Globals;
 
 /// Nobody confirmed, and everything was removed. The unit does not start it again after that.
 const UNCONFIRMED: u8 = 3;
@@ -66,9 +69,16 @@ impl Run {
             .build()
             .context("cannot start the asynchronous runtime")?;
         let outcome = runtime.block_on(async {
-            let daemon = Daemon::start(OBJECT, config, sources, &place, self.confirm).await?;
-            daemon.run().await
-        });
+            let lock = Lock::take(&place.lock())?;
+            let (listener, _socket) = socket::listen(&place.control())?;
+            let started = Daemon::start(lock, OBJECT, config, sources, &place, self.confirm);
+            let daemon = match started.await {
+                Ok(daemon) => daemon,
+                Err(error) => return Ok(Err(error)),
+            };
+            tokio::spawn(server::serve(listener, daemon.handle_for_others()));
+            anyhow::Ok(daemon.run().await)
+        })?;
         let code = match &outcome {
             Ok(()) => return Ok(ExitCode::SUCCESS),
             Err(DaemonError::Unconfirmed | DaemonError::Stopped) => UNCONFIRMED,

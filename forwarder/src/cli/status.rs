@@ -14,11 +14,11 @@ use forwarder::dataplane::bpf::attach::Attachment;
 use forwarder::dataplane::bpf::pins::Side;
 use forwarder::health::report::NodeReport;
 use forwarder::health::words;
-use forwarder::instance::paths::Place;
+use forwarder::instance::paths::Paths;
 use forwarder::status::{self, Flows, NodeStatus, Status, Traffic};
 use forwarder::units::{self, bytes};
 
-use super::Globals;
+use super::globals::Globals;
 use super::output::show;
 
 const AFTER_HELP: &str = "\
@@ -63,7 +63,7 @@ impl ShowStatus {
 }
 
 /// The same from the daemon, for members of the group, who may not read what is root's.
-fn by_socket(place: &Place) -> anyhow::Result<Status> {
+fn by_socket(place: &Paths) -> anyhow::Result<Status> {
     let answer = Client::new(&place.control()).ask("GET", "/v1/status", None);
     match answer {
         Err(error @ (ClientError::Absent { .. } | ClientError::Forbidden { .. })) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use forwarder::top::terminal;
 
-use super::Globals;
+use super::globals::Globals;
 use super::remote::{client, show};
 
 const AFTER_HELP: &str = "\

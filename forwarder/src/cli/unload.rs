@@ -7,11 +7,11 @@ use anyhow::{Context, bail};
 use forwarder::dataplane::bpf::pins::Pins;
 use forwarder::dataplane::unload;
 use forwarder::instance::lock::Lock;
-use forwarder::instance::paths::Place;
+use forwarder::instance::paths::Paths;
 use forwarder::link::survey::Surveyor;
 use forwarder::status;
 
-use super::Globals;
+use super::globals::Globals;
 use super::output::{show, tell};
 
 const AFTER_HELP: &str = "\
@@ -76,7 +76,7 @@ impl Unload {
 }
 
 /// What will no longer work, a line each. What cannot be read is left out: cleaning up must always be possible.
-fn consequences(place: &Place, pins: &Pins) -> String {
+fn consequences(place: &Paths, pins: &Pins) -> String {
     let mut lines = vec![format!("unloading {}:", place.bpffs().display())];
     lines.push(match unload::open_flows(pins) {
         Some(0) => String::from("  no flow is open"),

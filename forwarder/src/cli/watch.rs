@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use forwarder::control::client::target;
-use forwarder::control::events::Told;
+use forwarder::telemetry::flow_event::FlowEvent;
 use forwarder::units;
 
+use super::globals::Globals;
+use super::output;
 use super::remote::{client, clients};
-use super::{Globals, output};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -47,7 +48,7 @@ impl Watch {
             ("name", self.name.as_deref()),
         ];
         let ended = client(globals).follow(&target("/v1/events", &parameters), |data| {
-            let line = match serde_json::from_str::<Told>(data) {
+            let line = match serde_json::from_str::<FlowEvent>(data) {
                 Ok(told) if !self.json => render(&told),
                 _ => data.to_owned(),
             };
@@ -60,7 +61,7 @@ impl Watch {
     }
 }
 
-fn render(told: &Told) -> String {
+fn render(told: &FlowEvent) -> String {
     let mut line = format!("{:<8} {} → ", told.event, told.client);
     line.push_str(if told.name.is_empty() {
         "(no name)"

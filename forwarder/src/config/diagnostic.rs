@@ -4,16 +4,13 @@
 //! (an annotated snippet per finding) or as JSON for editors and pipelines.
 
 use std::fmt::Write as _;
-use std::ops::Range;
 use std::path::Path;
 
 use annotate_snippets::{Annotation, AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 
 use super::sources::{Source, Sources};
-
-/// Byte range within the configuration, counted through all its files (see [`Sources`]).
-pub type Span = Range<usize>;
+pub use super::span::Span;
 
 /// How bad a finding is: an error stops `run`, a warning does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -23,53 +23,22 @@ mod resolve;
 pub mod schema;
 pub mod shape;
 pub mod sources;
+mod span;
 pub mod suggest;
 pub mod surroundings;
 mod syntax;
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
-use thiserror::Error;
+use self::diagnostic::Diagnostic;
 
 pub use self::diagnostic::Report;
 pub use self::model::Config;
-pub use self::resolve::DEFAULT_BPFFS;
-pub use self::sources::Sources;
+pub use self::sources::{ReadError, Sources};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/forwarder/forwarder.toml";
-
-/// Why there is nothing to validate.
-#[derive(Debug, Error)]
-pub enum ReadError {
-    /// There is no such file.
-    #[error(
-        "there is no {}; `forwarder init` writes a configuration, `--config` names another",
-        path.display()
-    )]
-    Absent {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The directory of the drop-ins cannot be listed.
-    #[error("cannot list {}", path.display())]
-    List {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
 
 /// A configuration, if there were no errors, and all findings.
 #[derive(Debug)]
@@ -95,7 +64,9 @@ pub fn validate(sources: Sources) -> Outcome {
     let not_text = sources.not_text();
     let mut report = Report::new(sources);
     if !not_text.is_empty() {
-        report.extend(not_text);
+        report.extend(not_text.into_iter().map(|at| {
+            Diagnostic::error("not-utf8", at, "the file is not UTF-8 text").help("save it as UTF-8")
+        }));
         return Outcome {
             config: None,
             report,

@@ -12,8 +12,39 @@ use std::path::{Path, PathBuf};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-use super::ReadError;
-use super::diagnostic::{Diagnostic, Span};
+use thiserror::Error;
+
+use super::span::Span;
+
+/// Why there is nothing to validate.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// There is no such file.
+    #[error(
+        "there is no {}; `forwarder init` writes a configuration, `--config` names another",
+        path.display()
+    )]
+    Absent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The directory of the drop-ins cannot be listed.
+    #[error("cannot list {}", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
 
 /// The directory of the drop-ins, beside the main file.
 pub const DROP_INS: &str = "conf.d";
@@ -195,14 +226,13 @@ impl Sources {
         }
     }
 
-    /// A finding for each file that is not text.
-    pub(super) fn not_text(&self) -> Vec<Diagnostic> {
-        let finding = |own: &Source| {
+    /// The first byte of each file that is not text.
+    pub(super) fn not_text(&self) -> Vec<Span> {
+        let first = |own: &Source| {
             let at = own.base + own.not_text?;
-            let finding = Diagnostic::error("not-utf8", at..at + 1, "the file is not UTF-8 text");
-            Some(finding.help("save it as UTF-8"))
+            Some(at..at + 1)
         };
-        self.files().filter_map(finding).collect()
+        self.files().filter_map(first).collect()
     }
 
     fn end(&self) -> usize {

@@ -3,21 +3,22 @@
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, State};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::info;
 
 use super::parameters::{Named, Parameters};
 use super::peer::Peer;
 use super::problem::Problem;
-use super::server::Shared;
-use super::view::{aside, unsound};
+use super::view::{blocking, unsound};
 use crate::config::edit::{Edit, is_known};
 use crate::config::model::NodeState;
 use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::flows::open as flows;
 use crate::dataplane::flows::open::Filter;
-use crate::reconcile::command::Order;
+use crate::reconcile::Handle;
+use crate::reconcile::command::Command;
+use crate::reconcile::refused::Refused;
 
 type Answer = Result<Json<Value>, Problem>;
 type Body<T> = Result<Json<T>, JsonRejection>;
@@ -28,6 +29,12 @@ fn body<T>(body: Body<T>) -> Result<T, Problem> {
             "send a JSON object with `Content-Type: application/json`; docs/control.md shows each",
         )
     })
+}
+
+/// What the daemon answered, as JSON.
+fn answer<T: Serialize>(answer: Result<T, Refused>) -> Answer {
+    let value = serde_json::to_value(answer?);
+    value.map(Json).map_err(|error| Problem::internal(&error))
 }
 
 /// Parameters of changes that may last and may end flows.
@@ -66,7 +73,7 @@ fn option(given: bool, option: &str) -> String {
     }
 }
 
-async fn edit(shared: &Shared, peer: &Peer, edit: Edit, how: How) -> Answer {
+async fn edit(shared: &Handle, peer: &Peer, edit: Edit, how: How) -> Answer {
     let How { persist, reset } = how;
     let command = format!(
         "{}{}{}",
@@ -74,13 +81,13 @@ async fn edit(shared: &Shared, peer: &Peer, edit: Edit, how: How) -> Answer {
         option(persist, "persist"),
         option(reset, "reset")
     );
-    let order = |reply| Order::Edit {
+    let command_of = |reply| Command::Edit {
         edit,
         persist,
         reset,
         reply,
     };
-    let answer = shared.orders.give(order).await.map(Json);
+    let answer = answer(shared.commands.give(command_of).await);
     told(peer, &command, answer)
 }
 
@@ -115,7 +122,7 @@ pub struct Reload {
 
 /// `POST /v1/reload`
 pub async fn reload(
-    State(shared): State<Shared>,
+    State(shared): State<Handle>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Parameters(how): Parameters<Reload>,
 ) -> Answer {
@@ -125,12 +132,12 @@ pub async fn reload(
         Problem::bad_request(format!("`confirm` is not a time: {error}"))
             .fix("write it like `60s` or `5m`")
     })?;
-    let order = |reply| Order::Reload {
+    let command_of = |reply| Command::Reload {
         reset,
         confirm,
         reply,
     };
-    let answer = shared.orders.give(order).await.map(Json);
+    let answer = answer(shared.commands.give(command_of).await);
     let time = how.confirm.map(|time| format!(" --confirm {time}"));
     let command = format!(
         "reload{}{}",
@@ -141,8 +148,8 @@ pub async fn reload(
 }
 
 /// `POST /v1/confirm`
-pub async fn confirm(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer {
-    let answer = shared.orders.give(Order::Confirm).await.map(Json);
+pub async fn confirm(State(shared): State<Handle>, ConnectInfo(peer): ConnectInfo<Peer>) -> Answer {
+    let answer = answer(shared.commands.give(Command::Confirm).await);
     told(&peer, "confirm", answer)
 }
 
@@ -157,7 +164,7 @@ pub struct NewRoute {
 
 /// `PUT /v1/routes`
 pub async fn add_route(
-    State(shared): State<Shared>,
+    State(shared): State<Handle>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Parameters(how): Parameters<How>,
     route: Body<NewRoute>,
@@ -177,7 +184,7 @@ pub async fn add_route(
 
 /// `DELETE /v1/routes/{name}`; several names are separated by commas.
 pub async fn remove_name(
-    State(shared): State<Shared>,
+    State(shared): State<Handle>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Named(name): Named,
     Parameters(how): Parameters<How>,
@@ -195,7 +202,7 @@ pub struct Names {
 
 /// `DELETE /v1/routes`: as many names as one likes.
 pub async fn remove_names(
-    State(shared): State<Shared>,
+    State(shared): State<Handle>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Parameters(how): Parameters<How>,
     names: Body<Names>,
@@ -213,7 +220,7 @@ pub struct NewState {
 
 /// `POST /v1/nodes/{node}/state`
 pub async fn state(
-    State(shared): State<Shared>,
+    State(shared): State<Handle>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Named(node): Named,
     Parameters(how): Parameters<How>,
@@ -233,7 +240,7 @@ pub struct NewWeight {
 
 /// `POST /v1/nodes/{node}/weight`
 pub async fn weight(
-    State(shared): State<Shared>,
+    State(shared): State<Handle>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Named(node): Named,
     Parameters(how): Parameters<How>,
@@ -257,7 +264,7 @@ pub struct Which {
 
 /// `DELETE /v1/flows`
 pub async fn end_flows(
-    State(shared): State<Shared>,
+    State(shared): State<Handle>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Parameters(which): Parameters<Which>,
 ) -> Answer {
@@ -275,7 +282,7 @@ pub async fn end_flows(
     told(&peer, &command, answer)
 }
 
-async fn end(shared: &Shared, which: Which) -> Answer {
+async fn end(shared: &Handle, which: Which) -> Answer {
     let all = which.all;
     let filter = Filter {
         client: which.client,
@@ -291,13 +298,13 @@ async fn end(shared: &Shared, which: Which) -> Answer {
     if !filter.is_sound() {
         return Err(unsound());
     }
-    let look = shared.orders.look().await?;
-    let pins = Pins::new(look.place.bpffs());
-    let registry = look.registry;
+    let snapshot = shared.commands.show().await?;
+    let pins = Pins::new(snapshot.paths.bpffs());
+    let registry = snapshot.registry;
     let (node, name) = (filter.node.clone(), filter.name.clone());
-    let ended = aside(move || flows::end(&pins, &registry, |flow| filter.means(flow))).await?;
+    let ended = blocking(move || flows::end(&pins, &registry, |flow| filter.means(flow))).await?;
     if ended == 0 {
-        is_known(&look.config, node.as_deref(), name.as_deref())?;
+        is_known(&snapshot.config, node.as_deref(), name.as_deref())?;
     }
     Ok(Json(json!({ "ended": ended })))
 }

@@ -1,87 +1,24 @@
 //! What happens to flows, as it happens: server-sent events.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::response::sse::{self, KeepAlive, Sse};
-use forwarder_common::abi::Event;
 use futures_util::{Stream, StreamExt};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::parameters::Parameters;
 use super::problem::Problem;
-use super::server::Shared;
+
 use crate::config::model::Pattern;
-use crate::dataplane::flows::events::{Kind, Record};
 use crate::dataplane::flows::open::Clients;
+use crate::reconcile::Handle;
 use crate::telemetry::counters::Tally;
-
-/// Events that a slow reader may be behind; it is told how many more it missed.
-pub const BACKLOG: usize = 4_096;
-
-/// One event, in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
-    /// `opened`, `closed` or `refused`.
-    pub event: String,
-    /// When it was told, in milliseconds since 1970.
-    pub time_ms: u64,
-    /// The client.
-    pub client: SocketAddr,
-    /// The address and port it connected to.
-    pub local: Option<SocketAddr>,
-    /// The name it sent, or the listed one it matched.
-    pub name: String,
-    /// The listener.
-    pub listener: Option<String>,
-    /// The pool.
-    pub pool: Option<String>,
-    /// The node.
-    pub node: Option<String>,
-    /// Why it was closed or refused.
-    pub reason: Option<String>,
-    /// The flow's unique id.
-    pub id: String,
-    /// Of a refused connection: bytes of the hello. Otherwise: bytes client → node.
-    pub up_bytes: u64,
-    /// Bytes node → client.
-    pub down_bytes: u64,
-    /// Of an opened flow: µs from SYN to SYN-ACK. Of a closed one: ms that it lived.
-    pub duration: u32,
-}
-
-impl Told {
-    /// Puts an event into words.
-    pub fn new(record: &Record<'_>, event: &Event) -> Self {
-        let (word, reason) = match record.kind {
-            Kind::Opened => ("opened", None),
-            Kind::Closed { reason } => ("closed", Some(reason.to_owned())),
-            Kind::Refused { reason } => ("refused", Some(reason.to_owned())),
-        };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
-            event: word.to_owned(),
-            time_ms: now.map_or(0, |now| now.as_millis() as u64),
-            client: record.client,
-            local: record.local.map(|(ip, port)| SocketAddr::new(ip, port)),
-            name: record.name.clone(),
-            listener: record.listener.map(str::to_owned),
-            pool: record.pool.map(str::to_owned),
-            node: record.node.map(str::to_owned),
-            reason,
-            id: format!("{:016x}", event.unique_id),
-            up_bytes: event.up_bytes,
-            down_bytes: event.down_bytes,
-            duration: event.duration,
-        }
-    }
-}
+use crate::telemetry::flow_event::FlowEvent;
 
 /// The parameters of `GET /v1/events`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -120,7 +57,7 @@ impl Wanted {
         })
     }
 
-    fn wants(&self, told: &Told) -> bool {
+    fn wants(&self, told: &FlowEvent) -> bool {
         let name = |wanted: &String| {
             let covers = |pattern: &Pattern| pattern.matches(&told.name);
             told.name.eq_ignore_ascii_case(wanted) || self.covered.as_ref().is_some_and(covers)
@@ -133,11 +70,11 @@ impl Wanted {
 
 /// `GET /v1/events`
 pub async fn follow(
-    State(shared): State<Shared>,
+    State(shared): State<Handle>,
     Parameters(filter): Parameters<Filter>,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
     let wanted = Wanted::new(filter)?;
-    let receiver = shared.told.subscribe();
+    let receiver = shared.events.subscribe();
     // At once, so that whoever follows knows from when on nothing is missed.
     let greeting = sse::Event::default().comment("following");
     let state = (receiver, wanted, shared.tally.clone());
@@ -150,7 +87,7 @@ pub async fn follow(
 }
 
 async fn next(
-    receiver: &mut broadcast::Receiver<Told>,
+    receiver: &mut broadcast::Receiver<FlowEvent>,
     wanted: &Wanted,
     tally: &Arc<Tally>,
 ) -> Option<sse::Event> {
@@ -175,8 +112,8 @@ async fn next(
 mod tests {
     use super::*;
 
-    fn told(event: &str, client: &str, name: &str) -> Told {
-        Told {
+    fn told(event: &str, client: &str, name: &str) -> FlowEvent {
+        FlowEvent {
             event: event.to_owned(),
             time_ms: 0,
             client: client.parse().unwrap(),
@@ -211,7 +148,7 @@ mod tests {
         assert_eq!(tally.missed_by_followers.value(), 6);
     }
 
-    fn wants(refused: bool, client: &str, name: &str, told: &Told) -> bool {
+    fn wants(refused: bool, client: &str, name: &str, told: &FlowEvent) -> bool {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let filter = Filter {
             refused,

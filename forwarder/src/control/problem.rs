@@ -9,6 +9,8 @@ use serde_json::Value;
 use crate::config::edit::EditError;
 use crate::config::persist::PersistError;
 use crate::config::replacement::ReplaceError;
+use crate::instance::error::chain;
+use crate::reconcile::refused::Refused;
 
 /// The body of an answer that is not a success, below `error`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,12 +53,6 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// The daemon is on its way out.
-    pub fn stopping() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")
-            .fix("`forwarder run` starts it again")
-    }
-
     /// Something failed that should not have; the whole chain of causes is told.
     pub fn internal(error: &dyn std::error::Error) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
@@ -70,20 +66,6 @@ impl Problem {
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)
         }
     }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(own) = cause {
-        let own_text = own.to_string();
-        if !text.ends_with(&own_text) {
-            text = format!("{text}: {own_text}");
-        }
-        cause = own.source();
-    }
-    text
 }
 
 impl From<EditError> for Problem {
@@ -129,6 +111,38 @@ impl From<PersistError> for Problem {
             PersistError::Replace(ReplaceError::Io { .. }) => Self::internal(&error).fix(
                 "is the file system writable, also for the service (`ReadWritePaths=` of its unit)?",
             ),
+        }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let status = match &refused {
+            Refused::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::Unreadable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refused::NotApplied { .. } => StatusCode::CONFLICT,
+            Refused::Flows(_) | Refused::Lost(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::Invalid(report) => {
+                let problem = Self::invalid(refused.to_string(), report);
+                return problem.fix(refused.fix().unwrap_or_default());
+            }
+            Refused::Edit(_) | Refused::Persist(_) | Refused::NotWritten(_) => {
+                return match refused {
+                    Refused::Edit(error) => error.into(),
+                    Refused::Persist(error) => error.into(),
+                    Refused::NotWritten(error) => {
+                        let problem = Self::from(error);
+                        let message = format!("in use, but not written: {}", problem.message);
+                        Self { message, ..problem }
+                    }
+                    _ => Self::internal(&refused),
+                };
+            }
+        };
+        let problem = Self::new(status, refused.message());
+        match refused.fix() {
+            Some(fix) => problem.fix(fix),
+            None => problem,
         }
     }
 }

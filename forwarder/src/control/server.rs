@@ -1,7 +1,5 @@
 //! The HTTP side: paths, parameters, who may do what.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode, Uri};
@@ -9,39 +7,25 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use tokio::net::UnixListener;
-use tokio::sync::broadcast;
 use tracing::{error, info};
 
-use super::events::Told;
 use super::peer::{GROUP, Peer};
 use super::problem::Problem;
 use super::{change, events, view};
-use crate::reconcile::command::Orders;
-use crate::telemetry::counters::Tally;
+use crate::reconcile::Handle;
 
 /// More than the names that fit on a command line, each in quotes.
 const BODY_MAX: usize = 16 << 20;
 
-/// What handlers share.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    /// The daemon's loop.
-    pub orders: Orders,
-    /// What happens to flows.
-    pub told: broadcast::Sender<Told>,
-    /// Where is counted what somebody missed.
-    pub tally: Arc<Tally>,
-}
-
 /// Serves until the runtime ends.
-pub async fn serve(listener: UnixListener, shared: Shared) {
-    let service = router(shared).into_make_service_with_connect_info::<Peer>();
+pub async fn serve(listener: UnixListener, handle: Handle) {
+    let service = router(handle).into_make_service_with_connect_info::<Peer>();
     if let Err(error) = axum::serve(listener, service).await {
         error!(%error, "the control socket is closed");
     }
 }
 
-fn router(shared: Shared) -> Router {
+fn router(handle: Handle) -> Router {
     Router::new()
         .route("/v1/status", get(view::status))
         .route("/v1/listeners", get(view::listeners))
@@ -71,7 +55,7 @@ fn router(shared: Shared) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(guard))
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(shared)
+        .with_state(handle)
 }
 
 /// Whoever may connect may look; changes need more, and are logged by whoever makes them.

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::parameters::Parameters;
 use super::problem::Problem;
-use super::server::Shared;
 use crate::config::difference::word;
 use crate::config::edit::is_known;
 use crate::config::model::Node;
@@ -20,13 +19,14 @@ use crate::dataplane::flows::open::{Filter, OpenFlow};
 use crate::explain::{self, Question};
 use crate::health::report::Report;
 use crate::instance::fatal;
-use crate::reconcile::command::Look;
+use crate::reconcile::Handle;
+use crate::reconcile::command::Snapshot;
 use crate::status::{self, Status};
 
 type Answer = Result<Json<Value>, Problem>;
 
 /// Does what may take a while on another thread.
-pub(super) async fn aside<T, E>(
+pub(super) async fn blocking<T, E>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, Problem>
 where
@@ -44,25 +44,25 @@ fn to_json<T: Serialize>(value: &T) -> Answer {
     Ok(Json(value))
 }
 
-async fn look_and_read(shared: &Shared) -> Result<(Look, Status), Problem> {
+async fn look_and_read(shared: &Handle) -> Result<(Snapshot, Status), Problem> {
     fatal::point("control");
-    let look = shared.orders.look().await?;
-    let place = look.place.clone();
-    let status = aside(move || status::read(&place)).await?;
-    Ok((look, status))
+    let snapshot = shared.commands.show().await?;
+    let place = snapshot.paths.clone();
+    let status = blocking(move || status::read(&place)).await?;
+    Ok((snapshot, status))
 }
 
 /// `GET /v1/status`
-pub async fn status(State(shared): State<Shared>) -> Answer {
-    let (look, status) = look_and_read(&shared).await?;
+pub async fn status(State(shared): State<Handle>) -> Answer {
+    let (snapshot, status) = look_and_read(&shared).await?;
     let mut value = to_json(&status)?.0;
-    value["edits"] = to_json(&look.edits)?.0;
+    value["edits"] = to_json(&snapshot.edits)?.0;
     Ok(Json(value))
 }
 
 /// `GET /v1/listeners`
-pub async fn listeners(State(shared): State<Shared>) -> Answer {
-    let (look, status) = look_and_read(&shared).await?;
+pub async fn listeners(State(shared): State<Handle>) -> Answer {
+    let (snapshot, status) = look_and_read(&shared).await?;
     let of = |own: &crate::config::model::Listener| {
         let name = own.name.get_ref();
         let counted = status.listeners.iter().find(|one| one.name == *name);
@@ -76,14 +76,14 @@ pub async fn listeners(State(shared): State<Shared>) -> Answer {
             "refused": counted.map(|one| one.refused),
         })
     };
-    let all: Vec<_> = look.config.listeners.iter().map(of).collect();
+    let all: Vec<_> = snapshot.config.listeners.iter().map(of).collect();
     Ok(Json(json!({ "listeners": all })))
 }
 
 /// `GET /v1/routes`
-pub async fn routes(State(shared): State<Shared>) -> Answer {
-    let (look, status) = look_and_read(&shared).await?;
-    let config = &look.config;
+pub async fn routes(State(shared): State<Handle>) -> Answer {
+    let (snapshot, status) = look_and_read(&shared).await?;
+    let config = &snapshot.config;
     let of = |own: &std::sync::Arc<crate::config::model::Route>| {
         let names: Vec<_> = own.names.iter().map(ToString::to_string).collect();
         let pool = config.pools[own.pool].name.get_ref();
@@ -127,9 +127,9 @@ fn node_of(node: &Node, pool: &str, status: &Status, of_node: &[&OpenFlow]) -> V
     })
 }
 
-async fn pools_of(shared: &Shared) -> Result<(Look, Vec<Value>), Problem> {
-    let (look, status) = look_and_read(shared).await?;
-    let open = open_flows(&look).await?;
+async fn pools_of(shared: &Handle) -> Result<(Snapshot, Vec<Value>), Problem> {
+    let (snapshot, status) = look_and_read(shared).await?;
+    let open = open_flows(&snapshot).await?;
     let of = |own: &crate::config::model::Pool| {
         let name = own.name.get_ref();
         let of_pool: Vec<_> = open
@@ -154,18 +154,18 @@ async fn pools_of(shared: &Shared) -> Result<(Look, Vec<Value>), Problem> {
             "nodes": nodes,
         })
     };
-    let all = look.config.pools.iter().map(of).collect();
-    Ok((look, all))
+    let all = snapshot.config.pools.iter().map(of).collect();
+    Ok((snapshot, all))
 }
 
 /// `GET /v1/pools`
-pub async fn pools(State(shared): State<Shared>) -> Answer {
+pub async fn pools(State(shared): State<Handle>) -> Answer {
     let (_, pools) = pools_of(&shared).await?;
     Ok(Json(json!({ "pools": pools })))
 }
 
 /// `GET /v1/nodes`
-pub async fn nodes(State(shared): State<Shared>) -> Answer {
+pub async fn nodes(State(shared): State<Handle>) -> Answer {
     let (_, mut pools) = pools_of(&shared).await?;
     let mut nodes = Vec::new();
     for pool in &mut pools {
@@ -178,10 +178,10 @@ pub async fn nodes(State(shared): State<Shared>) -> Answer {
     Ok(Json(json!({ "nodes": nodes })))
 }
 
-async fn open_flows(look: &Look) -> Result<Vec<OpenFlow>, Problem> {
-    let pins = Pins::new(look.place.bpffs());
-    let registry = look.registry.clone();
-    aside(move || flows::list(&pins, &registry)).await
+async fn open_flows(snapshot: &Snapshot) -> Result<Vec<OpenFlow>, Problem> {
+    let pins = Pins::new(snapshot.paths.bpffs());
+    let registry = snapshot.registry.clone();
+    blocking(move || flows::list(&pins, &registry)).await
 }
 
 /// The parameters of `GET /v1/flows`.
@@ -196,7 +196,7 @@ pub struct Flows {
 }
 
 /// `GET /v1/flows`
-pub async fn flows(State(shared): State<Shared>, Parameters(asked): Parameters<Flows>) -> Answer {
+pub async fn flows(State(shared): State<Handle>, Parameters(asked): Parameters<Flows>) -> Answer {
     let filter = Filter {
         client: asked.client,
         name: asked.name,
@@ -205,11 +205,15 @@ pub async fn flows(State(shared): State<Shared>, Parameters(asked): Parameters<F
     if !filter.is_sound() {
         return Err(unsound());
     }
-    let look = shared.orders.look().await?;
-    let mut flows = open_flows(&look).await?;
+    let snapshot = shared.commands.show().await?;
+    let mut flows = open_flows(&snapshot).await?;
     flows.retain(|flow| filter.means(flow));
     if flows.is_empty() {
-        is_known(&look.config, filter.node.as_deref(), filter.name.as_deref())?;
+        is_known(
+            &snapshot.config,
+            filter.node.as_deref(),
+            filter.name.as_deref(),
+        )?;
     }
     if let Some(busiest) = asked.busiest {
         flows.sort_by_key(|flow| std::cmp::Reverse(flow.up_bytes + flow.down_bytes));
@@ -235,10 +239,10 @@ pub struct Explain {
 
 /// `GET /v1/explain`
 pub async fn explain(
-    State(shared): State<Shared>,
+    State(shared): State<Handle>,
     Parameters(asked): Parameters<Explain>,
 ) -> Answer {
-    let look = shared.orders.look().await?;
+    let snapshot = shared.commands.show().await?;
     let Some(from) = asked.from else {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "`from` is missing")
             .fix("say which client: ?name=www.example.org&from=198.51.100.4"));
@@ -248,10 +252,16 @@ pub async fn explain(
         from,
         port: asked.port,
     };
-    let pins = Pins::new(look.place.bpffs());
-    let answer = aside(move || {
-        let health = Report::load(&look.place.health()).unwrap_or_default();
-        explain::explain(&question, &look.config, &look.registry, &pins, &health)
+    let pins = Pins::new(snapshot.paths.bpffs());
+    let answer = blocking(move || {
+        let health = Report::load(&snapshot.paths.health()).unwrap_or_default();
+        explain::explain(
+            &question,
+            &snapshot.config,
+            &snapshot.registry,
+            &pins,
+            &health,
+        )
     });
     to_json(&answer.await?)
 }

@@ -425,24 +425,28 @@ impl Dataplane {
     }
 
     /// Puts the armour on an interface; the one that is worn there is replaced.
-    pub fn wear(&mut self, link: &Link) -> Result<(), DataplaneError> {
-        Ok(bpf::xdp::wear(self.programs.armour()?, &self.pins, link)?)
+    pub fn attach_xdp(&mut self, link: &Link) -> Result<(), DataplaneError> {
+        Ok(bpf::xdp::attach_xdp(
+            self.programs.armour()?,
+            &self.pins,
+            link,
+        )?)
     }
 
     /// Takes it off.
-    pub fn doff(&self, link: &Link) -> Result<(), DataplaneError> {
-        Ok(pins::remove_file(&self.pins.armour(link.ifindex))?)
+    pub fn detach_xdp(&self, link: &Link) -> Result<(), DataplaneError> {
+        Ok(pins::remove_file(&self.pins.xdp(link.ifindex))?)
     }
 
     /// Whether an interface wears it.
-    pub fn wears_armour(&self, link: &Link) -> Result<bool, DataplaneError> {
-        let mut worn = self.pins.pinned_armour()?.into_iter();
+    pub fn has_xdp_filter(&self, link: &Link) -> Result<bool, DataplaneError> {
+        let mut worn = self.pins.pinned_xdp()?.into_iter();
         Ok(worn.any(|(ifindex, _)| ifindex == link.ifindex))
     }
 
     /// Takes it off every interface but these.
-    pub fn forget_armour(&self, but: &[u32]) -> Result<(), DataplaneError> {
-        for (ifindex, pin) in self.pins.pinned_armour()? {
+    pub fn forget_xdp(&self, but: &[u32]) -> Result<(), DataplaneError> {
+        for (ifindex, pin) in self.pins.pinned_xdp()? {
             if !but.contains(&ifindex) {
                 pins::remove_file(&pin)?;
             }
@@ -525,7 +529,7 @@ impl Dataplane {
     }
 
     /// What the maps hold may not be what is wanted.
-    pub fn doubt(&mut self) {
+    pub fn mark_dirty(&mut self) {
         self.in_step = false;
     }
 

@@ -42,7 +42,7 @@ pub fn unload(
     network: &Network,
 ) -> Result<Removed, DataplaneError> {
     let mut removed = Removed::default();
-    for (_, pin) in pins.pinned_armour()? {
+    for (_, pin) in pins.pinned_xdp()? {
         pins::remove_file(&pin)?;
         removed.links += 1;
     }

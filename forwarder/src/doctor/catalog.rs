@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::{Serialize, Serializer};
 
-use super::finding::Verdict;
+use super::verdict::Verdict;
 
 /// What a check is about; findings are shown in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

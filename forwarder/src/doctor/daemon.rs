@@ -7,9 +7,9 @@ use std::process::Command;
 use serde_json::Value;
 use serde_spanned::Spanned;
 
-use super::Patient;
 use super::catalog::Code;
 use super::finding::{Finding, Fix};
+use super::patient::Patient;
 use crate::config::Config;
 use crate::config::model::Xdp;
 use crate::control::client::{Client, ClientError};
@@ -18,7 +18,7 @@ use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::registry;
 use crate::dataplane::upgrade::predecessor::Predecessor;
 use crate::instance::lock::Lock;
-use crate::instance::paths::Place;
+use crate::instance::paths::Paths;
 use crate::units;
 use crate::xdp::report::Report;
 
@@ -27,7 +27,7 @@ const UNIT: &str = "forwarder.service";
 
 /// Findings about the daemon of the instance at `place`. `patient` is absent if the configuration cannot be
 /// used.
-pub fn judge(place: &Place, patient: Option<&Patient<'_>>) -> Vec<Finding> {
+pub fn judge(place: &Paths, patient: Option<&Patient<'_>>) -> Vec<Finding> {
     let pins = Pins::new(place.bpffs());
     let holder = Lock::holder(&place.lock());
     let mut findings = vec![running(holder.as_deref(), &pins)];
@@ -37,7 +37,7 @@ pub fn judge(place: &Place, patient: Option<&Patient<'_>>) -> Vec<Finding> {
         findings.extend(attached(place, patient));
     }
     if let (Some(patient), Some(_)) = (patient, &holder) {
-        let report = Report::load(&place.armour()).unwrap_or_default();
+        let report = Report::load(&place.xdp()).unwrap_or_default();
         findings.extend(armour(&report, patient.config));
         findings.push(in_use(place, patient.config));
         findings.extend(super::serving::judge(place));
@@ -98,7 +98,7 @@ fn versions(pins: &Pins) -> Option<Finding> {
 }
 
 /// Interfaces that are there and have no program.
-fn attached(place: &Place, patient: &Patient<'_>) -> Vec<Finding> {
+fn attached(place: &Paths, patient: &Patient<'_>) -> Vec<Finding> {
     let registry = match registry::file::load(&place.registry()) {
         Ok(registry) => registry.unwrap_or_default(),
         Err(error) => {
@@ -195,7 +195,7 @@ fn side_word(side: &str) -> &'static str {
 }
 
 /// Whether names, listeners and nodes in use are those of the file.
-fn in_use(place: &Place, config: &Config) -> Finding {
+fn in_use(place: &Paths, config: &Config) -> Finding {
     let client = Client::new(&place.control());
     let ask = |what: &str| client.ask::<Value>("GET", &format!("/v1/{what}"), None);
     let answers = || -> Result<[Value; 4], ClientError> {

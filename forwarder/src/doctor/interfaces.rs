@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::Patient;
 use super::catalog::Code;
 use super::configuration;
 use super::finding::{Finding, Fix, Verdict};
 use super::kernel;
+use super::patient::Patient;
 use crate::config::Config;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::suggest;

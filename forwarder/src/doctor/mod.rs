@@ -16,28 +16,28 @@ pub mod finding;
 mod interfaces;
 mod kernel;
 mod nodes;
+mod patient;
 mod ports;
 mod probe;
 mod routes;
 mod second_hello;
 mod serving;
 mod trial;
+mod verdict;
 pub mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::Path;
 
 use self::catalog::Code;
 use self::finding::{Finding, Report, Verdict};
-use crate::config::model::{Node, Pool};
+use self::patient::Patient;
 use crate::config::own_sockets::OwnSockets;
 use crate::config::surroundings::{self, Surroundings};
 use crate::config::{self, Config};
-use crate::instance::paths::Place;
+use crate::instance::paths::Paths;
 use crate::link::driver::Driver;
 use crate::link::survey::{SurveyError, Surveyor};
-use crate::link::{Link, Network};
 
 /// What is to be examined, and how far.
 #[derive(Clone, Debug)]
@@ -54,57 +54,11 @@ pub struct Examination<'a> {
     pub object: &'static [u8],
 }
 
-/// A configuration and the machine it is for.
-struct Patient<'a> {
-    config: &'a Config,
-    /// The file, for the lines that mend.
-    report: &'a config::Report,
-    network: Network,
-}
-
-impl<'a> Patient<'a> {
-    /// Every interface of the configuration with its side, `public` or `tunnels`.
-    fn interfaces(&self) -> impl Iterator<Item = (&'static str, &'a str)> {
-        let entrance = &self.config.entrance;
-        let public = entrance.public.iter();
-        let public = public.map(|own| ("public", own.get_ref().as_str()));
-        public.chain(self.tunnels().map(|own| ("tunnels", own)))
-    }
-
-    fn tunnels(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let tunnels = self.config.entrance.tunnels.iter();
-        tunnels.map(|own| own.get_ref().as_str())
-    }
-
-    fn nodes(&self) -> impl Iterator<Item = (&'a Pool, &'a Node)> + use<'a> {
-        let pools = self.config.pools.iter();
-        pools.flat_map(|pool| pool.nodes.iter().map(move |node| (pool, node)))
-    }
-
-    fn is_there(&self, interface: &str) -> bool {
-        self.network.link(interface).is_some()
-    }
-
-    /// The configured tunnel that leads to an address.
-    fn tunnel_towards(&self, ip: IpAddr) -> Option<&Link> {
-        let egress = self.network.egress.get(&ip).filter(|way| !way.local)?;
-        let link = self.network.link_by_index(egress.ifindex)?;
-        self.tunnels().any(|own| own == link.name).then_some(link)
-    }
-
-    /// Bytes of the largest packet to an address.
-    fn mtu_towards(&self, ip: IpAddr) -> Option<u32> {
-        let link = self.tunnel_towards(ip)?;
-        let route = self.network.egress.get(&ip).and_then(|way| way.mtu);
-        Some(route.map_or(link.mtu, |route| route.min(link.mtu)))
-    }
-}
-
 /// Examines, and tells everything that was seen. Needs a tokio runtime. `place` tells where the instance keeps
 /// its things, by its configuration if that can be read.
 pub async fn examine(
     examination: &Examination<'_>,
-    place: impl FnOnce(Option<&Config>) -> Place,
+    place: impl FnOnce(Option<&Config>) -> Paths,
 ) -> Result<Report, SurveyError> {
     let mut report = Report::default();
     let kernel = kernel::Kernel::here();

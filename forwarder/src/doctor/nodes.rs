@@ -10,11 +10,11 @@ use forwarder_common::name::PatternKind;
 use futures_util::future::join_all;
 use rustls::ClientConfig;
 
-use super::Patient;
 use super::catalog::Code;
 use super::certificate;
 use super::configuration;
 use super::finding::{Finding, Fix};
+use super::patient::Patient;
 use super::probe::{Preface, Way, with_large_hello};
 use super::routes::WireGuards;
 use super::second_hello::{self, Second};

@@ -3,10 +3,10 @@
 use std::fs;
 use std::ops::RangeInclusive;
 
-use super::Patient;
 use super::catalog::Code;
 use super::configuration;
 use super::finding::{Finding, Fix, Verdict};
+use super::patient::Patient;
 use crate::config::claim;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::firewall::{self, Firewall};

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::Patient;
 use super::catalog::Code;
 use super::configuration;
 use super::finding::{Finding, Fix};
+use super::patient::Patient;
 use super::wireguard::WireGuard;
 use crate::config::claim;
 use crate::config::model::{ClientAddress, Node, Pool};

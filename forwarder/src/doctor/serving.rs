@@ -10,7 +10,7 @@ use crate::config::model::NodeState;
 use crate::control::client::Client;
 use crate::health::report::NodeReport;
 use crate::health::words;
-use crate::instance::paths::Place;
+use crate::instance::paths::Paths;
 
 /// The answer of `GET /v1/pools`, as far as it is looked at.
 #[derive(Debug, Deserialize)]
@@ -35,7 +35,7 @@ struct Node {
 }
 
 /// Findings about nodes and pools of the daemon at `place`, which runs.
-pub fn judge(place: &Place) -> Vec<Finding> {
+pub fn judge(place: &Paths) -> Vec<Finding> {
     let asked = Client::new(&place.control()).ask::<Answer>("GET", "/v1/pools", None);
     match asked {
         Ok(answer) => findings(&answer, SystemTime::now()),

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::check::Method;
-use super::{Finding, Ways};
+use super::finding::{Egresses, Finding};
 use crate::instance::fatal;
 
 /// The interval while results change, unless the configured one is shorter.
@@ -27,7 +27,7 @@ pub(super) struct Checker {
     /// How it is checked.
     pub method: Method,
     /// Through which interface; it waits until that is known.
-    pub ways: watch::Receiver<Option<Ways>>,
+    pub ways: watch::Receiver<Option<Egresses>>,
     /// Asks for a check at once.
     pub now: Arc<Notify>,
     /// Where findings go.

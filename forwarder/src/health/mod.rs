@@ -11,6 +11,7 @@
 pub(crate) mod check;
 mod checker;
 pub(crate) mod expiry;
+pub mod finding;
 mod method;
 pub(crate) mod proxy_header;
 pub mod report;
@@ -18,10 +19,11 @@ pub mod return_path;
 pub mod state;
 pub(crate) mod tls;
 pub mod tunnel;
+mod unix_time;
 pub mod words;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -32,6 +34,7 @@ use tracing::{info, warn};
 
 use self::check::Outcome;
 use self::checker::{Checker, Running};
+use self::finding::{Egresses, Finding};
 pub use self::method::checked_names;
 use self::method::{Trusts, method};
 use self::report::{Counts, LastCheck, NodeReport, PoolReport, Report};
@@ -51,19 +54,8 @@ pub const REFUSAL: Duration = Duration::from_secs(15);
 /// The weight of the heaviest node of a pool in which shares differ.
 const FINEST: u32 = 1_000;
 
-/// Interfaces that lead to nodes.
-pub type Ways = HashMap<IpAddr, String>;
-
 /// Findings that wait while the daemon is busy.
 const WAITING: usize = 64;
-
-/// The end of a check.
-#[derive(Debug)]
-pub struct Finding {
-    /// The number of the checker.
-    checker: u64,
-    outcome: Outcome,
-}
 
 /// A node whose open connections are to be reset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +100,7 @@ pub struct Health {
     checkers: u64,
     trusts: Trusts,
     /// Absent until the network has been looked at: checks wait for it.
-    ways: watch::Sender<Option<Ways>>,
+    ways: watch::Sender<Option<Egresses>>,
     /// What is known about the tunnels.
     tunnels: Vec<TunnelReport>,
     file: PathBuf,
@@ -197,7 +189,7 @@ impl Health {
     }
 
     /// Says through which interfaces nodes are reached. Nodes without one fail their checks.
-    pub fn set_ways(&self, ways: Ways) {
+    pub fn set_ways(&self, ways: Egresses) {
         self.ways.send_replace(Some(ways));
     }
 

@@ -8,9 +8,9 @@ use std::{fs, io};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::expiry::unix;
 use super::state::{Cause, NodeState};
 use super::tunnel::TunnelReport;
+use super::unix_time::{from_unix, some_from_unix, some_to_unix, to_unix};
 use crate::config::model::NodeState as Operator;
 use crate::instance::files::replace;
 
@@ -166,31 +166,6 @@ impl Report {
         let mut nodes = self.nodes.iter();
         nodes.find(|own| own.pool == pool && own.address == address)
     }
-}
-
-fn to_unix<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_i64(unix(*time))
-}
-
-fn from_unix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-    let seconds = u64::deserialize(deserializer)?;
-    // A number that no clock shows means nothing.
-    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    Ok(time.unwrap_or(SystemTime::UNIX_EPOCH))
-}
-
-pub(super) fn some_to_unix<S: Serializer>(
-    time: &Option<SystemTime>,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    time.map(unix).serialize(to)
-}
-
-pub(super) fn some_from_unix<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Option<SystemTime>, D::Error> {
-    let seconds = Option::<u64>::deserialize(from)?;
-    Ok(seconds.and_then(|own| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(own))))
 }
 
 fn to_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

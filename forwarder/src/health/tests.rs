@@ -214,7 +214,7 @@ async fn a_check_under_way_outlives_changes_of_other_things() {
     let health = "health = { check = \"tls\", interval = \"100ms\", timeout = \"700ms\" }\n";
     let (_listener, config) = silent(health).await;
     let (mut health, _folder) = watch(&config);
-    health.set_ways(Ways::from([(
+    health.set_ways(Egresses::from([(
         "127.0.0.1".parse().unwrap(),
         String::from("lo"),
     )]));
@@ -290,7 +290,7 @@ async fn nodes_are_checked_and_found() {
     let config = config::parse(Path::new("test.toml"), text).config.unwrap();
     let (mut health, _folder) = watch(&config);
     let lo = |ip: &str| (ip.parse().unwrap(), String::from("lo"));
-    health.set_ways(Ways::from([lo("127.0.0.1"), lo("::1")]));
+    health.set_ways(Egresses::from([lo("127.0.0.1"), lo("::1")]));
     for _ in 0..8 {
         let finding = tokio::time::timeout(Duration::from_secs(10), health.next()).await;
         health.checked(finding.unwrap());

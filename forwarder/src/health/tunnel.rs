@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::Ways;
-use super::report::{some_from_unix, some_to_unix};
+use super::finding::Egresses;
+use super::unix_time::{some_from_unix, some_to_unix};
 use crate::config::Config;
 use crate::link::wireguard::{Device, Source, WireGuardError};
 
@@ -91,7 +91,7 @@ impl PeerReport {
 /// What readings say about the tunnels and nodes of a configuration, compared with what was known before.
 pub fn report(
     config: &Config,
-    ways: &Ways,
+    ways: &Egresses,
     readings: &[Reading],
     former: &[TunnelReport],
     now: SystemTime,
@@ -210,7 +210,7 @@ pub(crate) mod tests {
 
     struct Place {
         config: Config,
-        ways: Ways,
+        ways: Egresses,
         known: Vec<TunnelReport>,
     }
 
@@ -222,7 +222,7 @@ pub(crate) mod tests {
             let way = |ip: &str, via: &str| (ip.parse().unwrap(), via.to_owned());
             Self {
                 config,
-                ways: Ways::from([
+                ways: Egresses::from([
                     way("10.0.0.2", "wg0"),
                     way("10.0.0.3", "wg0"),
                     way("100.64.0.2", "ts0"),

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, Write};
 
-use super::InitError;
+use super::answers::InitError;
 
 /// Where questions go to, and answers come from.
 pub struct Terminal<'a> {

@@ -8,17 +8,18 @@
 //!
 //! What is written has passed the same validation as in `forwarder check`, and takes its place in one step.
 
+mod answers;
 mod ask;
 pub mod detect;
 mod template;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use forwarder_common::name::NameError;
-use thiserror::Error;
 
+pub use self::answers::{Answers, InitError};
 pub use self::ask::Terminal;
 use self::detect::Detected;
 use crate::config::difference::word;
@@ -31,51 +32,6 @@ const PORT: u16 = 443;
 const POOL: &str = "home";
 /// `IFNAMSIZ` of linux/if.h, less the closing NUL.
 const INTERFACE_MAX: usize = 15;
-
-/// Why there is no configuration.
-#[derive(Debug, Error)]
-pub enum InitError {
-    /// Neither told nor visible, and nobody to ask.
-    #[error("{flag} is missing: {what}{hint}")]
-    Missing {
-        /// The flag.
-        flag: &'static str,
-        /// What it tells.
-        what: &'static str,
-        /// What this machine shows.
-        hint: String,
-    },
-    /// Told, and wrong.
-    #[error("{flag} {value}: {why}")]
-    Bad {
-        /// The flag.
-        flag: &'static str,
-        /// What was told.
-        value: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The terminal went away.
-    #[error("there was no answer")]
-    Unanswered(#[source] Option<io::Error>),
-    /// What would be written has errors; this is what `check` says of it.
-    #[error("what would be written has errors; nothing was written\n{0}")]
-    Invalid(String),
-    /// There is a file already.
-    #[error("{} exists; --force replaces it, --output writes elsewhere", path.display())]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file cannot be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
 
 /// What was told by flags; empty and `None` where nothing was.
 #[derive(Clone, Debug, Default)]
@@ -93,25 +49,6 @@ pub struct Draft {
     /// `--client-address`
     pub client_address: Option<String>,
     /// `--name`
-    pub names: Vec<String>,
-}
-
-/// Everything a configuration needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answers {
-    /// Interfaces that face the internet.
-    pub public: Vec<String>,
-    /// Interfaces that lead to nodes.
-    pub tunnels: Vec<String>,
-    /// The listener's port.
-    pub port: u16,
-    /// The pool's name.
-    pub pool: String,
-    /// Its nodes.
-    pub nodes: Vec<SocketAddr>,
-    /// How they learn clients' addresses.
-    pub client_address: ClientAddress,
-    /// The listed names.
     pub names: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
 //! The file: a commented configuration with the answers in it.
 
-use super::Answers;
+use super::answers::Answers;
 use crate::config::difference::word;
 use crate::config::model::ClientAddress;
 

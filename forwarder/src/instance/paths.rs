@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use forwarder_common::siphash::siphash24;
 use thiserror::Error;
 
-use crate::config::DEFAULT_BPFFS;
-
 /// `sun_path` of `struct sockaddr_un` has 108 bytes, the last one NUL.
 const SOCKET_PATH_MAX: usize = 107;
+
+/// Default of `bpffs`.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/forwarder";
 
 /// Where locks and registries are unless told otherwise.
 pub const DEFAULT_RUN_DIR: &str = "/run/forwarder";
@@ -28,12 +29,12 @@ pub struct RemainsError {
 
 /// The paths of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Paths {
     bpffs: PathBuf,
     run_dir: PathBuf,
 }
 
-impl Place {
+impl Paths {
     /// The instance pinned under `bpffs`.
     pub fn new(bpffs: &Path, run_dir: &Path) -> Self {
         Self {
@@ -130,7 +131,7 @@ impl Place {
             self.journal(),
             self.edits(),
             self.health(),
-            self.armour(),
+            self.xdp(),
             self.probation(),
             self.trial(),
             self.control(),
@@ -154,8 +155,8 @@ impl Place {
     }
 
     /// What is known of the armour.
-    pub fn armour(&self) -> PathBuf {
-        self.run_dir.join(format!("{}.armour.json", self.escaped()))
+    pub fn xdp(&self) -> PathBuf {
+        self.run_dir.join(format!("{}.xdp.json", self.escaped()))
     }
 
     /// `/sys/fs/bpf/forwarder` → `sys-fs-bpf-forwarder`; a hyphen is doubled, so that no two are the same.
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn others_are_known_by_their_numbers() {
         let run = tempfile::tempdir().unwrap();
-        let at = |bpffs: &str| Place::new(Path::new(bpffs), run.path());
+        let at = |bpffs: &str| Paths::new(Path::new(bpffs), run.path());
         let (one, two) = (at("/sys/fs/bpf/for-warder"), at("/sys/fs/bpf/x"));
         for file in [
             one.registry(),
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn each_instance_has_its_own_files() {
-        let lock = |bpffs: &str| Place::new(Path::new(bpffs), Path::new("/run/x")).lock();
+        let lock = |bpffs: &str| Paths::new(Path::new(bpffs), Path::new("/run/x")).lock();
         assert_eq!(
             lock("/sys/fs/bpf/forwarder"),
             Path::new("/run/x/sys-fs-bpf-forwarder.lock")
@@ -224,7 +225,7 @@ mod tests {
     fn an_instance_takes_only_its_own_files_with_it() {
         let directory = tempfile::tempdir().unwrap();
         let run = directory.path().join("run");
-        let [one, two] = ["/a", "/b"].map(|bpffs| Place::new(Path::new(bpffs), &run));
+        let [one, two] = ["/a", "/b"].map(|bpffs| Paths::new(Path::new(bpffs), &run));
         std::fs::create_dir(&run).unwrap();
         for place in [&one, &two] {
             for file in [
@@ -247,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_socket_has_a_name_that_fits() {
-        let control = |bpffs: &str| Place::new(Path::new(bpffs), Path::new("/run/x")).control();
+        let control = |bpffs: &str| Paths::new(Path::new(bpffs), Path::new("/run/x")).control();
         assert_eq!(control(DEFAULT_BPFFS), Path::new("/run/x/control.sock"));
         assert_eq!(control("/a/b"), Path::new("/run/x/a-b.sock"));
         let [one, two] = ["1", "2"].map(|end| control(&format!("/{}{end}", "long/".repeat(30))));

@@ -1,34 +1,38 @@
-//! What the server asks of the daemon's loop.
+//! What may be asked of the daemon's loop, and what it answers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use super::refused::Refused;
 use crate::config::Config;
+use crate::config::difference::{Difference, Fixed};
 use crate::config::edit::Edit;
-use crate::control::problem::Problem;
+use crate::config::lasting::Lasts;
 use crate::dataplane::registry::Registry;
-use crate::instance::paths::Place;
+use crate::instance::paths::Paths;
 use crate::link::Network;
 
-/// Where an order's answer goes.
-pub type Reply = oneshot::Sender<Result<Value, Problem>>;
+/// Where the answer to a command goes.
+pub type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 
-/// An order.
+/// A command.
 #[derive(Debug)]
-pub enum Order {
+pub enum Command {
     /// Show what you know.
-    Look(oneshot::Sender<Look>),
-    /// Read the configuration file again.
+    Show(Reply<Snapshot>),
+    /// Read the configuration files again.
     Reload {
         /// End flows whose route is gone.
         reset: bool,
         /// Go back to the former one after this time, unless somebody confirms before.
         confirm: Option<Duration>,
         /// The answer.
-        reply: Reply,
+        reply: Reply<Reloaded>,
     },
     /// Change the configuration in use.
     Edit {
@@ -39,56 +43,94 @@ pub enum Order {
         /// End flows that this leaves without a route or, for a node's state, on that node.
         reset: bool,
         /// The answer.
-        reply: Reply,
+        reply: Reply<Edited>,
     },
     /// Stay attached, and with this configuration: the operator still reaches this machine.
-    Confirm(Reply),
+    Confirm(Reply<Confirmed>),
 }
 
 /// What the daemon knows.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub struct Snapshot {
     /// The configuration in use, edits included.
     pub config: Arc<Config>,
     /// What numbers stand for.
     pub registry: Registry,
     /// The network.
     pub network: Network,
-    /// Where its things are.
-    pub place: Place,
+    /// Where the instance keeps its files.
+    pub paths: Paths,
     /// Edits at run time that the files do not hold.
     pub edits: Vec<Edit>,
 }
 
-/// Sends orders.
-#[derive(Clone, Debug)]
-pub struct Orders(mpsc::Sender<Order>);
+/// What `forwarder reload` answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What is different now.
+    pub difference: Difference,
+    /// Settings that need a restart and are ignored until then.
+    pub fixed: Vec<Fixed>,
+    /// What the maps have little room left for.
+    #[serde(default)]
+    pub tight: Vec<String>,
+    /// Edits that ended.
+    pub edits: Vec<Edit>,
+    /// Edits of nodes that go on.
+    #[serde(default)]
+    pub kept: Vec<Edit>,
+    /// Warnings about the files, as `forwarder check --json` writes them.
+    pub report: Value,
+    /// Flows that were ended because their route is gone.
+    pub reset: usize,
+}
 
-/// Room for orders that wait while the daemon is busy.
+/// What came of an edit.
+#[derive(Clone, Debug, Serialize)]
+pub struct Edited {
+    /// What is different now.
+    pub difference: Difference,
+    /// Whether the files say it, too.
+    pub persisted: bool,
+    /// How long it lasts.
+    pub until: Lasts,
+    /// The files that were written.
+    pub files: Vec<PathBuf>,
+    /// Flows that were ended.
+    pub reset: usize,
+}
+
+/// What came of a confirmation.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Confirmed {
+    /// Whether it was waited for.
+    pub waited: bool,
+}
+
+/// Sends commands.
+#[derive(Clone, Debug)]
+pub struct Commands(mpsc::Sender<Command>);
+
+/// Commands that wait while the daemon is busy.
 const WAITING: usize = 32;
 
 /// Both ends.
-pub fn channel() -> (Orders, mpsc::Receiver<Order>) {
+pub fn channel() -> (Commands, mpsc::Receiver<Command>) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    (Orders(sender), receiver)
+    (Commands(sender), receiver)
 }
 
-impl Orders {
+impl Commands {
     /// Asks what the daemon knows.
-    pub async fn look(&self) -> Result<Look, Problem> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Order::Look(reply)).await?;
-        answer.await.map_err(|_| Problem::stopping())
+    pub async fn show(&self) -> Result<Snapshot, Refused> {
+        self.give(Command::Show).await
     }
 
-    /// Gives an order and waits for its answer.
-    pub async fn give(&self, order: impl FnOnce(Reply) -> Order) -> Result<Value, Problem> {
+    /// Gives a command and waits for its answer.
+    pub async fn give<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
-        self.send(order(reply)).await?;
-        answer.await.map_err(|_| Problem::stopping())?
-    }
-
-    async fn send(&self, order: Order) -> Result<(), Problem> {
-        self.0.send(order).await.map_err(|_| Problem::stopping())
+        let sent = self.0.send(command(reply)).await;
+        sent.map_err(|_| Refused::Stopping)?;
+        answer.await.map_err(|_| Refused::Stopping)?
     }
 }

@@ -16,17 +16,14 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use super::Daemon;
-use crate::config::Sources;
 use crate::config::sources::{drop_in_directory, is_drop_in};
-use crate::control::problem::chain;
 
 /// Whoever writes several files, or one slowly, is done when nothing has happened for so long.
-const QUIET: Duration = Duration::from_secs(1);
+pub const QUIET: Duration = Duration::from_secs(1);
 /// How often it is looked although nothing was heard.
-const AGAIN: Duration = Duration::from_secs(60);
+pub const AGAIN: Duration = Duration::from_secs(60);
 /// How long a file may be gone before a word is said: some editors delete and write anew.
 const GRACE: Duration = Duration::from_secs(2);
 /// As many links as the kernel follows (`path_resolution(7)`).
@@ -34,10 +31,10 @@ const LINKS_MAX: usize = 40;
 
 /// Tells when it is time to look at the files.
 #[derive(Debug, Default)]
-pub(super) struct FileWatch {
+pub struct FileWatch {
     active: Option<Active>,
     /// Failures to read the files, in a row.
-    unreadable: u32,
+    pub unreadable: u32,
 }
 
 #[derive(Debug)]
@@ -51,7 +48,7 @@ struct Active {
 impl FileWatch {
     /// Follows the main file at `main` and its drop-ins, as they are now; `None` follows nothing. It is looked
     /// after `first` in any case.
-    fn follow(&mut self, main: Option<&Path>, first: Duration) {
+    pub fn follow(&mut self, main: Option<&Path>, first: Duration) {
         let Some(main) = main else {
             self.active = None;
             return;
@@ -70,7 +67,7 @@ impl FileWatch {
     }
 
     /// Returns when it is time to look; never, if nothing is followed. Nothing is lost if the future is dropped.
-    pub(super) async fn changed(&mut self) {
+    pub async fn changed(&mut self) {
         let Some(active) = &mut self.active else {
             return std::future::pending().await;
         };
@@ -85,60 +82,11 @@ impl FileWatch {
         }
     }
 
-    fn look_soon(&mut self) {
+    /// Looks again in a moment: some editors delete and write anew.
+    pub fn look_soon(&mut self) {
         if let Some(active) = &mut self.active {
             active.due = Instant::now() + GRACE;
         }
-    }
-}
-
-impl Daemon {
-    /// Begins, goes on or ceases to follow the files, as the configuration says. They were read before: what
-    /// changed since, and was told to nobody or to the watch that ends here, is found by one more look.
-    pub(super) fn follow_files(&mut self) {
-        self.follow_from(QUIET);
-    }
-
-    fn follow_from(&mut self, first: Duration) {
-        let main = self.sources.main().path.clone();
-        let main = self.config.entrance.watch.then_some(main.as_path());
-        self.files.follow(main, first);
-    }
-
-    /// Looks at the files and puts them to use if they say something new.
-    pub(super) async fn files_changed(&mut self) {
-        // Before reading, so that no change falls between.
-        self.follow_from(AGAIN);
-        let sources = match Sources::read(&self.sources.main().path) {
-            Ok(sources) => sources,
-            Err(error) => {
-                self.files.unreadable = self.files.unreadable.saturating_add(1);
-                match self.files.unreadable {
-                    1 => self.files.look_soon(),
-                    2 => warn!(
-                        "{}; the running configuration stays in use until the files can be read",
-                        chain(&error)
-                    ),
-                    _ => {}
-                }
-                return;
-            }
-        };
-        if std::mem::take(&mut self.files.unreadable) > 1 {
-            info!("the configuration files can be read again");
-        }
-        if sources == self.sources {
-            if self.refused.take().is_some() {
-                info!("the configuration files say what is in use again");
-            }
-            return;
-        }
-        if self.refused.as_ref() == Some(&sources) {
-            return;
-        }
-        info!("the configuration files have changed");
-        let answer = self.reload_from(sources).await;
-        self.log_refusal(answer);
     }
 }
 

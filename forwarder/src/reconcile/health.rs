@@ -1,6 +1,6 @@
 //! Health, followed: tables, refusals, resets; and what tunnels say about their peers.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -9,22 +9,15 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::Daemon;
+use super::daemon::Daemon;
 use crate::dataplane::clock::monotonic;
 use crate::dataplane::flows::open as flows;
 use crate::dataplane::{DataplaneError, plan};
+use crate::health::finding::{Egresses, Finding};
 use crate::health::tunnel::{self, Reading};
-use crate::health::{Dead, Finding, REFUSAL, Ways};
+use crate::health::{Dead, REFUSAL};
 use crate::link::{Network, wireguard};
 use crate::units;
-
-/// What is in force because of health.
-#[derive(Debug, Default)]
-pub struct Following {
-    refused: BTreeSet<String>,
-    /// When the refusals were last renewed; `None` before the first time.
-    renewed: Option<Instant>,
-}
 
 impl Daemon {
     /// A check has ended.
@@ -47,7 +40,7 @@ impl Daemon {
     }
 
     /// Interfaces that lead to nodes, for their checks.
-    pub(super) fn ways(&self, network: &Network) -> Ways {
+    pub(super) fn ways(&self, network: &Network) -> Egresses {
         let nodes = self.config.pools.iter().flat_map(|pool| &pool.nodes);
         let ways = nodes.filter_map(|node| {
             let ip = node.address.get_ref().ip();
@@ -92,8 +85,8 @@ impl Daemon {
 
     fn refuse(&mut self) -> Result<(), DataplaneError> {
         let refused = self.health.refused(&self.config);
-        let same = refused.iter().copied().eq(self.following.refused.iter());
-        let due = match self.following.renewed {
+        let same = refused.iter().copied().eq(self.refusals.refused.iter());
+        let due = match self.refusals.renewed {
             Some(renewed) => !refused.is_empty() && renewed.elapsed() > REFUSAL / 3,
             None => true,
         };
@@ -102,8 +95,8 @@ impl Daemon {
         }
         let until = monotonic() + REFUSAL;
         self.dataplane.refuse(&self.config, &refused, until)?;
-        self.following.refused = refused.into_iter().map(str::to_owned).collect();
-        self.following.renewed = Some(Instant::now());
+        self.refusals.refused = refused.into_iter().map(str::to_owned).collect();
+        self.refusals.renewed = Some(Instant::now());
         Ok(())
     }
 

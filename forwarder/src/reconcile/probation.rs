@@ -14,13 +14,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::DaemonError;
+use super::error::DaemonError;
 use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::clock::monotonic;
 use crate::dataplane::unload::unload;
 use crate::instance::files::replace;
 use crate::instance::lock::{Lock, LockError};
-use crate::instance::paths::Place;
+use crate::instance::paths::Paths;
 use crate::link::survey::Surveyor;
 
 /// How often the guard looks at the file: a daemon that took over may have been given more time.
@@ -72,7 +72,7 @@ pub struct Probation(PathBuf);
 
 impl Probation {
     /// Of the instance at `place`.
-    pub fn of(place: &Place) -> Self {
+    pub fn of(place: &Paths) -> Self {
         Self(place.probation())
     }
 
@@ -113,7 +113,7 @@ pub struct Guard {
 
 impl Guard {
     /// Starts it: `forwarder guard`, in a session of its own, which no terminal ends.
-    pub fn start(place: &Place) -> io::Result<Self> {
+    pub fn start(place: &Paths) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command
             .arg("--bpffs")
@@ -149,7 +149,7 @@ impl Drop for Guard {
 }
 
 /// What the guard does: waits for the end of its standard input, and then for the deadline.
-pub fn guard(place: &Place) -> Result<(), DaemonError> {
+pub fn guard(place: &Paths) -> Result<(), DaemonError> {
     // Whatever ends it, the other end is gone.
     let _ = io::stdin().read_to_end(&mut Vec::new());
     let probation = Probation::of(place);
@@ -181,7 +181,7 @@ pub fn guard(place: &Place) -> Result<(), DaemonError> {
 }
 
 /// Removes everything of an instance but its lock, which whoever calls this holds.
-pub fn remove(place: &Place, network: &crate::link::Network) -> Result<(), DaemonError> {
+pub fn remove(place: &Paths, network: &crate::link::Network) -> Result<(), DaemonError> {
     unload(&Pins::new(place.bpffs()), &place.registry(), network)?;
     if let Err(error) = place.remove_files() {
         warn!(error = &error as &dyn std::error::Error, "left behind");
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_deadline_outlives_the_process_and_not_the_boot() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::new(Path::new("/x"), folder.path());
+        let place = Paths::new(Path::new("/x"), folder.path());
         let probation = Probation::of(&place);
         assert_eq!(probation.left(), Left::Confirmed);
         probation.begin(Duration::from_secs(60)).unwrap();

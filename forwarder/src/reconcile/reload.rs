@@ -3,20 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::command::{Look, Order};
-use super::{Daemon, DaemonError, edits};
+use super::command::{Command, Edited, Reloaded, Snapshot};
+use super::daemon::Daemon;
+use super::edits;
+use super::error::DaemonError;
+use super::refused::Refused;
 use crate::config::difference::{Difference, Fixed, keep_fixed};
 use crate::config::edit::{Edit, patterns, selects};
 use crate::config::lasting::{self, Kept, Lasts, supersedes};
 use crate::config::model::{NodeState, Pattern};
 use crate::config::{self, Config, Sources, persist};
-use crate::control::problem::{Problem, chain};
 use crate::dataplane::flows::open as flows;
 use crate::dataplane::flows::open::OpenFlow;
 use crate::dataplane::plan;
@@ -26,66 +25,32 @@ use crate::health as nodes;
 /// Differences that get a line each in the log.
 const LOGGED_MAX: usize = 1_000;
 
-/// What `forwarder reload` answers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Reloaded {
-    /// What is different now.
-    pub difference: Difference,
-    /// What the files say in vain.
-    pub fixed: Vec<Fixed>,
-    /// What the maps have little room left for.
-    #[serde(default)]
-    pub tight: Vec<String>,
-    /// Edits that ended.
-    pub edits: Vec<Edit>,
-    /// Edits of nodes that go on.
-    #[serde(default)]
-    pub kept: Vec<Edit>,
-    /// Warnings about the files, as `forwarder check --json` writes them.
-    pub report: Value,
-    /// Flows that were ended because their route is gone.
-    pub reset: usize,
-}
-
 impl Daemon {
-    /// Carries an order out.
-    pub(super) async fn obey(&mut self, order: Order) {
-        // Whoever asked may have gone meanwhile.
-        match order {
-            Order::Look(reply) => {
-                let _ = reply.send(self.look());
-            }
-            Order::Reload {
+    /// Carries a command out. Whoever gave it may have gone meanwhile.
+    pub(super) async fn handle(&mut self, command: Command) {
+        match command {
+            Command::Show(reply) => drop(reply.send(Ok(self.snapshot()))),
+            Command::Reload {
                 reset,
                 confirm,
                 reply,
-            } => {
-                let answer = self
-                    .reload(reset, confirm)
-                    .await
-                    .and_then(|own| to_value(&own));
-                let _ = reply.send(answer);
-            }
-            Order::Edit {
+            } => drop(reply.send(self.reload(reset, confirm).await)),
+            Command::Edit {
                 edit,
                 persist,
                 reset,
                 reply,
-            } => {
-                let _ = reply.send(self.edit(edit, persist, reset).await);
-            }
-            Order::Confirm(reply) => {
-                let _ = reply.send(Ok(self.confirm()));
-            }
+            } => drop(reply.send(self.edit(edit, persist, reset).await)),
+            Command::Confirm(reply) => drop(reply.send(Ok(self.confirm()))),
         }
     }
 
-    fn look(&self) -> Look {
-        Look {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
             config: self.config.clone(),
             registry: self.dataplane.registry().clone(),
             network: self.network.clone(),
-            place: self.place.clone(),
+            paths: self.paths.clone(),
             edits: self.edits.iter().map(|own| own.edit.clone()).collect(),
         }
     }
@@ -97,11 +62,12 @@ impl Daemon {
     }
 
     /// Says in the log why a reload that nobody waits for was refused.
-    pub(super) fn log_refusal(&self, answer: Result<Reloaded, Problem>) {
-        if let Err(problem) = answer {
+    pub(super) fn log_refusal(&self, answer: Result<Reloaded, Refused>) {
+        if let Err(refused) = answer {
             error!(
-                fix = problem.fix,
-                "the configuration was not reloaded: {}", problem.message
+                fix = refused.fix(),
+                "the configuration was not reloaded: {}",
+                refused.message()
             );
         }
     }
@@ -111,7 +77,7 @@ impl Daemon {
         &mut self,
         reset: bool,
         confirm: Option<Duration>,
-    ) -> Result<Reloaded, Problem> {
+    ) -> Result<Reloaded, Refused> {
         let before = self.before();
         let sources = self.read_files();
         if sources.is_err() {
@@ -129,29 +95,24 @@ impl Daemon {
         Ok(reloaded)
     }
 
-    fn read_files(&self) -> Result<Sources, Problem> {
-        Sources::read(&self.sources.main().path).map_err(|error| {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, chain(&error))
-                .fix("the running configuration stays in use")
-        })
+    fn read_files(&self) -> Result<Sources, Refused> {
+        Sources::read(&self.sources.main().path).map_err(Refused::Unreadable)
     }
 
     /// Puts what was read to use, unless it has errors.
-    pub(super) async fn reload_from(&mut self, sources: Sources) -> Result<Reloaded, Problem> {
+    pub(super) async fn reload_from(&mut self, sources: Sources) -> Result<Reloaded, Refused> {
         let reloaded = self.use_sources(sources).await;
         self.tally.reloaded(reloaded.is_ok());
         reloaded
     }
 
-    async fn use_sources(&mut self, sources: Sources) -> Result<Reloaded, Problem> {
+    async fn use_sources(&mut self, sources: Sources) -> Result<Reloaded, Refused> {
         let outcome = config::validate(sources);
         let report = outcome.report;
         let Some(mut new) = outcome.config else {
             report.log();
             self.refused = Some(report.sources.clone());
-            let message = format!("not reloaded: {}", report.summary());
-            return Err(Problem::invalid(message, &report)
-                .fix("the running configuration stays in use; mend the file and reload again"));
+            return Err(Refused::Invalid(Box::new(report)));
         };
         let fixed = keep_fixed(&self.config, &mut new);
         let filed = Arc::new(new.clone());
@@ -161,16 +122,14 @@ impl Daemon {
         let (was, now) = (Arc::clone(&self.config), Arc::clone(&new));
         let difference = spawn_blocking(move || Difference::between(&was, &now));
         self.turn_to(new).await?;
-        let difference = difference
-            .await
-            .map_err(|error| Problem::internal(&error))?;
+        let difference = difference.await?;
         self.tally.configured(self.config.digest);
         self.filed = filed;
         self.sources = report.sources.clone();
         self.refused = None;
         self.follow_files();
         report.log();
-        warn_of_fixed(&fixed);
+        Self::warn_of_fixed(&fixed);
         let tight = self.warn_of_tight();
         for line in difference.lines().take(LOGGED_MAX) {
             info!("{line}");
@@ -217,7 +176,7 @@ impl Daemon {
         (kept, ended)
     }
 
-    async fn edit(&mut self, edit: Edit, persist: bool, reset: bool) -> Result<Value, Problem> {
+    async fn edit(&mut self, edit: Edit, persist: bool, reset: bool) -> Result<Edited, Refused> {
         let names = edit.names().map(patterns).transpose()?;
         let listed = &self.dataplane.registry().names;
         let is_listed = |name: &Pattern| {
@@ -260,9 +219,7 @@ impl Daemon {
             }
             Some((_, Err(error))) => {
                 self.add_edit(edit);
-                let mut problem = Problem::from(error);
-                problem.message = format!("in use, but not written: {}", problem.message);
-                return Err(problem);
+                return Err(Refused::NotWritten(error));
             }
             None => self.add_edit(edit.clone()),
         }
@@ -281,25 +238,25 @@ impl Daemon {
             }
             (_, true) => self.end_flows(|flow| !flow.configured)?,
         };
-        Ok(json!({
-            "difference": difference,
-            "persisted": persisted,
-            "until": Lasts::of(&edit, persisted),
-            "files": files,
-            "reset": ended,
-        }))
+        Ok(Edited {
+            difference,
+            persisted,
+            until: Lasts::of(&edit, persisted),
+            files,
+            reset: ended,
+        })
     }
 
     /// Puts a configuration to use; if that fails, the former one again.
-    pub(super) async fn turn_to(&mut self, new: Arc<Config>) -> Result<(), Problem> {
+    pub(super) async fn turn_to(&mut self, new: Arc<Config>) -> Result<(), Refused> {
         match self.adopt(&new).await {
             Ok(changes) => {
                 self.config = new;
                 self.health_adopts();
-                self.armour_adopts();
-                self.pulse.in_step(&self.missing, &self.down());
+                self.xdp_adopts();
+                self.readiness.in_step(&self.missing, &self.down());
                 self.metrics.listen(self.config.metrics);
-                self.telling.adopt(&self.config);
+                self.fan_out.adopt(&self.config);
                 info!(
                     nodes = changes.nodes,
                     pools = changes.pools,
@@ -312,12 +269,12 @@ impl Daemon {
                 self.warn_about(&network);
                 Ok(())
             }
-            Err(error) => Err(self.turn_back(&error).await),
+            Err(error) => Err(self.roll_back_to_running(error).await),
         }
     }
 
     /// The same for one that differs in names only: neither the network nor the nodes are looked at anew.
-    async fn turn_names_to(&mut self, new: Config) -> Result<(), Problem> {
+    async fn turn_names_to(&mut self, new: Config) -> Result<(), Refused> {
         let network = std::mem::take(&mut self.network);
         let applied = self.dataplane.apply(&new, &network);
         self.network = network;
@@ -332,30 +289,33 @@ impl Daemon {
                 info!(paths = changes.paths, names = changes.names, "maps written");
                 Ok(())
             }
-            Err(error) => Err(self.turn_back(&error.into()).await),
+            Err(error) => Err(self.roll_back_to_running(error.into()).await),
         }
     }
 
     /// Puts the running configuration to use again after another one failed.
-    async fn turn_back(&mut self, why: &DaemonError) -> Problem {
+    async fn roll_back_to_running(&mut self, why: DaemonError) -> Refused {
         let running = self.config.clone();
-        let fix = match self.adopt(&running).await {
+        let restored = match self.adopt(&running).await {
             Ok(_) => {
-                self.pulse.in_step(&self.missing, &self.down());
-                "the running configuration stays in use"
+                self.readiness.in_step(&self.missing, &self.down());
+                true
             }
             Err(again) => {
                 // Whatever the maps hold, an unchanged network is no reason to leave it so.
-                self.dataplane.doubt();
-                self.pulse.out_of_step(&again);
+                self.dataplane.mark_dirty();
+                self.readiness.out_of_step(&again);
                 error!(
                     error = &again as &dyn std::error::Error,
                     "the data plane is not in step with the running configuration"
                 );
-                "the running configuration could not be written back whole either; that is tried again within a minute"
+                false
             }
         };
-        Problem::new(StatusCode::CONFLICT, chain(why)).fix(fix)
+        Refused::NotApplied {
+            source: why,
+            restored,
+        }
     }
 
     async fn adopt(&mut self, config: &Config) -> Result<Changes, DaemonError> {
@@ -368,9 +328,8 @@ impl Daemon {
         Ok(changes)
     }
 
-    fn end_flows(&self, meant: impl Fn(&OpenFlow) -> bool) -> Result<usize, Problem> {
-        let ended = flows::end(self.dataplane.pins(), self.dataplane.registry(), meant);
-        let ended = ended.map_err(|error| Problem::internal(&error))?;
+    fn end_flows(&self, meant: impl Fn(&OpenFlow) -> bool) -> Result<usize, Refused> {
+        let ended = flows::end(self.dataplane.pins(), self.dataplane.registry(), meant)?;
         info!(count = ended, "flows ended by order");
         Ok(ended)
     }
@@ -403,7 +362,7 @@ impl Daemon {
 
     /// Applies the edits of a former daemon; if the files have changed since, those of nodes.
     pub(super) fn restore_edits(&mut self) {
-        let (edits, mut same) = edits::load(&self.place.edits(), &self.about(), &self.config);
+        let (edits, mut same) = edits::load(&self.paths.edits(), &self.about(), &self.config);
         for own in edits {
             match own.edit.apply(&self.config) {
                 Ok(config) => {
@@ -423,20 +382,16 @@ impl Daemon {
             self.save_edits();
         }
     }
-}
 
-/// Says which keys have another value in the file than in the maps.
-pub(super) fn warn_of_fixed(fixed: &[Fixed]) {
-    for own in fixed {
-        warn!(
-            key = own.key,
-            running = own.running,
-            file = own.file,
-            "cannot change while maps are pinned; `forwarder unload` and a new start apply it"
-        );
+    /// Says which keys have another value in the files than in the maps.
+    pub(super) fn warn_of_fixed(fixed: &[Fixed]) {
+        for own in fixed {
+            warn!(
+                key = own.key,
+                running = own.running,
+                file = own.file,
+                "cannot change while maps are pinned; `forwarder unload` and a new start apply it"
+            );
+        }
     }
-}
-
-fn to_value<T: Serialize>(own: &T) -> Result<Value, Problem> {
-    serde_json::to_value(own).map_err(|error| Problem::internal(&error))
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::config::Config;
 use crate::dataplane::bpf::pins::Pins;
 use crate::dataplane::registry::{self, Registry};
-use crate::instance::paths::Place;
+use crate::instance::paths::Paths;
 use crate::link::Network;
 
 /// Another instance has what this one is to claim.
@@ -25,7 +25,7 @@ pub struct Stacked {
 }
 
 /// Looks for one among those that share the run directory.
-pub fn check(place: &Place, config: &Config, network: &Network) -> Result<(), Stacked> {
+pub fn check(place: &Paths, config: &Config, network: &Network) -> Result<(), Stacked> {
     for other in place.others() {
         let pins = Pins::new(other.bpffs());
         if !pins.exists() {

@@ -4,41 +4,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, error, info, warn};
 
-use super::Daemon;
+use super::daemon::Daemon;
 use crate::config::difference::word;
 use crate::config::model::Xdp;
-use crate::control::problem::chain;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::bpf::maps::MapsError;
+use crate::instance::error::chain;
 use crate::link::driver::Driver;
 use crate::link::{Link, LinkKind};
-use crate::xdp::flood::{self, Flood, Threshold};
-use crate::xdp::report::Report;
-
-/// What the daemon knows of floods and armour.
-#[derive(Debug, Default)]
-pub struct Armour {
-    flood: Flood,
-    report: Report,
-    /// What was last asked of the interfaces. Asked again only when the answer may be another: a driver that
-    /// refuses is not asked each second.
-    asked: Option<(bool, Vec<u32>)>,
-}
-
-impl Armour {
-    /// As a former daemon left it.
-    pub fn new(report: Option<Report>, worn: bool) -> Self {
-        Self {
-            flood: if worn {
-                Flood::lasting()
-            } else {
-                Flood::default()
-            },
-            report: report.unwrap_or_default(),
-            asked: None,
-        }
-    }
-}
+use crate::xdp::flood::{self, Threshold};
 
 impl Daemon {
     /// A second has passed: is there a flood?
@@ -54,10 +28,8 @@ impl Daemon {
             above: self.config.entrance.xdp_above,
             calm: self.config.entrance.xdp_calm,
         };
-        self.armour
-            .flood
-            .observe(unproven, Instant::now(), threshold);
-        self.follow_armour();
+        self.xdp.flood.observe(unproven, Instant::now(), threshold);
+        self.follow_xdp();
     }
 
     fn unproven(&self) -> Result<u64, MapsError> {
@@ -69,46 +41,46 @@ impl Daemon {
     }
 
     /// Another configuration is in use: drivers that refused are asked again.
-    pub(super) fn armour_adopts(&mut self) {
-        self.armour.asked = None;
-        self.follow_armour();
+    pub(super) fn xdp_adopts(&mut self) {
+        self.xdp.asked = None;
+        self.follow_xdp();
     }
 
     /// Brings the interfaces in step with configuration and flood.
-    pub(super) fn follow_armour(&mut self) {
+    pub(super) fn follow_xdp(&mut self) {
         let wanted = match self.config.entrance.xdp {
             Xdp::On => true,
             Xdp::Off => false,
-            Xdp::Auto => self.armour.flood.lasts(),
+            Xdp::Auto => self.xdp.flood.lasts(),
         };
         let public = self.config.entrance.public.iter();
         let links = public.filter_map(|name| self.network.link(name.get_ref()));
         let links: Vec<Link> = links.cloned().collect();
         let asked = Some((wanted, links.iter().map(|link| link.ifindex).collect()));
-        if self.armour.asked == asked {
+        if self.xdp.asked == asked {
             return;
         }
-        self.armour.asked = asked;
+        self.xdp.asked = asked;
         for link in &links {
-            self.armour_one(link, wanted);
+            self.filter_one(link, wanted);
         }
         let worn: Vec<u32> = links.iter().map(|link| link.ifindex).collect();
-        if let Err(error) = self.dataplane.forget_armour(&worn) {
+        if let Err(error) = self.dataplane.forget_xdp(&worn) {
             error!(error = &error as &dyn std::error::Error, "armour");
         }
-        self.armour
+        self.xdp
             .report
             .interfaces
             .retain(|own| links.iter().any(|link| link.name == own.interface));
-        self.armour.report.mode = word(self.config.entrance.xdp).to_owned();
-        if let Err(error) = self.armour.report.save(&self.place.armour()) {
+        self.xdp.report.mode = word(self.config.entrance.xdp).to_owned();
+        if let Err(error) = self.xdp.report.save(&self.paths.xdp()) {
             debug!(%error, "the armour's report is not saved");
         }
     }
 
-    fn armour_one(&mut self, link: &Link, wanted: bool) {
-        let rate = self.armour.flood.rate();
-        let worn = match self.dataplane.wears_armour(link) {
+    fn filter_one(&mut self, link: &Link, wanted: bool) {
+        let rate = self.xdp.flood.rate();
+        let worn = match self.dataplane.has_xdp_filter(link) {
             Ok(worn) => worn,
             Err(error) => {
                 error!(error = &error as &dyn std::error::Error, "armour");
@@ -118,9 +90,9 @@ impl Daemon {
         let done = match wanted {
             // Also where it is worn already: the program of a former daemon is replaced.
             true => self.put_on(link),
-            false => self.dataplane.doff(link),
+            false => self.dataplane.detach_xdp(link),
         };
-        let entry = self.armour.report.entry(&link.name);
+        let entry = self.xdp.report.entry(&link.name);
         let interface = link.name.as_str();
         match done {
             Ok(()) => {
@@ -173,7 +145,7 @@ impl Daemon {
                 interface: link.name.clone(),
             });
         }
-        self.dataplane.wear(link)
+        self.dataplane.attach_xdp(link)
     }
 }
 

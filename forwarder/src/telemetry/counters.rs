@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::geoip::country::{CODES, Country};
+use super::country::{CODES, Country};
 
 /// A number that only grows.
 #[derive(Debug, Default)]

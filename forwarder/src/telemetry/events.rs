@@ -1,4 +1,4 @@
-//! Who is told of flows and refused connections: those who follow, the counters, the flow log.
+//! Hands each event to those who follow, to the counters and to the flow log.
 
 use std::sync::Arc;
 
@@ -6,24 +6,28 @@ use forwarder_common::abi::Event;
 use tokio::sync::broadcast;
 
 use super::counters::Tally;
+use super::flow_event::FlowEvent;
 use super::flow_log::FlowLog;
 use super::geoip::GeoIp;
 use crate::config::Config;
-use crate::control::events::Told;
 use crate::dataplane::flows::events::{Kind, Record};
 
 /// All of them.
 #[derive(Debug)]
-pub struct Telling {
-    followers: broadcast::Sender<Told>,
+pub struct FanOut {
+    followers: broadcast::Sender<FlowEvent>,
     tally: Arc<Tally>,
     geoip: GeoIp,
     flow_log: FlowLog,
 }
 
-impl Telling {
+impl FanOut {
     /// As configured.
-    pub fn new(config: &Config, followers: broadcast::Sender<Told>, tally: Arc<Tally>) -> Self {
+    pub fn new(
+        config: &Config,
+        followers: broadcast::Sender<FlowEvent>,
+        tally: Arc<Tally>,
+    ) -> Self {
         let max_flows = config.entrance.max_flows;
         Self {
             followers,
@@ -39,11 +43,11 @@ impl Telling {
         self.flow_log.adopt(&config.flow_log);
     }
 
-    /// Tells an event.
-    pub fn tell(&mut self, record: &Record<'_>, event: &Event) {
+    /// Hands an event on.
+    pub fn event(&mut self, record: &Record<'_>, event: &Event) {
         if self.followers.receiver_count() > 0 {
             // The last one may have gone meanwhile.
-            let _ = self.followers.send(Told::new(record, event));
+            let _ = self.followers.send(FlowEvent::new(record, event));
         }
         let (address, tally) = (record.client.ip(), &self.tally);
         let databases = self.geoip.databases();

@@ -9,7 +9,7 @@ const STALLED: Duration = Duration::from_secs(60);
 
 /// Shared by the daemon's loop, which feels it, and the metrics page, which tells it.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Readiness {
     inner: Mutex<Inner>,
 }
 
@@ -19,7 +19,7 @@ struct Inner {
     problem: Option<String>,
 }
 
-impl Default for Pulse {
+impl Default for Readiness {
     fn default() -> Self {
         Self {
             inner: Mutex::new(Inner {
@@ -30,7 +30,7 @@ impl Default for Pulse {
     }
 }
 
-impl Pulse {
+impl Readiness {
     /// The daemon's loop came round.
     pub fn beat(&self) {
         self.with(|inner| inner.beat = Instant::now());
@@ -76,21 +76,24 @@ mod tests {
 
     #[test]
     fn ready_means_in_step_and_alive() {
-        let pulse = Pulse::default();
-        assert_eq!(pulse.problem().as_deref(), Some("not started yet"));
-        pulse.in_step(&[], &[]);
-        assert_eq!(pulse.problem(), None);
-        pulse.in_step(&[], &[String::from("wg0")]);
-        assert_eq!(pulse.problem().unwrap(), "down: wg0");
-        pulse.in_step(&[String::from("wg0")], &[]);
-        assert_eq!(pulse.problem().as_deref(), Some("no such interface: wg0"));
-        pulse.out_of_step(&std::fmt::Error);
-        assert!(pulse.problem().unwrap().starts_with("not in step"));
-        pulse.in_step(&[], &[]);
-        pulse.with(|inner| inner.beat -= STALLED);
-        assert!(!pulse.is_alive());
-        assert_eq!(pulse.problem().as_deref(), Some("the daemon hangs"));
-        pulse.beat();
-        assert_eq!(pulse.problem(), None);
+        let readiness = Readiness::default();
+        assert_eq!(readiness.problem().as_deref(), Some("not started yet"));
+        readiness.in_step(&[], &[]);
+        assert_eq!(readiness.problem(), None);
+        readiness.in_step(&[], &[String::from("wg0")]);
+        assert_eq!(readiness.problem().unwrap(), "down: wg0");
+        readiness.in_step(&[String::from("wg0")], &[]);
+        assert_eq!(
+            readiness.problem().as_deref(),
+            Some("no such interface: wg0")
+        );
+        readiness.out_of_step(&std::fmt::Error);
+        assert!(readiness.problem().unwrap().starts_with("not in step"));
+        readiness.in_step(&[], &[]);
+        readiness.with(|inner| inner.beat -= STALLED);
+        assert!(!readiness.is_alive());
+        assert_eq!(readiness.problem().as_deref(), Some("the daemon hangs"));
+        readiness.beat();
+        assert_eq!(readiness.problem(), None);
     }
 }

@@ -4,5 +4,6 @@
 //! [`flood`] decides, the daemon acts, [`report`] keeps what was seen beside the registry, so that `status`
 //! and metrics tell it whether a daemon runs or not.
 
+pub mod filter;
 pub mod flood;
 pub mod report;

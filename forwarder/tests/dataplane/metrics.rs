@@ -263,7 +263,7 @@ fn every_metric_of_the_catalog_is_written_and_no_other() {
         std::fs::write(place.health(), HEALTH).unwrap();
         let mut armour = armour::Report::default();
         armour.entry("eth0").worn = true;
-        armour.save(&place.armour()).unwrap();
+        armour.save(&place.xdp()).unwrap();
         let suffixes = ["", "_bucket", "_sum", "_count"];
         let mut written = BTreeSet::new();
         for name in page(&place).keys() {

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use serde_spanned::Spanned;
 
-use super::Context;
+use super::context::Context;
 use crate::config::diagnostic::{Diagnostic, Span};
 use crate::config::model::{Entrance, Xdp};
 use crate::config::raw::{List, RawEntrance, Text};
+use crate::instance::paths::DEFAULT_BPFFS;
 
-/// Default of `bpffs`.
-pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/forwarder";
 const DEFAULT_MAX_FLOWS: u32 = 65_536;
 const DEFAULT_HELLO_BUFFERS: u32 = 256;
 /// What a client takes that has to send each segment three times.

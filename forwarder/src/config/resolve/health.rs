@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use forwarder_common::name::PatternKind;
 
-use super::Context;
+use super::context::Context;
 use crate::config::diagnostic::{Diagnostic, Span};
 use crate::config::model::{Check, Checks, ClientAddress, Pattern, ProxyCommand};
 use crate::config::raw::{List, Number, RawHealth, RawPool, RawProxy, Text};

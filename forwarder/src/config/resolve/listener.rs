@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_spanned::Spanned;
 
-use super::{Context, Gaps, unique_names};
+use super::context::{Context, Gaps, unique_names};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Keyword, Listener, OnRefuse, Protocol};
 use crate::config::raw::{List, Number, RawListener, Text};

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::Context;
+use super::context::Context;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::Metrics;
 use crate::config::raw::{RawMetrics, Text};

@@ -3,6 +3,7 @@
 //! Each section is resolved on its own and reports all it finds; a value that does not resolve leaves
 //! a gap rather than stopping the rest. A [`Config`] results only if nothing was an error.
 
+mod context;
 mod entrance;
 mod health;
 mod listener;
@@ -12,47 +13,12 @@ mod route;
 mod seeing;
 mod value;
 
-pub use self::entrance::DEFAULT_BPFFS;
-
 use std::sync::Arc;
 
-use serde_spanned::Spanned;
-
-use super::diagnostic::{Diagnostic, Severity, Span};
+use self::context::Context;
+use super::diagnostic::{Diagnostic, Severity};
 use super::model::Config;
 use super::shape::Shape;
-
-/// What the sections need while they resolve: what was lost before, and where findings go.
-struct Context<'a> {
-    shape: &'a Shape,
-    findings: Vec<Diagnostic>,
-}
-
-/// A list whose elements may have failed to resolve: indices stay those of the file, so that
-/// references are checked against what was written and not against what was right.
-type Gaps<T> = Vec<Option<T>>;
-
-impl Context<'_> {
-    fn push(&mut self, finding: Diagnostic) {
-        self.findings.push(finding);
-    }
-
-    /// Reports that a key is missing, unless it was there and could not be read.
-    fn missing(&mut self, section: &str, index: usize, key: &str, span: Span, fix: &str) {
-        if self.shape.lost(section, index, key) {
-            return;
-        }
-        let title = if section == "entrance" {
-            String::from("[entrance]")
-        } else {
-            format!("[[{section}]]")
-        };
-        self.push(
-            Diagnostic::error("missing-key", span, format!("{title} has no `{key}`"))
-                .help(format!("add `{fix}`")),
-        );
-    }
-}
 
 /// Resolves what `shape` could read.
 pub fn resolve(shape: &Shape) -> (Option<Config>, Vec<Diagnostic>) {
@@ -89,32 +55,4 @@ pub fn resolve(shape: &Shape) -> (Option<Config>, Vec<Diagnostic>) {
         })
     });
     (config, findings)
-}
-
-/// Reports names that a list of named things holds twice.
-fn unique_names<'a>(
-    context: &mut Context<'_>,
-    what: &str,
-    names: impl Iterator<Item = &'a Spanned<String>>,
-) {
-    let mut seen: Vec<&Spanned<String>> = Vec::new();
-    for name in names {
-        let lower = name.get_ref().to_lowercase();
-        let first = seen
-            .iter()
-            .find(|earlier| earlier.get_ref().to_lowercase() == lower);
-        match first {
-            Some(first) => context.push(
-                Diagnostic::error(
-                    "duplicate-name",
-                    name.span(),
-                    format!("two {what}s are called `{}`", name.get_ref()),
-                )
-                .label("again here")
-                .related(first.span(), "first here")
-                .help("give one of them another name; upper and lower case count as the same"),
-            ),
-            None => seen.push(name),
-        }
-    }
 }

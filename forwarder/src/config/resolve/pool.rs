@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_spanned::Spanned;
 
-use super::{Context, Gaps, unique_names};
+use super::context::{Context, Gaps, unique_names};
 use crate::config::diagnostic::{Diagnostic, Span};
 use crate::config::model::{Balance, ClientAddress, Node, NodeState, OnDown, Pool, WhenEmpty};
 use crate::config::raw::{RawNode, RawPool, Text};

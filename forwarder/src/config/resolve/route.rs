@@ -8,8 +8,8 @@ use foldhash::fast::RandomState;
 use forwarder_common::name::NameError;
 use serde_spanned::Spanned;
 
+use super::context::{Context, Gaps};
 use super::listener::protocol_word;
-use super::{Context, Gaps};
 use crate::config::diagnostic::{Diagnostic, Span};
 use crate::config::model::{Listener, Pattern, Pool, Protocol, Route};
 use crate::config::raw::{List, RawRoute, Text};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Context;
+use super::context::Context;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{FlowLog, FlowLogTo, GeoIp};
 use crate::config::raw::{RawFlowLog, RawGeoIp, Text};

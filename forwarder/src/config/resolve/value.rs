@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_spanned::Spanned;
 
-use super::Context;
+use super::context::Context;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::Keyword;
 use crate::config::raw::{Number, Text};

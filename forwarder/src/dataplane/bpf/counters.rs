@@ -96,7 +96,7 @@ impl CounterMaps {
     }
 
     /// Frames by what the armour did with them.
-    pub fn armour(&self) -> Result<Vec<(&'static str, u64)>, MapsError> {
+    pub fn xdp(&self) -> Result<Vec<(&'static str, u64)>, MapsError> {
         let slots = tally::XDP.iter();
         slots
             .map(|(slot, label)| Ok((*label, self.tally(*slot)?)))

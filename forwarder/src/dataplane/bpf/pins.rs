@@ -207,7 +207,7 @@ impl Pins {
     }
 
     /// Pin of the link of an interface's armour.
-    pub fn armour(&self, ifindex: u32) -> PathBuf {
+    pub fn xdp(&self, ifindex: u32) -> PathBuf {
         self.links().join(format!("{ARMOUR}-{ifindex}"))
     }
 
@@ -271,8 +271,8 @@ impl Pins {
     }
 
     /// The interfaces that wear the armour, by their index, and the pins of their links.
-    pub fn pinned_armour(&self) -> Result<Vec<(u32, PathBuf)>, PinsError> {
-        armour_in(&self.version)
+    pub fn pinned_xdp(&self) -> Result<Vec<(u32, PathBuf)>, PinsError> {
+        xdp_in(&self.version)
     }
 
     /// The links that are pinned here by any version.
@@ -340,8 +340,8 @@ pub fn links_in(version: &Path) -> Result<Vec<(Side, u32, PathBuf)>, PinsError> 
 }
 
 /// The links of XDP programs in the tree of one version.
-pub fn armour_in(version: &Path) -> Result<Vec<(u32, PathBuf)>, PinsError> {
-    pins_in(&version.join("links"), parse_armour)
+pub fn xdp_in(version: &Path) -> Result<Vec<(u32, PathBuf)>, PinsError> {
+    pins_in(&version.join("links"), parse_xdp)
 }
 
 /// The pins of a directory that belong to interfaces, by what their names say.
@@ -385,7 +385,7 @@ fn parse_link(name: &str) -> Option<(Side, u32)> {
     Some((side, ifindex.parse().ok()?))
 }
 
-fn parse_armour(name: &str) -> Option<u32> {
+fn parse_xdp(name: &str) -> Option<u32> {
     let (kind, ifindex) = name.split_once('-')?;
     (kind == ARMOUR).then(|| ifindex.parse().ok())?
 }
@@ -447,8 +447,8 @@ mod tests {
         assert_eq!(parse_link("public-2"), Some((Side::Public, 2)));
         assert_eq!(parse_link("tunnel-17"), Some((Side::Tunnel, 17)));
         assert_eq!(parse_link("armour-2"), None);
-        assert_eq!(parse_armour("armour-2"), Some(2));
-        assert_eq!(parse_armour("public-2"), None);
+        assert_eq!(parse_xdp("armour-2"), Some(2));
+        assert_eq!(parse_xdp("public-2"), None);
         assert_eq!(parse_link("other-2"), None);
         assert_eq!(parse_link("public-x"), None);
     }

@@ -18,14 +18,14 @@ use crate::link::Link;
 pub const PROGRAMS: [&str; 2] = [program::ARMOUR_FRAGS, program::ARMOUR];
 
 /// Puts it on. What an earlier process put on is replaced.
-pub fn wear(armour: &mut Xdp, pins: &Pins, link: &Link) -> Result<(), AttachError> {
+pub fn attach_xdp(armour: &mut Xdp, pins: &Pins, link: &Link) -> Result<(), AttachError> {
     let interface = || link.name.clone();
     let refused = |source| AttachError::Refused {
         program: program::ARMOUR,
         interface: interface(),
         source,
     };
-    let path = pins.armour(link.ifindex);
+    let path = pins.xdp(link.ifindex);
     if path.exists() {
         let bad = |source| AttachError::Link {
             interface: interface(),

@@ -80,7 +80,7 @@ impl Predecessor {
 
     /// Takes its XDP programs off: they would answer before ours.
     pub fn take_xdp_off(&self) -> Result<(), PinsError> {
-        for (_, pin) in pins::armour_in(&self.path)? {
+        for (_, pin) in pins::xdp_in(&self.path)? {
             pins::remove_file(&pin)?;
         }
         Ok(())

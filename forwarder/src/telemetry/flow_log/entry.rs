@@ -11,7 +11,7 @@ use serde_json::ser::Formatter;
 use super::openings::Opening;
 use super::refusals::Sum;
 use crate::dataplane::flows::events::{Kind, Record};
-use crate::telemetry::geoip::Place;
+use crate::telemetry::geoip::Location;
 
 /// What is known about a flow that opened or closed, or about a refused connection. A key without a value is
 /// written as `null`, so that every line has the same keys; those of GeoIP are left out without databases.
@@ -62,7 +62,7 @@ pub struct Entry {
     pub syns: Option<u32>,
     /// Where the client is.
     #[serde(flatten)]
-    pub place: Option<Place>,
+    pub place: Option<Location>,
 }
 
 impl Entry {
@@ -72,7 +72,7 @@ impl Entry {
         event: &Event,
         record: &Record<'_>,
         opening: Option<Opening>,
-        place: Option<Place>,
+        place: Option<Location>,
         now: Duration,
     ) -> Self {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());

@@ -27,7 +27,7 @@ use self::openings::{Opening, Openings};
 use self::refusals::Refusals;
 use self::writer::{Message, Writer};
 use super::counters::Tally;
-use super::geoip::Place;
+use super::geoip::Location;
 use crate::config::model::FlowLog as Settings;
 use crate::dataplane::clock::monotonic;
 use crate::dataplane::flows::events::{Kind, Record};
@@ -86,7 +86,7 @@ impl FlowLog {
         &mut self,
         event: &Event,
         record: &Record<'_>,
-        place: impl FnOnce() -> Option<Place>,
+        place: impl FnOnce() -> Option<Location>,
     ) {
         let (wanted, refused) = match record.kind {
             Kind::Opened => (self.settings.opened, false),

@@ -11,7 +11,7 @@ use super::*;
 use crate::config::model::FlowLogTo;
 use crate::dataplane::address::address;
 use crate::dataplane::registry::Registry;
-use crate::telemetry::geoip::country::Country;
+use crate::telemetry::country::Country;
 
 fn event(kind: u32, reason: u32, name: &[u8]) -> Event {
     // SAFETY: integers only: zeros are an event.
@@ -89,7 +89,7 @@ impl Log {
     fn event(&mut self, event: &Event) {
         self.log
             .event(event, &Record::new(event, &self.registry), || {
-                Some(Place {
+                Some(Location {
                     country: Country::from_code("DE"),
                     asn: Some(64_500),
                     as_org: None,

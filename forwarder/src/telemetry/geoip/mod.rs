@@ -4,8 +4,6 @@
 //! replaced is read again. What cannot be read is said once, and everything works without.
 //! <https://maxmind.github.io/MaxMind-DB/>
 
-pub mod country;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -18,13 +16,13 @@ use maxminddb::{MaxMindDbError, Reader, path};
 use serde::Serialize;
 use tracing::{info, warn};
 
-use self::country::Country;
 use super::counters::Tally;
 use crate::config::model::GeoIp as Settings;
+use crate::telemetry::country::Country;
 
 /// Where a client is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct Location {
     /// Its country.
     pub country: Option<Country>,
     /// The number of its network (autonomous system).
@@ -161,12 +159,12 @@ impl Databases {
     }
 
     /// Where an address is; `None` if no database is asked for.
-    pub fn place(&self, address: IpAddr) -> Option<Place> {
+    pub fn place(&self, address: IpAddr) -> Option<Location> {
         if self.country.is_none() && self.asn.is_none() {
             return None;
         }
         let (asn, as_org) = self.network(address).unwrap_or_default();
-        Some(Place {
+        Some(Location {
             country: self.country(address),
             asn,
             as_org,

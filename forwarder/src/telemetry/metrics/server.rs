@@ -24,9 +24,9 @@ use super::snapshot::Snapshot;
 use super::{collect, text_format};
 use crate::config::model::Metrics;
 use crate::instance::fatal;
-use crate::instance::paths::Place;
+use crate::instance::paths::Paths;
 use crate::telemetry::counters::Tally;
-use crate::telemetry::readiness::Pulse;
+use crate::telemetry::readiness::Readiness;
 
 /// Connections at once.
 const CONNECTIONS: usize = 16;
@@ -50,8 +50,8 @@ pub struct Server {
 /// What the pages are made of.
 #[derive(Debug)]
 struct Pages {
-    place: Place,
-    pulse: Arc<Pulse>,
+    place: Paths,
+    readiness: Arc<Readiness>,
     tally: Arc<Tally>,
     /// `[metrics] max_targets`.
     max_targets: AtomicU32,
@@ -61,10 +61,10 @@ struct Pages {
 
 impl Server {
     /// A server that is not running.
-    pub fn new(place: Place, pulse: Arc<Pulse>, tally: Arc<Tally>) -> Self {
+    pub fn new(place: Paths, readiness: Arc<Readiness>, tally: Arc<Tally>) -> Self {
         let pages = Pages {
             place,
-            pulse,
+            readiness,
             tally,
             max_targets: AtomicU32::new(u32::MAX),
             reading: Mutex::default(),
@@ -164,9 +164,9 @@ impl Pages {
         }
         match request.uri().path() {
             "/metrics" => self.metrics(wants_open_metrics(request)).await,
-            "/healthz" if self.pulse.is_alive() => text(StatusCode::OK, "ok\n"),
+            "/healthz" if self.readiness.is_alive() => text(StatusCode::OK, "ok\n"),
             "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "the daemon hangs\n"),
-            "/readyz" => match self.pulse.problem() {
+            "/readyz" => match self.readiness.problem() {
                 None => text(StatusCode::OK, "ready\n"),
                 Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
@@ -188,7 +188,7 @@ impl Pages {
             Ok(Err(error)) => return failed(&error),
             Err(error) => return failed(&error),
         };
-        let ready = self.pulse.problem().is_none();
+        let ready = self.readiness.problem().is_none();
         let max_targets = self.max_targets.load(Ordering::Relaxed);
         let page = match collect::page(snapshot, ready, self.tally.clone(), max_targets) {
             Ok(page) => page,

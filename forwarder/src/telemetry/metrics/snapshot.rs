@@ -25,7 +25,7 @@ use crate::dataplane::config_maps::ConfigMaps;
 use crate::dataplane::flows::expired::{Counts, Expired};
 use crate::dataplane::registry::{self, Registry, RegistryError};
 use crate::health::report::Report;
-use crate::instance::paths::Place;
+use crate::instance::paths::Paths;
 use crate::xdp::report::Report as ArmourReport;
 
 /// Why there is nothing to show.
@@ -125,7 +125,7 @@ struct Census {
 
 impl Snapshot {
     /// Reads the maps of the instance at `place`.
-    pub fn read(place: &Place) -> Result<Self, SnapshotError> {
+    pub fn read(place: &Paths) -> Result<Self, SnapshotError> {
         let start = Instant::now();
         let pins = Pins::new(place.bpffs());
         let registry = registry::file::load(&place.registry())?.unwrap_or_default();
@@ -141,8 +141,8 @@ impl Snapshot {
             drops: counters.drops()?,
             maps: maps(&pins, &tables, &state, &registry, &census)?,
             attachments: registry.attachments,
-            armour: ArmourReport::load(&place.armour()).unwrap_or_default(),
-            frames: counters.armour()?,
+            armour: ArmourReport::load(&place.xdp()).unwrap_or_default(),
+            frames: counters.xdp()?,
             events_lost: counters.events_lost()?,
             process: Process::read(),
             took: Duration::ZERO,
