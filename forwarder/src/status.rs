@@ -30,7 +30,7 @@ use crate::reconcile::edits::edits_in_use;
 use crate::telemetry::metrics::collect::is_refusal;
 use crate::telemetry::metrics::process;
 use crate::units;
-use crate::xdp::report::{Interface as ArmourStatus, Report as ArmourReport};
+use crate::xdp::report::{Interface as XdpStatus, Report as XdpReport};
 
 /// Why there is no status.
 #[derive(Debug, Error)]
@@ -120,10 +120,12 @@ pub struct Status {
     /// Interfaces with programs that are down now.
     #[serde(default)]
     pub down: Vec<String>,
-    /// The armour of public interfaces, as the daemon left it.
-    pub armour: Vec<ArmourStatus>,
-    /// Frames by what the armour did with them, zeros left out.
-    pub armour_frames: BTreeMap<String, u64>,
+    /// The XDP filter of public interfaces, as the daemon left it.
+    #[serde(rename = "armour")]
+    pub xdp: Vec<XdpStatus>,
+    /// Frames by what the XDP filter did with them, zeros left out.
+    #[serde(rename = "armour_frames")]
+    pub xdp_frames: BTreeMap<String, u64>,
     /// Events that were lost because nobody read them in time.
     pub events_lost: u64,
     /// Open flows.
@@ -419,10 +421,8 @@ pub fn read(place: &Paths) -> Result<Status, StatusError> {
             flows: Predecessor::at(path).map_or(0, |old| carry::left(&old)),
         }),
         missing: registry.missing.clone(),
-        armour: ArmourReport::load(&place.xdp())
-            .unwrap_or_default()
-            .interfaces,
-        armour_frames: frames
+        xdp: XdpReport::load(&place.xdp()).unwrap_or_default().interfaces,
+        xdp_frames: frames
             .map(|(name, count)| (name.to_owned(), count))
             .collect(),
         events_lost: counters.programs.events_lost()?,

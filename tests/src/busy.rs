@@ -35,7 +35,7 @@ const CLIENTS: u8 = 6;
 const MAX_FLOWS: usize = 128;
 /// SYNs of the flood that nothing follows.
 const FLOOD: u32 = 4_000;
-/// Segments a second of nobody in particular from which on the armour is put on.
+/// Segments a second of nobody in particular from which on the XDP filter is put on.
 const XDP_ABOVE: u32 = 500;
 /// The database of countries, in the lab's folder.
 const COUNTRIES: &str = "countries.mmdb";

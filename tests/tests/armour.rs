@@ -148,7 +148,7 @@ fn it_comes_with_a_flood_and_leaves_after_it() -> Result<()> {
     }
     let log = site.forwarder.log();
     assert!(
-        log.contains("armour on") && log.contains("armour off"),
+        log.contains("XDP filter attached") && log.contains("XDP filter detached"),
         "{log}"
     );
     Ok(())
@@ -201,7 +201,7 @@ fn a_driver_that_refuses_is_told_and_harmless() -> Result<()> {
     assert!(!bridge["refusal"].as_str().unwrap_or_default().is_empty());
     let said = site.forwarder.status_text()?;
     assert!(said.contains("br0 refused: "), "{said}");
-    assert!(site.forwarder.log().contains("no armour here"));
+    assert!(site.forwarder.log().contains("no XDP filter here"));
     for family in Family::BOTH {
         assert_eq!(site.report(family, "www.example.org")?.server, "node0");
     }

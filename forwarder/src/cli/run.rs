@@ -70,12 +70,12 @@ impl Run {
             .context("cannot start the asynchronous runtime")?;
         let outcome = runtime.block_on(async {
             let lock = Lock::take(&place.lock())?;
-            let (listener, _socket) = socket::listen(&place.control())?;
             let started = Daemon::start(lock, OBJECT, config, sources, &place, self.confirm);
             let daemon = match started.await {
                 Ok(daemon) => daemon,
                 Err(error) => return Ok(Err(error)),
             };
+            let (listener, _socket) = socket::listen(&place.control())?;
             tokio::spawn(server::serve(listener, daemon.handle_for_others()));
             anyhow::Ok(daemon.run().await)
         })?;

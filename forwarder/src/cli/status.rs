@@ -191,8 +191,8 @@ fn summary(status: &Status, now: SystemTime) -> Vec<(&'static str, String)> {
     for interface in &status.down {
         lines.push(("DOWN", format!("{interface}: nothing passes it")));
     }
-    for own in &status.armour {
-        let word = match (&own.refusal, own.worn) {
+    for own in &status.xdp {
+        let word = match (&own.refusal, own.attached_now) {
             (Some(why), _) => format!("refused: {why}"),
             (None, true) => String::from("on"),
             (None, false) => String::from("off"),

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forwarder_common::abi::client_address;
 use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
 
@@ -75,13 +76,13 @@ pub struct Entrance {
     pub rst_rate: u32,
     /// Whether changes of the configuration files are put to use by themselves.
     pub watch: bool,
-    /// When public interfaces wear the armour.
+    /// When public interfaces have the XDP filter attached.
     pub xdp: Xdp,
-    /// Whether a veth may wear it too.
+    /// Whether a veth may have it attached, too.
     pub xdp_veth: bool,
     /// Segments a second of unproven connections from which on it is a flood.
     pub xdp_above: u32,
-    /// How long it must have been calm until the armour is taken off.
+    /// How long it must have been calm until the XDP filter is detached.
     pub xdp_calm: Duration,
 }
 
@@ -303,7 +304,7 @@ impl Keyword for OnRefuse {
 }
 
 /// How nodes learn the client's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientAddress {
     /// Packets keep the client's address as their source.
@@ -312,6 +313,27 @@ pub enum ClientAddress {
     ProxyV2,
     /// Not at all: the entrance's tunnel address is the source.
     Masquerade,
+}
+
+impl ClientAddress {
+    /// Its number in the maps.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Transparent => client_address::TRANSPARENT,
+            Self::ProxyV2 => client_address::PROXY_V2,
+            Self::Masquerade => client_address::MASQUERADE,
+        }
+    }
+
+    /// What a number in the maps stands for.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            client_address::TRANSPARENT => Some(Self::Transparent),
+            client_address::PROXY_V2 => Some(Self::ProxyV2),
+            client_address::MASQUERADE => Some(Self::Masquerade),
+            _ => None,
+        }
+    }
 }
 
 impl Keyword for ClientAddress {
@@ -442,7 +464,7 @@ impl Keyword for OnDown {
     const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("reset", Self::Reset)];
 }
 
-/// When public interfaces wear the armour, a native XDP program.
+/// When public interfaces have the XDP filter attached, a native XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Xdp {

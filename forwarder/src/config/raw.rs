@@ -61,13 +61,13 @@ pub struct RawEntrance {
     pub rst_rate: Option<Number>,
     /// Whether changes of the configuration files are put to use by themselves.
     pub watch: Option<Spanned<bool>>,
-    /// When public interfaces wear the armour: `auto`, `on` or `off`.
+    /// When public interfaces have the XDP filter attached: `auto`, `on` or `off`.
     pub xdp: Option<Text>,
-    /// Whether a veth may wear the armour.
+    /// Whether a veth may have the XDP filter attached.
     pub xdp_veth: Option<Spanned<bool>>,
     /// Segments a second of unproven connections from which on it is a flood.
     pub xdp_above: Option<Number>,
-    /// How long it must have been calm until the armour is taken off.
+    /// How long it must have been calm until the XDP filter is detached.
     pub xdp_calm: Option<Text>,
 }
 

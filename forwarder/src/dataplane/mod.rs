@@ -84,7 +84,7 @@ pub enum DataplaneError {
     /// An interface.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// The armour's answers may not arrive.
+    /// The XDP filter's answers may not arrive.
     #[error(
         "{interface} is a veth, which loses what XDP sends unless its other end has an XDP program too; \
          `xdp_veth = true` says that it has"
@@ -93,7 +93,7 @@ pub enum DataplaneError {
         /// The interface.
         interface: String,
     },
-    /// The armour is for Ethernet.
+    /// The XDP filter is for Ethernet.
     #[error("{interface} has no Ethernet header")]
     NoEthernet {
         /// The interface.
@@ -424,10 +424,10 @@ impl Dataplane {
         Ok(self.programs.forget_stages(gone)?)
     }
 
-    /// Puts the armour on an interface; the one that is worn there is replaced.
+    /// Attaches the XDP filter to an interface; the one that is attached there is replaced.
     pub fn attach_xdp(&mut self, link: &Link) -> Result<(), DataplaneError> {
         Ok(bpf::xdp::attach_xdp(
-            self.programs.armour()?,
+            self.programs.xdp()?,
             &self.pins,
             link,
         )?)
@@ -438,10 +438,10 @@ impl Dataplane {
         Ok(pins::remove_file(&self.pins.xdp(link.ifindex))?)
     }
 
-    /// Whether an interface wears it.
+    /// Whether it is attached to an interface.
     pub fn has_xdp_filter(&self, link: &Link) -> Result<bool, DataplaneError> {
-        let mut worn = self.pins.pinned_xdp()?.into_iter();
-        Ok(worn.any(|(ifindex, _)| ifindex == link.ifindex))
+        let mut attached = self.pins.pinned_xdp()?.into_iter();
+        Ok(attached.any(|(ifindex, _)| ifindex == link.ifindex))
     }
 
     /// Takes it off every interface but these.

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use forwarder_common::abi::map;
 
 use super::registry::{InUse, PoolKey, Registry, RouteKey, TableState};
+use crate::config::model::ClientAddress;
 use crate::dataplane::address::ip;
 use crate::dataplane::bpf::maps::{MapsError, OfMap, found};
 use crate::dataplane::config_maps::ConfigMaps;
@@ -46,7 +47,8 @@ pub fn recover(tables: &ConfigMaps, in_use: &InUse) -> Result<Registry, MapsErro
         let value = found(tables.paths.get(&u32::from(*path), 0)).reading(map::PATHS)?;
         if let Some(value) = value {
             registry.restore_path(*path, value.listener, value.route, value.pool, value.node);
-            restore_names(&mut registry, value.listener, value.route, value.pool);
+            let mode = client_address(value.client_address)?;
+            restore_names(&mut registry, value.listener, value.route, value.pool, mode);
         }
     }
     for name in &in_use.names {
@@ -57,7 +59,22 @@ pub fn recover(tables: &ConfigMaps, in_use: &InUse) -> Result<Registry, MapsErro
     Ok(registry)
 }
 
-pub(crate) fn restore_names(registry: &mut Registry, listener: u16, route: u16, pool: u16) {
+/// What a number among [`map::PATHS`] stands for.
+pub(crate) fn client_address(number: u8) -> Result<ClientAddress, MapsError> {
+    ClientAddress::from_number(number).ok_or(MapsError::Value {
+        name: map::PATHS,
+        value: number,
+    })
+}
+
+/// Enters what a flow uses under made-up names.
+pub(crate) fn restore_names(
+    registry: &mut Registry,
+    listener: u16,
+    route: u16,
+    pool: u16,
+    client_address: ClientAddress,
+) {
     let unknown = |what: &str, number: u16| format!("(unknown {what} {number})");
     registry
         .listeners
@@ -70,7 +87,7 @@ pub(crate) fn restore_names(registry: &mut Registry, listener: u16, route: u16, 
     registry.routes.restore(route.into(), route_key);
     let pool_key = PoolKey {
         name: unknown("pool", pool),
-        client_address: String::new(),
+        client_address,
         nodes: Vec::new(),
     };
     registry.pools.restore(pool.into(), pool_key);

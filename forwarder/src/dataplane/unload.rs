@@ -17,7 +17,7 @@ use crate::link::Network;
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Links: TCX, and XDP of the armour.
+    /// Links: TCX, and XDP of the XDP filter.
     pub links: usize,
     /// Interfaces that had a filter under clsact.
     pub filters: Vec<String>,

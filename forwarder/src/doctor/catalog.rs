@@ -269,7 +269,7 @@ checks! {
         "while the daemon runs, every interface has its program",
         "`forwarder reload`";
     Armour, "armour", Daemon, Warning,
-        "whether public interfaces wear the armour (`xdp`), and why a driver refused it",
+        "whether public interfaces have the XDP filter attached (`xdp`), and why a driver refused it",
         "[what the driver wants](operate.md#under-attack), or `xdp = \"off\"`: floods are then left to the other programs";
     NotInUse, "not-in-use", Daemon, Warning,
         "the daemon uses what the file says",

@@ -38,7 +38,7 @@ pub fn judge(place: &Paths, patient: Option<&Patient<'_>>) -> Vec<Finding> {
     }
     if let (Some(patient), Some(_)) = (patient, &holder) {
         let report = Report::load(&place.xdp()).unwrap_or_default();
-        findings.extend(armour(&report, patient.config));
+        findings.extend(xdp_filter(&report, patient.config));
         findings.push(in_use(place, patient.config));
         findings.extend(super::serving::judge(place));
     }
@@ -161,8 +161,8 @@ fn attached(place: &Paths, patient: &Patient<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Whether the armour is worn, or would be.
-fn armour(report: &Report, config: &Config) -> Vec<Finding> {
+/// Whether the XDP filter is attached, or would be.
+fn xdp_filter(report: &Report, config: &Config) -> Vec<Finding> {
     let entrance = &config.entrance;
     if entrance.xdp == Xdp::Off {
         return vec![Finding::ok(Code::Armour, "", "off, as the file says")];
@@ -176,7 +176,7 @@ fn armour(report: &Report, config: &Config) -> Vec<Finding> {
                 "docs/operate.md says what drivers want; xdp = \"off\" in [entrance] leaves floods to the other programs, at a higher cost",
             ));
         }
-        let seen = match (own.is_some_and(|own| own.worn), entrance.xdp) {
+        let seen = match (own.is_some_and(|own| own.attached_now), entrance.xdp) {
             (true, _) => String::from("on"),
             (false, Xdp::Auto) => format!(
                 "off; goes on above {} unproven segments a second",
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_armour_is_a_warning_with_the_driver_s_reason() {
+    fn a_refused_xdp_filter_is_a_warning_with_the_driver_s_reason() {
         let text =
             |xdp: &str| TEXT.replacen("[entrance]", &format!("[entrance]\nxdp = {xdp:?}"), 1);
         let config = |xdp| {
@@ -358,7 +358,7 @@ mod tests {
         };
         let mut report = Report::default();
         let name = config("auto").entrance.public[0].get_ref().clone();
-        let one = |report: &Report, xdp| armour(report, &config(xdp))[0].clone();
+        let one = |report: &Report, xdp| xdp_filter(report, &config(xdp))[0].clone();
         let waits = one(&report, "auto");
         assert_eq!(waits.verdict, Verdict::Ok);
         assert!(waits.seen.contains("goes on above"), "{}", waits.seen);
@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(refused.fixes.len(), 1);
         assert_eq!(one(&report, "off").verdict, Verdict::Ok);
         let own = report.entry(&name);
-        (own.refusal, own.worn) = (None, true);
+        (own.refusal, own.attached_now) = (None, true);
         assert_eq!(one(&report, "on").seen, "on");
     }
 

@@ -154,7 +154,7 @@ impl Paths {
         let _ = std::fs::remove_dir(&self.run_dir);
     }
 
-    /// What is known of the armour.
+    /// What is known of the XDP filter.
     pub fn xdp(&self) -> PathBuf {
         self.run_dir.join(format!("{}.xdp.json", self.escaped()))
     }

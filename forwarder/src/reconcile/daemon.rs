@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
@@ -95,8 +95,27 @@ pub struct Daemon {
     pub(super) tally: Arc<Tally>,
     pub(super) metrics: Server,
     handle: Handle,
+    signals: Signals,
     /// Held for as long as the daemon runs.
     _lock: Lock,
+}
+
+/// The signals that mean something to the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, DaemonError> {
+        let catch = |kind| signal(kind).map_err(DaemonError::Signals);
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hang_up: catch(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// What others need to speak to a daemon and to hear of it.
@@ -122,6 +141,8 @@ impl Daemon {
         paths: &Paths,
         confirm: Option<Duration>,
     ) -> Result<Self, DaemonError> {
+        // A signal that comes while it starts counts as soon as it has.
+        let signals = Signals::catch()?;
         let surveyor = Surveyor::open()?;
         let (deadline, guard) = on_probation(paths, &surveyor, confirm).await?;
         // Before the first survey, so that no change falls between.
@@ -179,6 +200,7 @@ impl Daemon {
             readiness,
             tally,
             handle,
+            signals,
             _lock: lock,
         };
         daemon.restore_edits();
@@ -227,10 +249,6 @@ impl Daemon {
 
     /// Serves until SIGTERM or SIGINT.
     pub async fn run(mut self) -> Result<(), DaemonError> {
-        let catch = |kind| signal(kind).map_err(DaemonError::Signals);
-        let mut terminate = catch(SignalKind::terminate())?;
-        let mut interrupt = catch(SignalKind::interrupt())?;
-        let mut hang_up = catch(SignalKind::hangup())?;
         let mut sweep = every(SWEEP);
         let mut keys = every(KEYS);
         let mut resurvey = every(RESURVEY);
@@ -246,9 +264,9 @@ impl Daemon {
         loop {
             let trial = self.trial_deadline();
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hang_up.recv() => {
+                _ = self.signals.terminate.recv() => break,
+                _ = self.signals.interrupt.recv() => break,
+                _ = self.signals.hang_up.recv() => {
                     self.tell_reloading();
                     self.reload_by_signal().await;
                     self.tell_systemd(&[NotifyState::Ready]);

@@ -1,4 +1,4 @@
-//! The armour, followed: put on while a flood lasts, taken off afterwards, each told and counted.
+//! Attaches the XDP filter while a flood lasts and detaches it afterwards; both are logged and counted.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -64,9 +64,9 @@ impl Daemon {
         for link in &links {
             self.filter_one(link, wanted);
         }
-        let worn: Vec<u32> = links.iter().map(|link| link.ifindex).collect();
-        if let Err(error) = self.dataplane.forget_xdp(&worn) {
-            error!(error = &error as &dyn std::error::Error, "armour");
+        let attached: Vec<u32> = links.iter().map(|link| link.ifindex).collect();
+        if let Err(error) = self.dataplane.forget_xdp(&attached) {
+            error!(error = &error as &dyn std::error::Error, "XDP filter");
         }
         self.xdp
             .report
@@ -74,21 +74,21 @@ impl Daemon {
             .retain(|own| links.iter().any(|link| link.name == own.interface));
         self.xdp.report.mode = word(self.config.entrance.xdp).to_owned();
         if let Err(error) = self.xdp.report.save(&self.paths.xdp()) {
-            debug!(%error, "the armour's report is not saved");
+            debug!(%error, "the XDP filter's report is not saved");
         }
     }
 
     fn filter_one(&mut self, link: &Link, wanted: bool) {
         let rate = self.xdp.flood.rate();
-        let worn = match self.dataplane.has_xdp_filter(link) {
-            Ok(worn) => worn,
+        let attached = match self.dataplane.has_xdp_filter(link) {
+            Ok(attached) => attached,
             Err(error) => {
-                error!(error = &error as &dyn std::error::Error, "armour");
+                error!(error = &error as &dyn std::error::Error, "XDP filter");
                 return;
             }
         };
         let done = match wanted {
-            // Also where it is worn already: the program of a former daemon is replaced.
+            // Also where it is attached already: the program of a former daemon is replaced.
             true => self.put_on(link),
             false => self.dataplane.detach_xdp(link),
         };
@@ -96,37 +96,38 @@ impl Daemon {
         let interface = link.name.as_str();
         match done {
             Ok(()) => {
-                if worn != wanted || entry.since.is_none() {
+                if attached != wanted || entry.since.is_none() {
                     entry.since = unix_now();
                 }
-                match (worn, wanted) {
+                match (attached, wanted) {
                     (false, true) => {
                         entry.attached += 1;
                         warn!(
                             interface,
                             rate = rate.round(),
-                            "armour on: XDP answers in front"
+                            "XDP filter attached: it answers in front"
                         );
                     }
                     (true, false) => {
                         entry.detached += 1;
-                        info!(interface, rate = rate.round(), "armour off");
+                        info!(interface, rate = rate.round(), "XDP filter detached");
                     }
                     _ => {}
                 }
-                entry.worn = wanted;
+                entry.attached_now = wanted;
                 if wanted {
                     entry.refusal = None;
                 }
             }
             Err(error) => {
                 let why = chain(&error);
-                entry.worn = worn;
+                entry.attached_now = attached;
                 entry.refused += 1;
                 entry.refusal = Some(why.clone());
                 warn!(
                     interface,
-                    why, "no armour here; everything works without it, at a higher cost in a flood"
+                    why,
+                    "no XDP filter here; everything works without it, at a higher cost in a flood"
                 );
             }
         }

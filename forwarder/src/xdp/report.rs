@@ -1,4 +1,4 @@
-//! What is known of the armour, as a file beside the registry.
+//! What is known of the XDP filter, as a file beside the registry.
 
 use std::path::Path;
 use std::{fs, io};
@@ -22,17 +22,18 @@ pub struct Report {
 pub struct Interface {
     /// Its name.
     pub interface: String,
-    /// Whether it wears the armour.
-    pub worn: bool,
+    /// Whether the XDP filter is attached.
+    #[serde(rename = "worn")]
+    pub attached_now: bool,
     /// Since when that is so, seconds since 1970.
     pub since: Option<u64>,
-    /// How often it was put on.
+    /// How often it was attached.
     pub attached: u64,
-    /// How often it was taken off.
+    /// How often it was detached.
     pub detached: u64,
     /// How often the driver refused.
     pub refused: u64,
-    /// Why it refused last; none since it was put on.
+    /// Why it refused last; none since it was attached.
     pub refusal: Option<String>,
 }
 
@@ -71,12 +72,12 @@ mod tests {
     #[test]
     fn it_is_read_as_it_was_written() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("armour.json");
+        let path = directory.path().join("xdp.json");
         assert_eq!(Report::load(&path), None);
         let mut report = Report::default();
         report.entry("eth0").attached = 3;
         report.entry("eth1").refusal = Some(String::from("no native XDP"));
-        report.entry("eth0").worn = true;
+        report.entry("eth0").attached_now = true;
         assert_eq!(report.interfaces.len(), 2);
         report.save(&path).unwrap();
         assert_eq!(Report::load(&path), Some(report));

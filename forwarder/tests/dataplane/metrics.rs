@@ -13,14 +13,14 @@ use forwarder::dataplane::Dataplane;
 use forwarder::dataplane::bpf::maps::{CounterMaps, FlowMaps};
 use forwarder::dataplane::flows::expired::Expired;
 use forwarder::dataplane::flows::sweep::Expiry;
-use forwarder::instance::paths::Place;
+use forwarder::instance::paths::Paths;
 use forwarder::telemetry::counters::Tally;
-use forwarder::telemetry::geoip::country::Country;
+use forwarder::telemetry::country::Country;
 use forwarder::telemetry::metrics::server::Server;
 use forwarder::telemetry::metrics::snapshot::Snapshot;
 use forwarder::telemetry::metrics::{catalog, collect};
-use forwarder::telemetry::readiness::Pulse;
-use forwarder::xdp::report as armour;
+use forwarder::telemetry::readiness::Readiness;
+use forwarder::xdp::report as xdp;
 use forwarder_common::abi::{self, Flow, FlowKey, address_v4, state};
 use forwarder_common::verdict::DropReason;
 
@@ -28,13 +28,13 @@ use crate::sandbox::{interfaces, sandboxed};
 use crate::{TEXT, config, pins};
 
 /// A data plane whose registry lies where `place` looks for it.
-fn start(directory: &Path) -> (Dataplane, Place) {
+fn start(directory: &Path) -> (Dataplane, Paths) {
     start_with(directory, TEXT)
 }
 
-fn start_with(directory: &Path, text: &str) -> (Dataplane, Place) {
+fn start_with(directory: &Path, text: &str) -> (Dataplane, Paths) {
     interfaces();
-    let place = Place::new(pins(directory).root(), directory.parent().unwrap());
+    let place = Paths::new(pins(directory).root(), directory.parent().unwrap());
     let config = config(text);
     let (mut dataplane, _) = Dataplane::open(
         forwarder::dataplane::bpf::object::OBJECT,
@@ -76,7 +76,7 @@ fn tally() -> Arc<Tally> {
     Arc::new(tally)
 }
 
-fn page(place: &Place) -> BTreeMap<String, f64> {
+fn page(place: &Paths) -> BTreeMap<String, f64> {
     let text = collect::page(Snapshot::read(place).unwrap(), true, tally(), u32::MAX).unwrap();
     assert!(text.ends_with("# EOF\n"));
     series(&text)
@@ -261,9 +261,9 @@ fn every_metric_of_the_catalog_is_written_and_no_other() {
     sandboxed(|directory| {
         let (_dataplane, place) = start(directory);
         std::fs::write(place.health(), HEALTH).unwrap();
-        let mut armour = armour::Report::default();
-        armour.entry("eth0").worn = true;
-        armour.save(&place.xdp()).unwrap();
+        let mut xdp = xdp::Report::default();
+        xdp.entry("eth0").attached_now = true;
+        xdp.save(&place.xdp()).unwrap();
         let suffixes = ["", "_bucket", "_sum", "_count"];
         let mut written = BTreeSet::new();
         for name in page(&place).keys() {
@@ -341,7 +341,7 @@ fn status(answer: &str) -> &str {
 fn the_server_tells_metrics_health_and_readiness() {
     sandboxed(|directory| {
         let (_dataplane, place) = start(directory);
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Arc::new(Readiness::default());
         let at: SocketAddr = "127.0.0.1:9469".parse().unwrap();
         // On this thread, because the network namespace is this thread's.
         let runtime = tokio::runtime::Builder::new_current_thread()

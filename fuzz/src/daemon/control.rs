@@ -10,15 +10,17 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use forwarder::config::difference::Difference;
+use forwarder::config::lasting::Lasts;
 use forwarder::config::{self, Sources, persist};
-use forwarder::control::problem::Problem;
-use forwarder::control::server::{Shared, serve};
+use forwarder::control::server::serve;
 use forwarder::dataplane::registry::Registry;
-use forwarder::instance::paths::Place;
+use forwarder::instance::paths::Paths;
 use forwarder::link::Network;
-use forwarder::reconcile::command as order;
-use forwarder::reconcile::command::{Look, Order};
-use serde_json::{Value, json};
+use forwarder::reconcile::Handle;
+use forwarder::reconcile::command::{self, Command, Confirmed, Edited, Snapshot};
+use forwarder::reconcile::refused::Refused;
+use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::Receiver;
 
@@ -154,14 +156,14 @@ fn server() -> &'static SocketAddr {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let (orders, waiting) = order::channel();
-                let shared = Shared {
-                    orders,
-                    told: broadcast::channel(16).0,
+                let (commands, waiting) = command::channel();
+                let handle = Handle {
+                    commands,
+                    events: broadcast::channel(16).0,
                     tally: Arc::default(),
                 };
-                tokio::spawn(obey(waiting));
-                serve(listener.try_into().unwrap(), shared).await;
+                tokio::spawn(run(waiting));
+                serve(listener.try_into().unwrap(), handle).await;
             });
         });
         address
@@ -169,40 +171,45 @@ fn server() -> &'static SocketAddr {
 }
 
 /// What the daemon's loop does, without anything that lasts.
-async fn obey(mut waiting: Receiver<Order>) {
+async fn run(mut waiting: Receiver<Command>) {
     let sources = Sources::new(Path::new("/nowhere/forwarder.toml"), CONFIGURATION);
     let config = Arc::new(config::validate(sources.clone()).config.expect("valid"));
     let nowhere = Path::new("/nowhere/forwarder");
-    while let Some(order) = waiting.recv().await {
-        match order {
-            Order::Look(reply) => {
-                let _ = reply.send(Look {
+    while let Some(command) = waiting.recv().await {
+        match command {
+            Command::Show(reply) => {
+                let _ = reply.send(Ok(Snapshot {
                     config: Arc::clone(&config),
                     registry: Registry::default(),
                     network: Network::default(),
-                    place: Place::new(nowhere, nowhere),
+                    paths: Paths::new(nowhere, nowhere),
                     edits: Vec::new(),
-                });
+                }));
             }
-            Order::Edit {
+            Command::Edit {
                 edit,
                 persist,
                 reply,
                 ..
             } => {
-                let applied = edit.apply(&config).map_err(Problem::from);
+                let applied = edit.apply(&config).map(drop).map_err(Refused::from);
                 let written = match persist {
                     true => persist::prepare(&sources, &edit)
                         .map(|_| ())
-                        .map_err(Problem::from),
+                        .map_err(Refused::from),
                     false => Ok(()),
                 };
                 let done = applied.and(written);
-                let _ = reply.send(done.map(|()| json!({ "persisted": persist })));
+                let _ = reply.send(done.map(|()| Edited {
+                    difference: Difference::between(&config, &config),
+                    persisted: persist,
+                    until: Lasts::of(&edit, persist),
+                    files: Vec::new(),
+                    reset: 0,
+                }));
             }
-            Order::Reload { reply, .. } | Order::Confirm(reply) => {
-                let _ = reply.send(Ok(json!({})));
-            }
+            Command::Reload { reply, .. } => drop(reply.send(Err(Refused::Stopping))),
+            Command::Confirm(reply) => drop(reply.send(Ok(Confirmed { waited: false }))),
         }
     }
 }

@@ -95,7 +95,7 @@ impl CounterMaps {
         self.tally(tally::EVENTS_LOST)
     }
 
-    /// Frames by what the armour did with them.
+    /// Frames by what the XDP filter did with them.
     pub fn xdp(&self) -> Result<Vec<(&'static str, u64)>, MapsError> {
         let slots = tally::XDP.iter();
         slots

@@ -21,7 +21,7 @@ use super::atomics;
 use super::attach::{self, AttachError, Hook};
 use super::pins::{self, MAPS, Pins, PinsError, Side};
 use super::sizes::Sizes;
-use super::xdp as armour;
+use super::xdp;
 use crate::link::Link;
 
 /// Lines of the verifier's log that are shown: its verdict stands at the end.
@@ -111,15 +111,15 @@ impl Programs {
         Ok(programs)
     }
 
-    /// The program of the armour, loaded.
-    pub fn armour(&mut self) -> Result<&mut Xdp, LoadError> {
-        let names = armour::PROGRAMS.iter().copied();
+    /// The program of the XDP filter, loaded.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
+        let names = xdp::PROGRAMS.iter().copied();
         let loaded = names
             .clone()
             .find(|name| self.ebpf.program(name).is_some_and(|it| it.fd().is_ok()));
         let name = match loaded {
             Some(name) => name,
-            None => self.load_armour()?,
+            None => self.load_xdp()?,
         };
         let program = self.ebpf.program_mut(name);
         program
@@ -127,15 +127,15 @@ impl Programs {
             .ok_or(LoadError::Missing { name })
     }
 
-    /// Loads the form of the armour that this kernel takes, and returns its name.
-    fn load_armour(&mut self) -> Result<&'static str, LoadError> {
+    /// Loads the form of the XDP filter that this kernel takes, and returns its name.
+    fn load_xdp(&mut self) -> Result<&'static str, LoadError> {
         let mut refused = None;
-        for name in armour::PROGRAMS {
+        for name in xdp::PROGRAMS {
             let program = self.ebpf.program_mut(name);
-            let armour: &mut Xdp = program
+            let filter: &mut Xdp = program
                 .and_then(|program| program.try_into().ok())
                 .ok_or(LoadError::Missing { name })?;
-            match persistently(|| armour.load()) {
+            match persistently(|| filter.load()) {
                 Ok(()) => return Ok(name),
                 Err(error) => refused = Some(refusal(name, error)),
             }

@@ -50,6 +50,14 @@ pub enum MapsError {
         /// Why.
         source: MapError,
     },
+    /// It holds what no version writes.
+    #[error("the map {name} holds {value} where no version of forwarder writes that")]
+    Value {
+        /// The map.
+        name: &'static str,
+        /// The number.
+        value: u8,
+    },
     /// It cannot be written.
     #[error("cannot write the map {name}")]
     Write {

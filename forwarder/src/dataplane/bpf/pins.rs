@@ -12,7 +12,7 @@
 //!     └── links/
 //!         ├── public-2           TCX links, by role and interface index
 //!         ├── tunnel-5
-//!         └── armour-2           XDP link, while the armour is worn
+//!         └── xdp-2              XDP link, while the XDP filter is attached
 //! ```
 //!
 //! bpffs refuses dots in names, which interface names may contain; hence indices.
@@ -68,7 +68,9 @@ pub const MAPS: &[&str] = &[
 ];
 
 /// First word of the pin of an XDP link.
-const ARMOUR: &str = "armour";
+const XDP: &str = "xdp";
+/// The same in the tree of ABI version 5, which is taken over.
+const V5_XDP: &str = "armour";
 
 /// The sweeper's own counters, which no program reads.
 pub const EXPIRED: &str = "EXPIRED";
@@ -206,9 +208,9 @@ impl Pins {
         self.links().join(format!("{}-{ifindex}", side.word()))
     }
 
-    /// Pin of the link of an interface's armour.
+    /// Pin of the link of an interface's XDP filter.
     pub fn xdp(&self, ifindex: u32) -> PathBuf {
-        self.links().join(format!("{ARMOUR}-{ifindex}"))
+        self.links().join(format!("{XDP}-{ifindex}"))
     }
 
     fn links(&self) -> PathBuf {
@@ -270,7 +272,7 @@ impl Pins {
         links_in(&self.version)
     }
 
-    /// The interfaces that wear the armour, by their index, and the pins of their links.
+    /// The interfaces that have the XDP filter attached, by their index, and the pins of their links.
     pub fn pinned_xdp(&self) -> Result<Vec<(u32, PathBuf)>, PinsError> {
         xdp_in(&self.version)
     }
@@ -387,7 +389,7 @@ fn parse_link(name: &str) -> Option<(Side, u32)> {
 
 fn parse_xdp(name: &str) -> Option<u32> {
     let (kind, ifindex) = name.split_once('-')?;
-    (kind == ARMOUR).then(|| ifindex.parse().ok())?
+    (kind == XDP || kind == V5_XDP).then(|| ifindex.parse().ok())?
 }
 
 /// Removes a file that may be absent.
@@ -446,8 +448,9 @@ mod tests {
     fn link_names_are_read_back() {
         assert_eq!(parse_link("public-2"), Some((Side::Public, 2)));
         assert_eq!(parse_link("tunnel-17"), Some((Side::Tunnel, 17)));
-        assert_eq!(parse_link("armour-2"), None);
-        assert_eq!(parse_xdp("armour-2"), Some(2));
+        assert_eq!(parse_link("xdp-2"), None);
+        assert_eq!(parse_xdp("xdp-2"), Some(2));
+        assert_eq!(parse_xdp("armour-2"), Some(2), "of version 5");
         assert_eq!(parse_xdp("public-2"), None);
         assert_eq!(parse_link("other-2"), None);
         assert_eq!(parse_link("public-x"), None);

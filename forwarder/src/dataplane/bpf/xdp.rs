@@ -1,6 +1,6 @@
-//! Puts the armour, an XDP program, on interfaces and takes it off.
+//! Puts the XDP filter, an XDP program, on interfaces and takes it off.
 //!
-//! Native XDP only: generic XDP runs after the kernel has made a packet buffer, which is what the armour is
+//! Native XDP only: generic XDP runs after the kernel has made a packet buffer, which is what the XDP filter is
 //! there to avoid. Its links are pinned, so that a daemon that dies leaves the interface as it is, and are
 //! replaced in one step by the next one.
 

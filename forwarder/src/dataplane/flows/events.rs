@@ -258,7 +258,7 @@ mod tests {
         registry.listeners.number(&String::from("https"));
         registry.pools.number(&PoolKey {
             name: String::from("k3s"),
-            client_address: String::from("transparent"),
+            client_address: crate::config::model::ClientAddress::Transparent,
             nodes: Vec::new(),
         });
         registry.names.number("*.example.org");

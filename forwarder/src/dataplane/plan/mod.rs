@@ -21,9 +21,7 @@ use self::weights::Weights;
 use super::address::address;
 use super::bpf::sizes::Sizes;
 use super::registry::{PoolKey, Registry, RouteKey};
-use crate::config::model::{
-    Balance, ClientAddress, Keyword, Listener, NodeState, OnRefuse, Pool, Route,
-};
+use crate::config::model::{Balance, ClientAddress, Listener, NodeState, OnRefuse, Pool, Route};
 use crate::config::{Config, claim};
 use crate::link::{Egress, Link, LinkKind, Network, mss};
 
@@ -294,7 +292,7 @@ pub fn pools<'a>(
     let numbered = config.pools.iter().map(|pool| {
         let key = PoolKey {
             name: pool.name.get_ref().clone(),
-            client_address: word(pool.client_address).to_owned(),
+            client_address: pool.client_address,
             nodes: pool
                 .nodes
                 .iter()
@@ -316,7 +314,7 @@ fn pool_plan(pool: &Pool, weights: &Weights) -> PoolPlan {
         value: abi::Pool {
             maglev: 0,
             nodes: narrow(pool.nodes.len()),
-            client_address: client_address(pool.client_address),
+            client_address: pool.client_address.number(),
             balance: match pool.balance {
                 Balance::Source => abi::balance::SOURCE,
                 Balance::Random => abi::balance::RANDOM,
@@ -342,14 +340,6 @@ fn shares(pool: &Pool, weights: &Weights, of_family: fn(&SocketAddr) -> bool) ->
     maglev::build(&mut candidates, &mut table);
     ordinals[..maglev::TABLE_SIZE].copy_from_slice(&table);
     ordinals
-}
-
-fn client_address(mode: ClientAddress) -> u8 {
-    match mode {
-        ClientAddress::Transparent => abi::client_address::TRANSPARENT,
-        ClientAddress::ProxyV2 => abi::client_address::PROXY_V2,
-        ClientAddress::Masquerade => abi::client_address::MASQUERADE,
-    }
 }
 
 /// The names of each listener, and with them the blocks of paths.
@@ -417,9 +407,11 @@ fn route_key(config: &Config, route: &Route) -> RouteKey {
 fn paths(registry: &Registry) -> Vec<(u16, abi::Path)> {
     let mut paths = Vec::new();
     for block in &registry.blocks {
-        let pool = registry.pools.key(usize::from(block.pool));
-        let mode = pool.and_then(|pool| ClientAddress::from_word(&pool.client_address));
-        let client_address = client_address(mode.unwrap_or(ClientAddress::Masquerade));
+        // A block is made with its pool, and keeps its number.
+        let Some(pool) = registry.pools.key(usize::from(block.pool)) else {
+            continue;
+        };
+        let client_address = pool.client_address.number();
         for (path, node) in (block.base..).zip(&block.nodes) {
             let value = abi::Path {
                 listener: block.listener,
@@ -461,14 +453,13 @@ fn is_closed(config: &Config, address: SocketAddr) -> bool {
 
 /// Whether there is a route, or there are flows of a former one, whose pool shows this node the addresses of clients.
 fn sees_clients(registry: &Registry, address: SocketAddr) -> bool {
-    let transparent = word(ClientAddress::Transparent);
     let mut nodes = registry.nodes.iter();
     let number = nodes.find(|(_, own)| **own == address);
     number.is_some_and(|(number, _)| {
         registry.blocks.iter().any(|block| {
             let pool = registry.pools.key(usize::from(block.pool));
             block.nodes.contains(&narrow(number))
-                && pool.is_some_and(|pool| pool.client_address == transparent)
+                && pool.is_some_and(|pool| pool.client_address == ClientAddress::Transparent)
         })
     })
 }
@@ -659,12 +650,6 @@ fn advertised_mss(
         .min()
         .or_else(tunnels)
         .unwrap_or_else(|| mss(LEAST_MTU, ip))
-}
-
-/// The word of an enumeration's value.
-fn word<T: Keyword + PartialEq>(value: T) -> &'static str {
-    let found = T::WORDS.iter().find(|(_, own)| *own == value);
-    found.map_or("", |(word, _)| *word)
 }
 
 #[cfg(test)]

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::config::model::Keyword;
 use crate::dataplane::address::ip;
+use crate::dataplane::recover::restore_names;
 use crate::link::{Egress, Link};
 
 const TEXT: &str = r#"
@@ -305,4 +309,85 @@ fn a_family_without_a_node_is_not_claimed() {
         )
         .replace("10.0.0.9:443", "[fd00::9]:443");
     assert_eq!(claimed(&six), ["2001:db8::7"]);
+}
+
+fn mode() -> impl Strategy<Value = ClientAddress> {
+    prop::sample::select(vec![
+        ClientAddress::Transparent,
+        ClientAddress::ProxyV2,
+        ClientAddress::Masquerade,
+    ])
+}
+
+fn word(mode: ClientAddress) -> &'static str {
+    let found = ClientAddress::WORDS.iter().find(|(_, own)| *own == mode);
+    found.unwrap().0
+}
+
+/// Pools of one node each and these modes.
+fn pools_of(modes: &[ClientAddress]) -> String {
+    let head = &TEXT[..TEXT.find("[[pool]]").unwrap()];
+    let pools = modes.iter().enumerate().map(|(at, mode)| {
+        format!(
+            "[[pool]]\nname = \"p{at}\"\nclient_address = \"{}\"\nnodes = [\"10.0.0.{}:443\"]\n[[route]]\nnames = [\"{at}.example.org\"]\npool = \"p{at}\"\n",
+            word(*mode),
+            at + 2
+        )
+    });
+    head.to_owned() + &pools.collect::<String>()
+}
+
+/// The mode in the maps of each path, by its node.
+fn modes_of(plan: &Plan) -> BTreeMap<(u16, u16), u8> {
+    let paths = plan.paths.iter();
+    paths
+        .map(|(_, path)| ((path.pool, path.node), path.client_address))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What the file says of a pool is what pool and paths say in the maps: at first, while they linger behind another
+    /// configuration, and after the registry was written and read.
+    #[test]
+    fn the_mode_reaches_the_maps_unchanged(
+        modes in prop::collection::vec(mode(), 1..6),
+        later in prop::collection::vec(mode(), 1..6),
+    ) {
+        let mut registry = Registry::default();
+        let first = planned(&pools_of(&modes), &network(), &mut registry);
+        for ((_, own), mode) in first.pools.iter().zip(&modes) {
+            prop_assert_eq!(own.value.client_address, mode.number());
+        }
+        let written = modes_of(&first);
+        prop_assert_eq!(written.len(), modes.len());
+        for (at, (_, number)) in written.iter().enumerate() {
+            prop_assert_eq!(*number, modes[at].number());
+        }
+        let text = serde_json::to_string(&registry.pools).unwrap();
+        registry.pools = serde_json::from_str(&text).unwrap();
+        let second = planned(&pools_of(&later), &network(), &mut registry);
+        let after = modes_of(&second);
+        for (path, number) in &written {
+            prop_assert_eq!(after.get(path), Some(number), "open flows still use it");
+        }
+    }
+
+    /// Also where the registry was lost and is made from the maps.
+    #[test]
+    fn a_recovered_path_keeps_its_mode(modes in prop::collection::vec(mode(), 1..6)) {
+        let mut registry = Registry::default();
+        for (number, mode) in (0_u16..).zip(&modes) {
+            let node = format!("10.9.0.{}:443", number + 2).parse().unwrap();
+            registry.nodes.restore(number.into(), node);
+            registry.restore_path(number, 0, number, number, number);
+            restore_names(&mut registry, 0, number, number, *mode);
+        }
+        let plan = planned(TEXT, &network(), &mut registry);
+        let after = modes_of(&plan);
+        for (number, mode) in (0_u16..).zip(&modes) {
+            prop_assert_eq!(after.get(&(number, number)), Some(&mode.number()));
+        }
+    }
 }

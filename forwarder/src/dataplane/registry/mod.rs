@@ -22,6 +22,7 @@ use thiserror::Error;
 use self::names::Names;
 use self::numbers::Numbers;
 use super::bpf::attach::Attachment;
+use crate::config::model::ClientAddress;
 
 /// Why the registry could not be read or written.
 #[derive(Debug, Error)]
@@ -66,8 +67,8 @@ pub enum RegistryError {
 pub struct PoolKey {
     /// Its name.
     pub name: String,
-    /// The word of `client_address`.
-    pub client_address: String,
+    /// What its nodes see of clients.
+    pub client_address: ClientAddress,
     /// Its nodes in order.
     pub nodes: Vec<SocketAddr>,
 }

@@ -13,7 +13,7 @@ use super::v5;
 use crate::dataplane::address::ip;
 use crate::dataplane::bpf::batch;
 use crate::dataplane::bpf::maps::{OfMap, found};
-use crate::dataplane::recover::restore_names;
+use crate::dataplane::recover::{client_address, restore_names};
 use crate::dataplane::registry::Registry;
 
 /// A registry of what the flows there use.
@@ -26,7 +26,7 @@ pub fn recover(old: &Predecessor) -> Result<Registry, UpgradeError> {
     batch::scan(
         maps.flows.map().fd().as_fd(),
         |key: v5::FlowKey, flow: v5::Flow| {
-            flows.push((key.vip, flow.path, flow.name));
+            flows.push((key.vip, flow.path, flow.name, flow.client_address));
         },
     )
     .map_err(|source| CarryError::List {
@@ -41,7 +41,7 @@ pub fn recover(old: &Predecessor) -> Result<Registry, UpgradeError> {
     }
     flows.sort_unstable();
     flows.dedup();
-    for (vip, path, name) in flows {
+    for (vip, path, name, mode) in flows {
         if let Some(own) = found(vips.get(&u32::from(vip), 0)).reading(map::VIPS)? {
             let place = (ip(&own.address), u16::from_be(own.port_be));
             registry.vips.restore(usize::from(vip), place);
@@ -50,7 +50,8 @@ pub fn recover(old: &Predecessor) -> Result<Registry, UpgradeError> {
             && let Some(own) = found(paths.get(&u32::from(path), 0)).reading(map::PATHS)?
         {
             registry.restore_path(path, own.listener, own.route, own.pool, own.node);
-            restore_names(&mut registry, own.listener, own.route, own.pool);
+            let mode = client_address(mode)?;
+            restore_names(&mut registry, own.listener, own.route, own.pool, mode);
         }
         registry
             .names

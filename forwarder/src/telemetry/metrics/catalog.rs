@@ -212,12 +212,12 @@ metrics! {
             "Times a program was found detached by somebody else, and was attached again.";
         XDP_MODE: Gauge "forwarder_xdp_mode" (&["mode"])
             "1 for what `[entrance] xdp` says, 0 for the others. Mode: `auto`, `on`, `off`.";
-        ARMOUR_ATTACHED: Gauge "forwarder_armour_attached" (&["interface"])
-            "Whether a public interface wears the armour, the XDP program against floods: 1 or 0.";
-        ARMOUR_CHANGES: Counter "forwarder_armour_changes" (&["interface", "to"])
-            "Times the armour was put on or taken off. To: `attached`, `detached`, `refused` (by the driver).";
+        XDP_ATTACHED: Gauge "forwarder_xdp_attached" (&["interface"])
+            "Whether a public interface has the XDP filter attached, the program against floods: 1 or 0.";
+        XDP_CHANGES: Counter "forwarder_xdp_changes" (&["interface", "to"])
+            "Times the XDP filter was attached or detached. To: `attached`, `detached`, `refused` (by the driver).";
         XDP_PACKETS: Counter "forwarder_xdp_packets" (&["verdict"])
-            "Frames the armour saw, over all interfaces. Verdict: `foreign` (not of a claimed address), `flow` (of an open flow), `handed_on` (a hello, or worth a closer look), `answered` (a SYN, with a cookie), `dropped`.";
+            "Frames the XDP filter saw, over all interfaces. Verdict: `foreign` (not of a claimed address), `flow` (of an open flow), `handed_on` (a hello, or worth a closer look), `answered` (a SYN, with a cookie), `dropped`.";
         MAP_ENTRIES: Gauge "forwarder_map_entries" (&["map"])
             "Entries in use, of maps that can become full while connections come in. `SOURCE_PORTS`: ports that connections use. Names are not among them: what does not fit is refused before it is written.";
         MAP_CAPACITY: Gauge "forwarder_map_capacity" (&["map"])

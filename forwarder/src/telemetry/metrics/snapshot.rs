@@ -26,7 +26,7 @@ use crate::dataplane::flows::expired::{Counts, Expired};
 use crate::dataplane::registry::{self, Registry, RegistryError};
 use crate::health::report::Report;
 use crate::instance::paths::Paths;
-use crate::xdp::report::Report as ArmourReport;
+use crate::xdp::report::Report as XdpReport;
 
 /// Why there is nothing to show.
 #[derive(Debug, Error)]
@@ -102,9 +102,9 @@ pub struct Snapshot {
     pub maps: Vec<MapSample>,
     /// Where programs are attached.
     pub attachments: Vec<Attachment>,
-    /// The armour of public interfaces, and when they wear it.
-    pub armour: ArmourReport,
-    /// Frames by what the armour did with them.
+    /// The XDP filter of public interfaces.
+    pub xdp: XdpReport,
+    /// Frames by what the XDP filter did with them.
     pub frames: Vec<(&'static str, u64)>,
     /// Events that were lost.
     pub events_lost: u64,
@@ -141,7 +141,7 @@ impl Snapshot {
             drops: counters.drops()?,
             maps: maps(&pins, &tables, &state, &registry, &census)?,
             attachments: registry.attachments,
-            armour: ArmourReport::load(&place.xdp()).unwrap_or_default(),
+            xdp: XdpReport::load(&place.xdp()).unwrap_or_default(),
             frames: counters.xdp()?,
             events_lost: counters.events_lost()?,
             process: Process::read(),

@@ -316,7 +316,7 @@ impl Page {
             attached.gauge(&[&place.interface, place.side.word()], 1)?;
         }
         family(encoder, &catalog::REATTACHED)?.counter(&[], self.tally.hooks_lost.value())?;
-        self.armour(encoder)?;
+        self.xdp(encoder)?;
         let maps = &self.snapshot.maps;
         let mut entries = family(encoder, &catalog::MAP_ENTRIES)?;
         for map in maps {
@@ -337,18 +337,18 @@ impl Page {
         Ok(())
     }
 
-    fn armour(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let interfaces = &self.snapshot.armour.interfaces;
+    fn xdp(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let interfaces = &self.snapshot.xdp.interfaces;
         let mut mode = family(encoder, &catalog::XDP_MODE)?;
         for (own, _) in Xdp::WORDS {
-            let holds = self.snapshot.armour.mode == *own;
+            let holds = self.snapshot.xdp.mode == *own;
             mode.gauge(&[own], u64::from(holds))?;
         }
-        let mut attached = family(encoder, &catalog::ARMOUR_ATTACHED)?;
+        let mut attached = family(encoder, &catalog::XDP_ATTACHED)?;
         for own in interfaces {
-            attached.gauge(&[&own.interface], u64::from(own.worn))?;
+            attached.gauge(&[&own.interface], u64::from(own.attached_now))?;
         }
-        let mut changes = family(encoder, &catalog::ARMOUR_CHANGES)?;
+        let mut changes = family(encoder, &catalog::XDP_CHANGES)?;
         for own in interfaces {
             for (to, count) in [
                 ("attached", own.attached),
