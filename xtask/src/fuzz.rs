@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::setup::{self, Purpose};
-use crate::{build, debian, process};
 use crate::workspace::Workspace;
+use crate::{build, debian, process};
 
 /// Every target, and where inputs for it lie beside its seeds.
 const TARGETS: &[(&str, &[&str])] = &[
