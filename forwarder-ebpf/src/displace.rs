@@ -72,17 +72,21 @@ fn choose(key: &FlowKey, now_ms: u32) -> Option<u32> {
     let sample = SAMPLE.get_ptr_mut(0)?;
     // SAFETY: this CPU's.
     let sample = unsafe { &mut *sample };
-    if count == 0 {
-        return None;
-    }
     let newcomer = share::source(&key.client);
     for index in 0..SAMPLES {
         forget(sample);
         // SAFETY: no argument.
-        let slot = unsafe { bpf_get_prandom_u32() } % count;
-        let hello = HELLOS.get_ptr(slot)?;
-        // SAFETY: words of a map value; a stale one only makes the choice worse. The candidate is this CPU's.
-        unsafe { *sample.at(index) = share::candidate(&*hello, slot, now_ms) };
+        let random = unsafe { bpf_get_prandom_u32() };
+        let candidate = match share::slot(index, count, random) {
+            Some(slot) => {
+                let hello = HELLOS.get_ptr(slot)?;
+                // SAFETY: words of a map value; a stale one only makes the choice worse.
+                share::candidate(unsafe { &*hello }, slot, now_ms)
+            }
+            None => Candidate::NONE,
+        };
+        // SAFETY: this CPU's.
+        unsafe { *sample.at(index) = candidate };
     }
     sample.best = 0;
     sample.chosen = 0;

@@ -203,10 +203,12 @@ fn the_largest_source_gives_way() {
         bench.reshape(bench.shape);
         let others: Vec<Client> = (2..4).map(|source| begun(&mut bench, source, 1)).collect();
         let dripping: Vec<Client> = (0..30).map(|host| begun(&mut bench, 1, host)).collect();
-        // Its own next one finds none: what it has begun is young.
+        // Its own next one finds none, ever: what it has begun is young, and the others have one each.
         let own = client(&mut bench, 1, 200);
-        own.send(&mut bench, 0, &hello(Mode::Transparent)[..40])
-            .dropped(HelloBuffersFull);
+        for _ in 0..100 {
+            own.send(&mut bench, 0, &hello(Mode::Transparent)[..40])
+                .dropped(HelloBuffersFull);
+        }
         for source in 10..22 {
             let newcomer = client(&mut bench, source, 1);
             let opened = open(&mut bench, newcomer, Mode::Transparent);
