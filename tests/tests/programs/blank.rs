@@ -66,7 +66,7 @@ fn a_bench_that_was_used_is_as_a_new_one() {
         map::HELLO_INDEX,
         map::CLOSED,
         map::DROPS,
-        "HOPS",
+        "NEXT_HOPS",
         "WORK",
     ] {
         assert!(names.contains(&name), "{name} is not among {names:?}");
