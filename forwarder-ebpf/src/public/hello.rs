@@ -224,6 +224,7 @@ fn stray(work: &mut Work, fit: Fit, now: u64) -> Outcome {
         return Outcome::Drop(DropReason::Absorbed);
     }
     if fit == Fit::Ends {
+        // So looks one in 128 of those that write on behind our alert, too. They are told when their cookie has expired.
         return Outcome::Drop(DropReason::OutOfOrder);
     }
     // It has our alert, and writes on.

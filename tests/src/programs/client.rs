@@ -86,6 +86,14 @@ impl Client {
         epochs().any(|(epoch, key)| cookie::fit(key, &tuple, self.isn, cookie, epoch) == Fit::Whole)
     }
 
+    /// Whether the pure code takes a number for a cookie of these ends with another sequence number. Of any number that is
+    /// so once in 128.
+    #[must_use]
+    pub fn is_of_these_ends(&self, cookie: u32) -> bool {
+        let tuple = self.tuple();
+        epochs().any(|(epoch, key)| cookie::tuple_matches(key, &tuple, cookie, epoch))
+    }
+
     /// The cookie that answered its SYN so many epochs ago, for a client that offered what Linux does.
     #[must_use]
     pub fn old_cookie(&self, age: u32) -> u32 {
