@@ -180,10 +180,14 @@ fn find(root: &Path) -> Result<Kernel> {
             .with_context(|| format!("no {prefix}* in {}/{folder}", root.display()))
     };
     let modules = entry("lib/modules", "").or_else(|_| entry("usr/lib/modules", ""))?;
-    Ok(Kernel {
-        image: entry("boot", "vmlinuz")?,
-        modules,
-    })
+    // Beside its modules in Debian's packages since 7.x.
+    let beside = modules.join("vmlinuz");
+    let image = if beside.exists() {
+        beside
+    } else {
+        entry("boot", "vmlinuz")?
+    };
+    Ok(Kernel { image, modules })
 }
 
 #[cfg(test)]

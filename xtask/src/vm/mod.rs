@@ -44,8 +44,8 @@ const COUNT: &str = "FORWARDER_LAB_BIN=/bin FORWARDER_BPF_OBJECT=/bin/forwarder.
 
 const DEFAULT_KERNEL: &str = "6.1";
 
-/// What `make test` boots.
-const TESTED_KERNELS: &[&str] = &["6.1"];
+/// What `make test` boots: one without TCX, one with it.
+const TESTED_KERNELS: &[&str] = &["6.1", "6.12"];
 
 /// Emulated, a guest takes ten times as long as a real machine; and a test that fails waits in vain.
 const LIMIT: Duration = Duration::from_secs(900);

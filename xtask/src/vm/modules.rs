@@ -42,7 +42,8 @@ pub fn closure(workspace: &Workspace, folder: &Path, wanted: &[&str]) -> Result<
 struct Search<'a> {
     workspace: &'a Workspace,
     files: BTreeMap<String, PathBuf>,
-    builtin: BTreeSet<String>,
+    // Not known of every kernel.
+    builtin: Option<BTreeSet<String>>,
     seen: BTreeSet<String>,
     ordered: Vec<Module>,
 }
@@ -51,11 +52,12 @@ impl Search<'_> {
     /// Adds a module after those it needs; false when the kernel has none of that name.
     fn add(&mut self, name: &str) -> Result<bool> {
         let name = name.replace('-', "_");
-        if self.builtin.contains(&name) || self.seen.contains(&name) {
+        let builtin = self.builtin.as_ref();
+        if builtin.is_some_and(|own| own.contains(&name)) || self.seen.contains(&name) {
             return Ok(true);
         }
         let Some(file) = self.files.get(&name).cloned() else {
-            return Ok(false);
+            return Ok(builtin.is_none());
         };
         self.seen.insert(name.clone());
         let content = decompressed(self.workspace, &file)?;
@@ -106,15 +108,20 @@ fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(found)
 }
 
-fn builtin(folder: &Path) -> Result<BTreeSet<String>> {
+/// What the kernel has within itself. Debian's packages since 7.x lack the list: then whatever is no module is taken to be
+/// there, and the test in the guest would find otherwise.
+fn builtin(folder: &Path) -> Result<Option<BTreeSet<String>>> {
     let list = folder.join("modules.builtin");
+    if !list.exists() {
+        return Ok(None);
+    }
     let text =
         fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
-    Ok(text
+    let names = text
         .lines()
         .filter_map(|line| line.rsplit('/').next()?.split_once(".ko"))
-        .map(|(name, _)| name.replace('-', "_"))
-        .collect())
+        .map(|(name, _)| name.replace('-', "_"));
+    Ok(Some(names.collect()))
 }
 
 fn decompressed(workspace: &Workspace, file: &Path) -> Result<Vec<u8>> {
