@@ -181,7 +181,8 @@ start() {
   mkdir -p /bpf && mount -t bpf none /bpf || return 1
   /bin/ip netns exec entrance forwarder run --config forwarder.toml --bpffs /bpf/forwarder >forwarder.log 2>&1 &
   forwarder=$!
-  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  # Newer verifiers take longer, emulated a minute and more.
+  for _ in $(seq 60); do
     sleep 1
     kill -0 $forwarder 2>/dev/null || break
     attached && return 0
@@ -205,7 +206,7 @@ fetch() {
   esac
   name=$2 path=$3
   shift 3
-  in_client curl -sS --cacert cert.pem --max-time 60 --connect-timeout 15 \
+  in_client curl -sS --cacert cert.pem --max-time 180 --connect-timeout 15 \
     --resolve "$name:443:$address" "$@" "https://$name/$path"
 }
 

@@ -44,11 +44,11 @@ const COUNT: &str = "FORWARDER_LAB_BIN=/bin FORWARDER_BPF_OBJECT=/bin/forwarder.
 
 const DEFAULT_KERNEL: &str = "6.1";
 
-/// What `make test` boots: one without TCX, one with it.
-const TESTED_KERNELS: &[&str] = &["6.1", "6.12"];
+/// What `make test` boots.
+const TESTED_KERNELS: &[&str] = &["6.1"];
 
 /// Emulated, a guest takes ten times as long as a real machine; and a test that fails waits in vain.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1_500);
 
 /// How often a guest is booted that the emulator fails.
 const TRIES: u32 = 3;
