@@ -9,7 +9,8 @@
 //! Flows are counted in a count-min sketch (Cormode and Muthukrishnan, 2005) under a keyed hash: each source counts in a
 //! cell of each row, the least of them is its estimate. It is never below the truth, and nobody can aim at the cells of
 //! another. The sketch has a fixed size, however many sources there are. What it says too much of a source without flows
-//! is at most what others have that share all four cells, which for 64 large sources has a probability of 2⁻²⁸.
+//! is at most the least that others count in one of its cells; that each of the four has one of 64 large sources in it
+//! has a probability of 2⁻²⁸.
 //!
 //! A cell counts flows in its low half, and changes in its high half: whoever finds a cell as it was knows that nothing
 //! has happened in between. So the sweeper, which sees every flow, sets right what a killed daemon left wrong, with a
@@ -62,14 +63,22 @@ pub const fn set_right(cell: u64, flows: u32) -> u64 {
     (cell & !0xffff_ffff).wrapping_add(1 << 32) | flows as u64
 }
 
-/// Whether a source with `own` flows may have another one, in a table that holds `all` of at most `capacity`, where no
-/// source may have more than `most` (0: no such limit).
+/// Whether a source that is estimated to have `own` flows may have another one, in a table that holds `all` of at most
+/// `capacity`, where no source may have more than `most` (0: no such limit).
 #[must_use]
 #[inline(always)]
 pub const fn has_room(own: u32, all: u32, capacity: u32, most: u32) -> bool {
     let free = capacity.saturating_sub(all);
     // Who has none is never refused here: a table that is full says so itself.
-    (own == 0 || own < free) && (most == 0 || own < most)
+    (own == 0 || own < free) && (most == 0 || known(own, all) < most)
+}
+
+/// How many of the `own` flows that a source is estimated to have are surely its own, when there are `all`: others count
+/// in its cells too, this many on average.
+#[must_use]
+#[inline(always)]
+pub const fn known(own: u32, all: u32) -> u32 {
+    own.saturating_sub(all / COLUMNS)
 }
 
 #[cfg(test)]
@@ -209,6 +218,20 @@ mod tests {
         assert!((0..7).all(|_| table.open(&v4(1), 7)));
         assert!(!table.open(&v4(1), 7));
         assert!(table.close(&v4(1)) && table.open(&v4(1), 7));
+    }
+
+    /// A low limit, and many sources with a flow each: nobody is refused because of what others count in his cells.
+    #[test]
+    fn a_hard_limit_does_not_fall_on_those_who_have_less() {
+        let mut table = Table::new(1 << 18);
+        assert!(clients(150_000).all(|client| table.open(&client, 0)));
+        let newcomers = (0..2_000).map(|number| v4(0x0b00_0000 + number));
+        let refused = newcomers.filter(|client| {
+            let all = count(table.cells[ALL as usize]);
+            !has_room(table.estimate(client), all, table.capacity, 4)
+        });
+        // Without the average of others, all of them.
+        assert!(refused.count() < 20);
     }
 
     /// The last entry is anybody's who has none; the table itself refuses when it is full.

@@ -120,7 +120,7 @@ impl Source {
         if source_flows::has_room(own, all, self.capacity, most) {
             return None;
         }
-        Some(if most != 0 && own >= most {
+        Some(if most != 0 && source_flows::known(own, all) >= most {
             format!(
                 "its source (an IPv4 address, an IPv6 /64) has {own} connections: refused (source_limit), because of \
                  `max_flows_per_source = {most}`"
