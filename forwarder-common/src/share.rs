@@ -52,16 +52,19 @@ pub struct Limits {
     pub timeout_ms: u32,
 }
 
-/// Which buffer of `count` is looked at as number `index` of a sample; none where there are fewer than [`SAMPLES`]. Each
-/// index has a part of the array of its own, and `random` chooses in it: with up to [`SAMPLES`] buffers, every one is
-/// looked at once.
+/// Which buffer of `count` is looked at as number `index`, below [`SAMPLES`], of a sample; none where there are fewer.
+/// Each index has a part of the array of its own, every buffer whose number leaves it as the rest, and `random` chooses in
+/// it: buffers that a source took one after the other are in different parts. With up to [`SAMPLES`] buffers, every one
+/// is looked at once.
 #[must_use]
 #[inline(always)]
 pub const fn slot(index: u32, count: u32, random: u32) -> Option<u32> {
-    let first = (index as u64 * count as u64 / SAMPLES as u64) as u32;
-    let end = ((index as u64 + 1) * count as u64 / SAMPLES as u64) as u32;
-    match random.checked_rem(end.wrapping_sub(first)) {
-        Some(at) => Some(first.wrapping_add(at)),
+    if index >= count {
+        return None;
+    }
+    let of_part = (count - index).div_ceil(SAMPLES);
+    match random.checked_rem(of_part) {
+        Some(at) => Some(at * SAMPLES + index),
         None => None,
     }
 }
@@ -131,6 +134,8 @@ pub const fn weight(candidate: &Candidate, same: u32, newcomer: u64, limits: &Li
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::abi::{address_v4, address_v6};
 
@@ -183,7 +188,8 @@ mod tests {
                     .filter_map(|index| slot(index, count, random))
                     .collect();
                 assert_eq!(sample.len() as u32, count.min(SAMPLES), "{count}");
-                assert!(sample.is_sorted_by(|one, next| one < next), "{count}");
+                let different: BTreeSet<u32> = sample.iter().copied().collect();
+                assert_eq!(different.len(), sample.len(), "{count}");
                 assert!(sample.iter().all(|slot| *slot < count), "{count}");
             }
         }
