@@ -171,6 +171,10 @@ impl Dataplane {
         let predecessor = pins
             .prepare(|version| Predecessor::at(version).is_some())?
             .and_then(|version| Predecessor::at(&version));
+        if pins.exists() {
+            // Maps of another layout are no interrupted start of ours: whoever left them may have open flows.
+            Sizes::of(config).adopt(&pins, object)?;
+        }
         if pins.exists() && !is_complete(&pins)? {
             warn!("maps of a start that was interrupted are made anew");
             pins.remove_maps()?;
@@ -435,7 +439,7 @@ impl Dataplane {
 
     /// Takes it off.
     pub fn detach_xdp(&self, link: &Link) -> Result<(), DataplaneError> {
-        Ok(pins::remove_file(&self.pins.xdp(link.ifindex))?)
+        Ok(pins::remove_file(&self.pins.xdp_of(link.ifindex)?)?)
     }
 
     /// Whether it is attached to an interface.

@@ -272,6 +272,13 @@ impl Pins {
         links_in(&self.version)
     }
 
+    /// The pin of the XDP link of an interface: the one that is there, by whatever name, or where one belongs.
+    pub fn xdp_of(&self, ifindex: u32) -> Result<PathBuf, PinsError> {
+        let mut pinned = self.pinned_xdp()?.into_iter();
+        let found = pinned.find(|(own, _)| *own == ifindex);
+        Ok(found.map_or_else(|| self.xdp(ifindex), |(_, path)| path))
+    }
+
     /// The interfaces that have the XDP filter attached, by their index, and the pins of their links.
     pub fn pinned_xdp(&self) -> Result<Vec<(u32, PathBuf)>, PinsError> {
         xdp_in(&self.version)
@@ -454,6 +461,18 @@ mod tests {
         assert_eq!(parse_xdp("public-2"), None);
         assert_eq!(parse_link("other-2"), None);
         assert_eq!(parse_link("public-x"), None);
+    }
+
+    #[test]
+    fn the_link_of_an_xdp_filter_is_found_by_either_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let pins = Pins::new(folder.path());
+        let links = pins.xdp(2).parent().unwrap().to_owned();
+        std::fs::create_dir_all(&links).unwrap();
+        assert_eq!(pins.xdp_of(2).unwrap(), links.join("xdp-2"));
+        std::fs::write(links.join("armour-2"), "").unwrap();
+        assert_eq!(pins.xdp_of(2).unwrap(), links.join("armour-2"));
+        assert_eq!(pins.xdp_of(3).unwrap(), links.join("xdp-3"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Puts the XDP filter, an XDP program, on interfaces and takes it off.
+//! Attaches the XDP filter to interfaces and detaches it.
 //!
 //! Native XDP only: generic XDP runs after the kernel has made a packet buffer, which is what the XDP filter is
 //! there to avoid. Its links are pinned, so that a daemon that dies leaves the interface as it is, and are
@@ -17,15 +17,15 @@ use crate::link::Link;
 /// drivers accept it beside a large MTU (Linux 5.18).
 pub const PROGRAMS: [&str; 2] = [program::ARMOUR_FRAGS, program::ARMOUR];
 
-/// Puts it on. What an earlier process put on is replaced.
-pub fn attach_xdp(armour: &mut Xdp, pins: &Pins, link: &Link) -> Result<(), AttachError> {
+/// Attaches it. What an earlier process attached is replaced.
+pub fn attach_xdp(filter: &mut Xdp, pins: &Pins, link: &Link) -> Result<(), AttachError> {
     let interface = || link.name.clone();
     let refused = |source| AttachError::Refused {
         program: program::ARMOUR,
         interface: interface(),
         source,
     };
-    let path = pins.xdp(link.ifindex);
+    let path = pins.xdp_of(link.ifindex)?;
     if path.exists() {
         let bad = |source| AttachError::Link {
             interface: interface(),
@@ -33,10 +33,10 @@ pub fn attach_xdp(armour: &mut Xdp, pins: &Pins, link: &Link) -> Result<(), Atta
         };
         let pinned = PinnedLink::from_pin(&path).map_err(bad)?;
         let old = XdpLink::try_from(FdLink::from(pinned)).map_err(bad)?;
-        match armour.attach_to_link(old) {
+        match filter.attach_to_link(old) {
             Ok(id) => {
                 // The pin keeps the link; this only closes our file descriptor of it.
-                drop(armour.take_link(id).map_err(refused)?);
+                drop(filter.take_link(id).map_err(refused)?);
                 return Ok(());
             }
             Err(error) => {
@@ -49,7 +49,7 @@ pub fn attach_xdp(armour: &mut Xdp, pins: &Pins, link: &Link) -> Result<(), Atta
     let id = armour
         .attach_to_if_index(link.ifindex, XdpMode::Driver)
         .map_err(refused)?;
-    let new = armour.take_link(id).map_err(refused)?;
+    let new = filter.take_link(id).map_err(refused)?;
     let new = FdLink::try_from(new).map_err(|source| AttachError::Link {
         interface: interface(),
         source,
