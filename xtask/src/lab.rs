@@ -50,6 +50,9 @@ const LONG: &[&str] = &[
     "configuration",
 ];
 
+/// A test program that takes longer hangs, and is ended.
+const LIMIT: &str = "1800s";
+
 /// How many lines of a failed program are shown once more at the end.
 const LINES_SHOWN: usize = 150;
 
@@ -110,7 +113,7 @@ fn program(message: &str) -> Option<Program> {
     })
 }
 
-/// Runs them all as root, `lanes` at a time, in the folder of their crate. Every program is run, whatever fails.
+/// Runs them all as root, `lanes` at a time, in the folder of their crate. Every program is run, whichever tests fail.
 pub fn run(
     workspace: &Workspace,
     folder: &Path,
@@ -212,8 +215,12 @@ fn work<T: Send>(
 fn carry_out(job: &Job, folder: &Path, logs: &Path) -> Result<Done> {
     let path = logs.join(format!("{}.log", job.name));
     let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("--- begins {}", job.name);
     let started = Instant::now();
-    let status = privilege::as_root(&job.program)
+    // As root, which this process may not be. In the foreground, so that an interrupt reaches the program, too.
+    let status = privilege::as_root(Path::new("timeout"))
+        .args(["--foreground", "--kill-after=30s", LIMIT])
+        .arg(&job.program)
         .args(&job.arguments)
         .current_dir(folder)
         .stdin(Stdio::null())
@@ -224,16 +231,31 @@ fn carry_out(job: &Job, folder: &Path, logs: &Path) -> Result<Done> {
     let done = Done {
         name: job.name.clone(),
         took: started.elapsed(),
+        passed: status.success() && has_run(&text(&path)),
         log: path,
-        passed: status.success(),
+    };
+    let hung = if matches!(status.code(), Some(124 | 137)) {
+        format!(" (ended after {LIMIT})")
+    } else {
+        String::new()
     };
     // One write, so that lanes do not mix.
     println!(
-        "--- {}: {status}\n{}",
+        "--- {}: {status}{hung}\n{}",
         done.line(),
         text(&done.log).trim_end()
     );
     Ok(done)
+}
+
+/// Whether a test program came to its end and ran anything: a test may end the process, and a filter may match nothing.
+fn has_run(said: &str) -> bool {
+    said.lines().any(|line| {
+        line.strip_prefix("test result: ok. ")
+            .and_then(|rest| rest.split(' ').next())
+            .and_then(|count| count.parse::<u32>().ok())
+            .is_some_and(|passed| passed > 0)
+    })
 }
 
 impl Done {
@@ -247,7 +269,8 @@ fn text(log: &Path) -> String {
     String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned()
 }
 
-/// Times of all, the longest first; then, where a log that is cut to its end still has it, what the failed ones said.
+/// Times of all programs, the longest first; then once more what failed ones said, so that it stands at the end of a long
+/// log.
 fn summary(done: &[Done]) -> Result<()> {
     let mut by_time: Vec<_> = done.iter().collect();
     by_time.sort_by_key(|done| std::cmp::Reverse(done.took));
@@ -320,6 +343,34 @@ mod tests {
             stages.first[0].arguments,
             ["--test-threads", "4", "--skip", "races::"]
         );
+    }
+
+    #[test]
+    fn what_ran_nothing_has_not_passed_and_a_failure_is_an_error() {
+        let result = "test result: ok. 1 passed; 0 failed; 0 ignored";
+        assert!(has_run(&format!("running 1 test\n\n{result}\n")));
+        assert!(!has_run(&result.replace("1 passed", "0 passed")));
+        assert!(!has_run("running 2 tests\ntest a ... ok\n"));
+        let done = |passed| Done {
+            name: "x".to_owned(),
+            took: Duration::ZERO,
+            log: PathBuf::new(),
+            passed,
+        };
+        assert!(summary(&[done(true)]).is_ok());
+        let failed = summary(&[done(true), done(false)]).unwrap_err();
+        assert!(failed.to_string().contains("1 of 2"), "{failed}");
+    }
+
+    #[test]
+    fn every_program_that_is_named_exists() {
+        let tests = Workspace::locate().unwrap().root().join("tests/tests");
+        for name in ALONE.iter().chain(LONG).chain([&TABLES]) {
+            let file = tests.join(format!("{name}.rs"));
+            let folder = tests.join(name).join("main.rs");
+            assert!(file.is_file() || folder.is_file(), "{name}");
+        }
+        assert!(tests.join(TABLES).join("races.rs").is_file());
     }
 
     #[test]

@@ -251,12 +251,16 @@ fn lab(workspace: &Workspace, lanes: usize) -> Result<()> {
     build::user_programs(workspace, false)?;
     let mut cargo = lab_tests(workspace);
     cargo.arg("--lib");
-    for program in test_programs(workspace, LAB_CRATE_FOLDER)? {
-        if !PACKAGE_TESTS.contains(&program.as_str()) {
-            cargo.args(["--test", &program]);
-        }
+    let mut wanted = test_programs(workspace, LAB_CRATE_FOLDER)?;
+    wanted.retain(|name| !PACKAGE_TESTS.contains(&name.as_str()));
+    for name in &wanted {
+        cargo.args(["--test", name]);
     }
     let programs = lab::build(&mut cargo)?;
+    let is_built = |name: &&String| programs.iter().any(|own| own.name == **name);
+    if let Some(name) = wanted.iter().find(|name| !is_built(name)) {
+        bail!("Cargo told of no test program `{name}`");
+    }
     let folder = workspace.root().join(LAB_CRATE_FOLDER);
     lab::run(workspace, &folder, programs, lanes)
 }
