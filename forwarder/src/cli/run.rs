@@ -79,15 +79,15 @@ impl Run {
             tokio::spawn(server::serve(listener, daemon.handle_for_others()));
             anyhow::Ok(daemon.run().await)
         })?;
-        let code = match &outcome {
-            Ok(()) => return Ok(ExitCode::SUCCESS),
-            Err(DaemonError::Unconfirmed | DaemonError::Stopped) => UNCONFIRMED,
-            Err(error) if error.is_lasting() => LASTING,
-            Err(_) => return Ok(outcome.map(|()| ExitCode::SUCCESS)?),
+        let Err(error) = outcome else {
+            return Ok(ExitCode::SUCCESS);
         };
-        if let Err(error) = outcome {
-            failure::show(&error.into(), false);
-        }
+        let code = match &error {
+            DaemonError::Unconfirmed | DaemonError::Stopped => UNCONFIRMED,
+            error if error.is_lasting() => LASTING,
+            _ => return Err(error.into()),
+        };
+        failure::show(&error.into(), false);
         Ok(ExitCode::from(code))
     }
 }

@@ -1,7 +1,7 @@
 //! What others may ask of the daemon while it runs: HTTP/1.1 and JSON by a Unix socket.
 //!
 //! ```text
-//! curl, forwarder reload … ──socket──▶ server ──Order──▶ daemon (one thing at a time)
+//! curl, forwarder reload … ──socket──▶ server ──Command──▶ daemon (one thing at a time)
 //!                                        ├── reads maps itself (status, flows)
 //!                                        └── events by SSE  ◀──broadcast── daemon
 //! ```

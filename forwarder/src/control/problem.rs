@@ -91,7 +91,7 @@ impl From<PersistError> for Problem {
             PersistError::Invalid(report) => Self::invalid(error.to_string(), report),
             PersistError::Absent { .. } => Self::new(StatusCode::CONFLICT, chain(&error))
                 .fix("the file was changed since it was read: `forwarder reload` first"),
-            PersistError::NoKey => Self::new(StatusCode::BAD_REQUEST, error.to_string())
+            PersistError::NoKey | PersistError::NoWeight => Self::new(StatusCode::BAD_REQUEST, error.to_string())
                 .fix("leave --persist out; to take a node out for good, remove it from its pools"),
             PersistError::Otherwise { source, .. } => {
                 let fix = source.fix().unwrap_or_default();
@@ -100,8 +100,6 @@ impl From<PersistError> for Problem {
             }
             PersistError::Layout { .. } => Self::new(StatusCode::CONFLICT, error.to_string())
                 .fix("edit the file by hand and `forwarder reload`"),
-            PersistError::NoWeight => Self::new(StatusCode::BAD_REQUEST, error.to_string())
-                .fix("leave --persist out; to take a node out for good, remove it from its pools"),
             PersistError::Syntax { .. } => Self::new(StatusCode::CONFLICT, chain(&error))
                 .fix("`forwarder check` shows what is wrong with it"),
             PersistError::Replace(ReplaceError::Changed { .. }) => {
@@ -117,30 +115,25 @@ impl From<PersistError> for Problem {
 
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
-        let status = match &refused {
+        let (message, fix) = (refused.message(), refused.fix());
+        let status = match refused {
+            Refused::Edit(error) => return error.into(),
+            Refused::Persist(error) => return error.into(),
+            Refused::NotWritten(error) => {
+                let problem = Self::from(error);
+                let message = format!("in use, but not written: {}", problem.message);
+                return Self { message, ..problem };
+            }
+            Refused::Invalid(report) => {
+                return Self::invalid(message, &report).fix(fix.unwrap_or_default());
+            }
             Refused::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Refused::Unreadable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refused::NotApplied { .. } => StatusCode::CONFLICT,
             Refused::Flows(_) | Refused::Lost(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Refused::Invalid(report) => {
-                let problem = Self::invalid(refused.to_string(), report);
-                return problem.fix(refused.fix().unwrap_or_default());
-            }
-            Refused::Edit(_) | Refused::Persist(_) | Refused::NotWritten(_) => {
-                return match refused {
-                    Refused::Edit(error) => error.into(),
-                    Refused::Persist(error) => error.into(),
-                    Refused::NotWritten(error) => {
-                        let problem = Self::from(error);
-                        let message = format!("in use, but not written: {}", problem.message);
-                        Self { message, ..problem }
-                    }
-                    _ => Self::internal(&refused),
-                };
-            }
         };
-        let problem = Self::new(status, refused.message());
-        match refused.fix() {
+        let problem = Self::new(status, message);
+        match fix {
             Some(fix) => problem.fix(fix),
             None => problem,
         }

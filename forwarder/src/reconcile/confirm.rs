@@ -55,16 +55,20 @@ impl Daemon {
         };
         let text = serde_json::to_vec(&record).map_err(io::Error::from);
         if let Err(error) = text.and_then(|text| replace(&self.paths.trial(), &text)) {
-            warn!(%error, "that this configuration is not confirmed will not outlive this daemon");
+            warn!(path = %self.paths.trial().display(), %error, "that this configuration is not confirmed will not outlive this daemon");
         }
     }
 
-    /// What is in use is meant. Says whether that was waited for.
+    /// Ends the trial: the configuration in use stays. Returns whether one was under way.
     pub(super) fn end_trial(&mut self) -> bool {
         // Without a trial there may be the file of one that was lost.
         match fs::remove_file(self.paths.trial()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                warn!(%error, "the record of a reload that was to be confirmed stays");
+                warn!(
+                    path = %self.paths.trial().display(),
+                    %error,
+                    "the record of a reload that was to be confirmed stays: remove it, or the next start goes back"
+                );
             }
             _ => {}
         }
@@ -115,7 +119,10 @@ impl Daemon {
             return;
         };
         let Some(former) = config::validate(record.former.clone()).config else {
-            warn!("the configuration before an unconfirmed reload cannot be read any more");
+            warn!(
+                path = %self.paths.trial().display(),
+                "the configuration before an unconfirmed reload is not valid any more: what is in use stays"
+            );
             self.end_trial();
             return;
         };

@@ -277,7 +277,7 @@ impl Daemon {
                 () = until(trial) => self.roll_back("not confirmed in time").await,
                 alive = self.watch.changed() => {
                     if !alive {
-                        warn!("the kernel no longer tells about changes of the network; looking every minute");
+                        warn!("the subscription to changes of the network broke; subscribing again");
                         self.watch = Watch::open().map_err(DaemonError::Watch)?;
                     }
                     self.keep_up().await;
@@ -301,13 +301,19 @@ impl Daemon {
                     self.sweeper = Some(sweeper);
                     match result {
                         Ok(swept) => self.swept(&swept),
-                        Err(error) => error!(error = &error as &dyn std::error::Error, "sweep"),
+                        Err(error) => error!(
+                            error = &error as &dyn std::error::Error,
+                            "the flow table was not looked through; the next sweep tries again"
+                        ),
                     }
                 }
                 _ = keys.tick() => match self.dataplane.rotate_keys() {
                     Ok(true) => debug!("cookie key renewed"),
                     Ok(false) => {}
-                    Err(error) => error!(error = &error as &dyn std::error::Error, "cookie keys"),
+                    Err(error) => error!(
+                        error = &error as &dyn std::error::Error,
+                        "the key of SYN cookies was not renewed; tried again in a minute"
+                    ),
                 },
                 finding = self.health.next() => self.health_checked(finding),
                 _ = poll.tick() => {
@@ -430,7 +436,7 @@ impl Daemon {
             if let Err(error) = self.dataplane.lost(place) {
                 error!(
                     error = &error as &dyn std::error::Error,
-                    "numbers not saved"
+                    "the registry was not written: after a restart it is made from the maps"
                 );
             }
         }
@@ -518,6 +524,7 @@ impl Daemon {
             expired = swept.expired.len(),
             hellos = swept.hellos,
             orphans = swept.orphans,
+            miscounted = swept.miscounted,
             "swept"
         );
         self.tally.swept();

@@ -32,7 +32,10 @@ impl Daemon {
     pub(super) fn health_polled(&mut self) {
         match self.node_stats() {
             Ok(stats) => self.health.poll(&stats),
-            Err(error) => error!(error = &error as &dyn std::error::Error, "health"),
+            Err(error) => error!(
+                error = &error as &dyn std::error::Error,
+                "the counters of nodes cannot be read; the next poll tries again"
+            ),
         }
         self.tally.set_overdue(self.health.overdue());
         self.follow_health();
@@ -73,12 +76,15 @@ impl Daemon {
         match self.dataplane.rebalance(&self.config, weights) {
             Ok(0) => {}
             Ok(pools) => info!(pools, "shares of nodes changed"),
-            Err(error) => error!(error = &error as &dyn std::error::Error, "shares of nodes"),
+            Err(error) => error!(
+                error = &error as &dyn std::error::Error,
+                "the shares of nodes were not written; the next poll tries again"
+            ),
         }
         if let Err(error) = self.refuse() {
             error!(
                 error = &error as &dyn std::error::Error,
-                "pools without nodes"
+                "which pools refuse was not written; the next poll tries again"
             );
         }
     }
@@ -159,7 +165,10 @@ impl Daemon {
                 Ok(ended) => {
                     info!(pool, %node, flows = ended, "connections of a dead node are reset")
                 }
-                Err(error) => error!(error = &error as &dyn std::error::Error, "resets"),
+                Err(error) => error!(
+                    error = &error as &dyn std::error::Error,
+                    "connections of a dead node were not ended; `forwarder flow kill` ends them"
+                ),
             }
         });
     }

@@ -356,7 +356,7 @@ impl Daemon {
     fn edits_saved(&self, saved: std::io::Result<()>) {
         self.tally.edited(self.config.digest, self.edits.len());
         if let Err(error) = saved {
-            warn!(%error, "edits will not outlive this daemon");
+            warn!(path = %self.paths.edits().display(), %error, "edits will not outlive this daemon");
         }
     }
 

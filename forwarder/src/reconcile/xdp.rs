@@ -20,7 +20,10 @@ impl Daemon {
         let unproven = match self.unproven() {
             Ok(unproven) => unproven,
             Err(error) => {
-                error!(error = &error as &dyn std::error::Error, "floods");
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "unproven segments cannot be counted: a flood would not be noticed"
+                );
                 return;
             }
         };
@@ -66,7 +69,10 @@ impl Daemon {
         }
         let attached: Vec<u32> = links.iter().map(|link| link.ifindex).collect();
         if let Err(error) = self.dataplane.forget_xdp(&attached) {
-            error!(error = &error as &dyn std::error::Error, "XDP filter");
+            error!(
+                error = &error as &dyn std::error::Error,
+                "the XDP filter of other interfaces cannot be detached"
+            );
         }
         self.xdp
             .report
@@ -83,7 +89,11 @@ impl Daemon {
         let attached = match self.dataplane.has_xdp_filter(link) {
             Ok(attached) => attached,
             Err(error) => {
-                error!(error = &error as &dyn std::error::Error, "XDP filter");
+                error!(
+                    interface = link.name,
+                    error = &error as &dyn std::error::Error,
+                    "whether the XDP filter is attached cannot be seen"
+                );
                 return;
             }
         };
