@@ -33,9 +33,9 @@ const WIDTH: usize = 64;
 const BATCH: usize = 4_000;
 /// How long a batch's ends stay: until the node has seen all acknowledgements.
 const STAY: Duration = Duration::from_millis(250);
-/// Connections from one client address, of which none may have more than are left free in the end, and the port of the
-/// first.
-const EACH: usize = 500;
+/// Client addresses at most: a /24 has few more.
+const ADDRESSES: usize = 200;
+/// The port of the first connection from each.
 const FIRST_PORT: u16 = 1_100;
 /// Connections through whoever needs a port of its own for each of them towards the node, of which one
 /// address has no more: memory grows with each connection alike.
@@ -71,19 +71,19 @@ fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
     let meter = Meter::start();
     let (before, own) = (Memory::now(), process_memory(&[std::process::id()]));
     let capacity = Capacity {
-        flows: flows + 1_000,
+        flows: flows + 2 * each(flows),
         ..Capacity::default()
     };
     let running = stage.up_with(capacity)?;
     let (target, pids) = (running.service(RAW), running.pids.clone());
     settle();
     let started = Memory::now();
-    let sources = sources(scene, flows)?;
+    let (sources, from_one) = (sources(scene, flows)?, each(flows));
     let (after, own_after, process, maps) = load::block_on(scene.client(), Place::Client, async {
-        let mut probes = open(target, &sources, Job::Requests(1), 0..PROBES).await?;
+        let mut probes = open(target, &sources, from_one, Job::Requests(1), 0..PROBES).await?;
         for first in (PROBES..flows).step_by(BATCH) {
             let batch = first..flows.min(first + BATCH);
-            let opened = open(target, &sources, Job::Vanish, batch).await?;
+            let opened = open(target, &sources, from_one, Job::Vanish, batch).await?;
             tokio::time::sleep(STAY).await;
             for socket in opened {
                 vanish::now(socket).context(|| "leaving a connection".to_owned())?;
@@ -101,15 +101,15 @@ fn run(stage: &mut Stage<'_>) -> Result<Outcome> {
     })?;
     let usage = meter.stop();
     stage.down();
-    let each = |bytes: f64| bytes / flows as f64;
+    let share = |bytes: f64| bytes / flows as f64;
     let taken = before.available as f64 - after.available as f64;
     let ours = own_after as f64 - own as f64;
     Ok(Outcome::new(
         &usage,
         vec![
-            ("memory", each(taken - ours)),
-            ("process", each(process as f64)),
-            ("maps", each(maps as f64)),
+            ("memory", share(taken - ours)),
+            ("process", share(process as f64)),
+            ("maps", share(maps as f64)),
             (
                 "start",
                 (before.available as f64 - started.available as f64) / 1e6,
@@ -145,9 +145,14 @@ fn settle() {
     }
 }
 
+/// Connections from one client address. In the end as many entries must be free, or it gets no further one.
+fn each(flows: usize) -> usize {
+    flows.div_ceil(ADDRESSES).max(500)
+}
+
 /// Gives the client addresses beside its own.
 fn sources(scene: &Scene, flows: usize) -> Result<Vec<Ipv4Addr>> {
-    let count = u8::try_from(flows.div_ceil(EACH)).unwrap_or(200).min(200);
+    let count = flows.div_ceil(each(flows)) as u8;
     let addresses: Vec<_> = (0..count)
         .map(|number| Ipv4Addr::new(198, 18, 0, 10 + number))
         .collect();
@@ -162,6 +167,7 @@ fn sources(scene: &Scene, flows: usize) -> Result<Vec<Ipv4Addr>> {
 async fn open(
     target: SocketAddr,
     sources: &[Ipv4Addr],
+    each: usize,
     job: Job,
     numbers: Range<usize>,
 ) -> Result<Vec<TcpStream>> {
@@ -173,8 +179,8 @@ async fn open(
         tasks.spawn(async move {
             let mut held = Vec::new();
             for number in own {
-                let source = sources[number / EACH % sources.len()];
-                let port = FIRST_PORT + (number % EACH) as u16;
+                let source = sources[number / each % sources.len()];
+                let port = FIRST_PORT + (number % each) as u16;
                 let opening = one(target, (source, port).into(), &hello);
                 let opened = tokio::time::timeout(PATIENCE, opening).await;
                 held.push(opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?);
