@@ -60,9 +60,17 @@ fn checks_leave_nothing_in_the_log_of_a_node() -> Result<()> {
         "{ check = \"tls\", interval = \"200ms\", timeout = \"10s\" }",
         "{ check = \"https\", interval = \"200ms\", timeout = \"10s\" }",
     ] {
-        let forwarder = Forwarder::start(&lab, &config(&lab, &["a.apps.example.org"], health))?;
         // The one before may have been stopped in the middle of a check.
-        let before = nginx.log().len();
+        let mut before = nginx.log().len();
+        for _ in 0..40 {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = nginx.log().len();
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        let forwarder = Forwarder::start(&lab, &config(&lab, &["a.apps.example.org"], health))?;
         let found = checked(&forwarder, 5)?;
         assert_eq!(found["state"], "up", "{health}: {found:#}");
         let log = nginx.log().split_off(before);

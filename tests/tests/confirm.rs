@@ -173,12 +173,17 @@ fn a_reload_that_nobody_confirms_is_undone() -> Result<()> {
     is_old(&site)?;
     // One that starts in between goes on waiting.
     reload(&site, "30s")?;
+    let begin = Instant::now();
+    std::thread::sleep(Duration::from_secs(12));
     site.forwarder.kill()?;
     site.forwarder.run()?;
+    let again = begin.elapsed();
     assert_eq!(site.report(Family::V4, "new.example.org")?.server, "node0");
     wait_until("the former configuration", SOON, || {
         site.report(Family::V4, "www.example.org").is_ok()
     })?;
+    let anew = again + Duration::from_secs(28);
+    assert!(begin.elapsed() < anew, "it began to wait anew");
     is_old(&site)?;
     // One that is stopped goes back at once.
     reload(&site, "10m")?;

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use aya::maps::{Array, MapData};
 use forwarder::dataplane::bpf::pins::Side;
 use forwarder::dataplane::config_maps::ConfigMaps;
 use forwarder::dataplane::registry::InUse;
 use forwarder::dataplane::{Origin, unload};
-use forwarder_common::abi::Endpoint;
-use forwarder_common::abi::address_v4;
+use forwarder_common::abi::{Endpoint, address_v4, map};
 
 use crate::sandbox::{interfaces, run, sandboxed, survey};
 use crate::{TEXT, config, follow, open, pins};
@@ -123,6 +123,11 @@ fn what_the_packets_meet_is_what_was_configured() {
         assert_eq!(node.address, address_v4([10, 0, 0, 2]));
         assert_eq!(node.local, address_v4([10, 0, 0, 1]));
         assert_eq!((node.ifindex, node.mtu), (ifindex("tun0"), 1_420));
+        let limit = "max_flows = 256\nmax_flows_per_source = 7";
+        let text = TEXT.replace("max_flows = 256", limit);
+        follow(&mut dataplane, &text);
+        let settings = tables.settings.get(&0, 0).unwrap();
+        assert_eq!((settings.flows, settings.flows_per_source), (256, 7));
     });
 }
 
@@ -310,6 +315,26 @@ fn a_lost_registry_is_made_from_the_maps() {
             (number(2), number(3), number(4)),
             (Some(0), Some(1), Some(2))
         );
+    });
+}
+
+/// As an earlier state of the same version leaves them: they are refused, and whoever they belong to keeps its flows.
+#[test]
+fn maps_of_another_layout_are_left_alone() {
+    sandboxed(|directory| {
+        interfaces();
+        drop(open(directory, TEXT).unwrap());
+        let pins = pins(directory);
+        for name in [map::SOURCE_FLOWS, map::SETTINGS] {
+            fs::remove_file(pins.map(name)).unwrap();
+        }
+        let other: Array<MapData, u64> = Array::create(1, 0).unwrap();
+        other.pin(pins.map(map::SETTINGS)).unwrap();
+        let Err(error) = open(directory, TEXT) else {
+            panic!("they were taken for those of a start that was interrupted")
+        };
+        assert!(error.is_lasting(), "a restart does not mend it: {error}");
+        assert!(pins.map(map::FLOWS).exists());
     });
 }
 

@@ -162,6 +162,8 @@ fn numbers_and_flows_are_taken_over_and_the_rest_goes() {
         assert!(v5::is_same(&transparent, &ours(1).unwrap()));
         assert!(v5::is_same(&proxied, &ours(2).unwrap()));
         assert!(ours(3).is_err());
+        let counted = || state.source_flows.of(&v5::key(&old_key(1)).client);
+        assert_eq!(counted(), (2, 2));
         let reverse = ReverseKey {
             client: old_key(1).client,
             port_be: 1_u16.to_be(),
@@ -182,6 +184,7 @@ fn numbers_and_flows_are_taken_over_and_the_rest_goes() {
         old.flows.insert(old_key(3), third, 0).unwrap();
         assert_eq!(carrier.pass().unwrap().moved, 1);
         assert_eq!(carrier.pass().unwrap(), Carried::default());
+        assert_eq!(counted(), (3, 3));
 
         let mut tables = ConfigMaps::open(&pins(directory)).unwrap();
         let upgrade = dataplane.upgrade().unwrap();
@@ -226,6 +229,7 @@ fn whoever_is_killed_goes_on_where_he_was() {
         let mut carrier = Carrier::open(&old.predecessor(), &pins(directory)).unwrap();
         assert_eq!(carrier.pass().unwrap().moved, 1);
         assert_eq!(state.flows.get(&key, 0).unwrap(), ours, "no step back");
+        assert_eq!(state.source_flows.of(&key.client), (1, 1));
         assert!(old.flows.get(&old_key(1), 0).is_err());
         // A client that has begun anew from the same port: the old flow is over, and its port is free.
         old.enter(2, state::SPLICED, client_address::MASQUERADE);
@@ -234,6 +238,7 @@ fn whoever_is_killed_goes_on_where_he_was() {
         state.flows.insert(v5::key(&old_key(2)), fresh, 0).unwrap();
         let pass = carrier.pass().unwrap();
         assert_eq!((pass.moved, pass.ended), (0, 1));
+        assert_eq!(state.source_flows.of(&key.client), (1, 1));
         assert_eq!(state.flows.get(&v5::key(&old_key(2)), 0).unwrap(), fresh);
         let mut tables = ConfigMaps::open(&pins(directory)).unwrap();
         let upgrade = dataplane.upgrade().unwrap();

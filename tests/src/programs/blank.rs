@@ -33,6 +33,14 @@ pub enum BlankError {
     /// The kernel does not tell what a map is.
     #[error("a map cannot be opened")]
     Map(#[from] MapError),
+    /// It is not known how many processors a map has values for.
+    #[error("cannot count processors by {file}")]
+    Processors {
+        /// Where the kernel says it.
+        file: String,
+        /// Why it could not be read.
+        source: io::Error,
+    },
     /// Nobody here can empty such a map.
     #[error("{map} is a {kind:?}, which nobody empties")]
     Kind {
@@ -123,10 +131,12 @@ pub fn maps_of(programs: &[ProgramInfo]) -> Result<Vec<AnyMap>, BlankError> {
 impl AnyMap {
     fn open(info: &MapInfo) -> Result<Self, BlankError> {
         let name = info.name_as_str().unwrap_or_default().to_owned();
-        let of_each_processor = |size: u32| {
-            let processors = aya::util::nr_cpus().map_or(1, |count| count);
-            (size as usize).next_multiple_of(8) * processors
-        };
+        // The kernel writes a value for each of them.
+        let processors = aya::util::nr_cpus().map_err(|(file, source)| BlankError::Processors {
+            file: file.to_owned(),
+            source,
+        })?;
+        let of_each_processor = |size: u32| (size as usize).next_multiple_of(8) * processors;
         let (kind, value) = match info.map_type()? {
             MapType::Array => (Kind::Array, info.value_size() as usize),
             MapType::PerCpuArray => (Kind::Array, of_each_processor(info.value_size())),

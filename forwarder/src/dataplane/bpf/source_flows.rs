@@ -251,53 +251,59 @@ mod tests {
         let all = none();
         // As the kernel lists them: what stays during the listing is listed once.
         let table: Vec<Mutex<u32>> = (0..SOURCES).map(|_| Mutex::new(0)).collect();
-        let over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for thread in 0..2_u32 {
-                let (all, table, over) = (&all, &table, &over);
-                scope.spawn(move || {
-                    let mut step = thread;
-                    while !over.load(Ordering::SeqCst) {
-                        step = step.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                        let number = (step >> 8) % SOURCES;
-                        let mut flows = table[number as usize].lock().unwrap();
-                        if step >> 31 == 0 {
-                            add(all, &client(number), MORE);
-                            *flows += 1;
-                        } else if *flows > 0 {
-                            *flows -= 1;
-                            add(all, &client(number), LESS);
+        let sweep = || {
+            let mut census = Census::begin(SECRET, &all);
+            for (number, flows) in (0..).zip(&table) {
+                (0..*flows.lock().unwrap()).for_each(|_| census.saw(&client(number)));
+            }
+            census.set_right(&all)
+        };
+        // Two threads beside forty sweeps; with `drift`, somebody who is killed in between, again and again.
+        let churn = |drift: bool| {
+            let over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                for thread in 0..2_u32 {
+                    let (all, table, over) = (&all, &table, &over);
+                    scope.spawn(move || {
+                        let mut step = thread;
+                        while !over.load(Ordering::SeqCst) {
+                            step = step.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                            let number = (step >> 8) % SOURCES;
+                            let mut flows = table[number as usize].lock().unwrap();
+                            if step >> 31 == 0 {
+                                add(all, &client(number), MORE);
+                                *flows += 1;
+                            } else if *flows > 0 {
+                                *flows -= 1;
+                                add(all, &client(number), LESS);
+                            }
+                            drop(flows);
+                            // Some cells change during a sweep, others do not.
+                            thread::sleep(Duration::from_micros(300));
                         }
-                        drop(flows);
-                        // Some cells change during a sweep, others do not.
-                        thread::sleep(Duration::from_micros(300));
-                    }
-                });
-            }
-            let mut set_right = 0;
-            for round in 0..40 {
-                // What somebody left behind who was killed.
-                add(
-                    &all,
-                    &client(round),
-                    if round % 2 == 0 { MORE } else { LESS },
-                );
-                let mut census = Census::begin(SECRET, &all);
-                for (number, flows) in (0..).zip(&table) {
-                    (0..*flows.lock().unwrap()).for_each(|_| census.saw(&client(number)));
+                    });
                 }
-                set_right += census.set_right(&all);
-            }
-            assert!(set_right > 0);
-            over.store(true, Ordering::SeqCst);
-        });
-        let mut census = Census::begin(SECRET, &all);
-        for (number, flows) in (0..).zip(&table) {
-            (0..*flows.lock().unwrap()).for_each(|_| census.saw(&client(number)));
-        }
-        census.set_right(&all);
-        for (number, truth) in (0..).zip(table) {
-            assert_eq!(flows(&all, &client(number)), truth.into_inner().unwrap());
-        }
+                let mut set_right = 0;
+                for round in 0..40 {
+                    if drift {
+                        let change = if round % 2 == 0 { MORE } else { LESS };
+                        add(&all, &client(round), change);
+                    }
+                    set_right += sweep();
+                }
+                over.store(true, Ordering::SeqCst);
+                set_right
+            })
+        };
+        let is_exact = || {
+            (0..)
+                .zip(&table)
+                .all(|(number, truth)| flows(&all, &client(number)) == *truth.lock().unwrap())
+        };
+        assert!(churn(true) > 0);
+        sweep();
+        assert!(is_exact());
+        assert_eq!(churn(false), 0, "a sweep took for wrong what was right");
+        assert!(is_exact(), "a sweep lost a count");
     }
 }

@@ -357,6 +357,7 @@ proptest! {
     ) {
         let mut registry = Registry::default();
         let first = planned(&pools_of(&modes), &network(), &mut registry);
+        prop_assert_eq!(first.pools.len(), modes.len());
         for ((_, own), mode) in first.pools.iter().zip(&modes) {
             prop_assert_eq!(own.value.client_address, mode.number());
         }
