@@ -1,6 +1,7 @@
 //! Time, as the pure code wants it.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+pub use forwarder_common::engine::{ms, us};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 #[inline(always)]
@@ -14,16 +15,4 @@ pub fn now_ns() -> u64 {
 pub fn coarse_ns() -> u64 {
     // SAFETY: no argument.
     unsafe { bpf_ktime_get_coarse_ns() }
-}
-
-/// Milliseconds, modulo 2^32.
-#[inline(always)]
-pub const fn ms(now_ns: u64) -> u32 {
-    (now_ns / 1_000_000) as u32
-}
-
-/// Microseconds, modulo 2^32.
-#[inline(always)]
-pub const fn us(now_ns: u64) -> u32 {
-    (now_ns / 1_000) as u32
 }

@@ -64,5 +64,5 @@ pub use self::settings::{Settings, events};
 pub use self::target::Path;
 pub use self::vip::{Vip, on_refuse};
 
-/// Layout of everything below. Part of the pin path: `<bpffs>/v6`.
+/// The layout of all these types and maps. Part of the pin path: `<bpffs>/v6`.
 pub const ABI_VERSION: u32 = 6;

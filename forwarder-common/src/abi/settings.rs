@@ -3,7 +3,8 @@
 abi! {
     /// Knobs of the data path.
     72 struct Settings {
-        /// SipHash key of [`super::NameKey`]: random, made with the maps, and the same for as long as they exist.
+        /// SipHash key of [`super::NameKey`], [`crate::closed`] and [`crate::source_flows`]: random, made with the maps, and
+        /// the same for as long as they exist.
         name_secret: [u64; 2],
         /// Resets for unknown flows, per CPU: ns that one of them costs (`token_bucket::Limit`).
         reset_interval_ns: u64,

@@ -2,13 +2,14 @@
 //!
 //! A stage takes a [`Store`] (tables, clock, chance), a [`Packet`] and what earlier stages found out about it
 //! ([`work::Work`]), and returns a [`Verdict`](crate::verdict::Verdict), which whoever calls it carries out. The kernel
-//! programs implement the traits over maps and helpers, tests over hash maps and slices. Everything is inlined into each
+//! programs implement the traits over maps and helpers, tests over hash maps and byte vectors. Everything is inlined into each
 //! caller, so the verifier sees what it would see of code without traits.
 //!
 //! **Rules for a stage.** It holds no `unsafe` code. It reads and writes memory of the store at a variable place through
 //! [`Bounds`] only. It calls nothing that is not `#[inline(always)]`, closures included, because Linux 5.10 refuses calls
 //! beside tail calls on arm64. A loop keeps its state in [`work::Work`] or another value of the store and calls
 //! [`Bounds::clobber`] each round.
+#![forbid(unsafe_code)]
 
 pub mod admit;
 pub mod bounds;

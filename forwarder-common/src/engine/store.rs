@@ -105,7 +105,7 @@ pub trait Store: Bounds + Copy {
     fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Result<(), NotEntered>;
     /// Removes a flow, which counts no more; whether there was one.
     fn remove_flow(&self, key: &FlowKey) -> bool;
-    /// The VIP of a connection that none of its node's hot VIPs leads back to.
+    /// The VIP of a connection that none of its node's reverse VIPs leads back to.
     fn reverse(&self, key: &ReverseKey) -> Option<u32>;
     /// Makes such an entry.
     fn insert_reverse(&self, key: &ReverseKey, vip: u32) -> Result<(), NotEntered>;
