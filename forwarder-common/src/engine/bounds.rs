@@ -186,6 +186,9 @@ mod tests {
         for value in 1..=64 {
             assert_eq!(Plain::positive::<0x3f>(value).get(), value);
         }
+        for (value, closest) in [(0, 1), (1, 1), (5, 5), (64, 64), (65, 64)] {
+            assert_eq!(Count::<0x3f>::new(value).get(), closest);
+        }
     }
 
     #[test]
