@@ -1,7 +1,7 @@
 //! The engine's traits over hash maps and byte vectors.
 
 mod store;
-mod zero;
+pub mod zero;
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::{HashMap, VecDeque};
@@ -56,12 +56,10 @@ pub struct Host {
     work: RefCell<Work>,
     drops: RefCell<[u64; REASONS]>,
     listener_stats: RefCell<ListenerStats>,
-    target_stats: RefCell<PathStats>,
-    node_stats: RefCell<NodeStats>,
+    target_stats: RefCell<HashMap<u32, PathStats>>,
+    node_stats: RefCell<HashMap<u32, NodeStats>>,
     /// Reasons of flows that ended.
     pub ended: RefCell<Vec<u32>>,
-    /// Reasons of connections that were refused.
-    pub refused: RefCell<Vec<u32>>,
 }
 
 impl Host {
@@ -142,16 +140,32 @@ impl Host {
             work: RefCell::new(zero::work()),
             drops: RefCell::new([0; REASONS]),
             listener_stats: RefCell::new(zero::listener()),
-            target_stats: RefCell::new(zero::target()),
-            node_stats: RefCell::new(zero::node()),
+            target_stats: RefCell::default(),
+            node_stats: RefCell::default(),
             ended: RefCell::default(),
-            refused: RefCell::default(),
         }
     }
 
     /// How many packets were dropped for a reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops.borrow()[reason as usize]
+    }
+
+    /// What was counted for the listener.
+    pub fn listener_counts(&self) -> ListenerStats {
+        *self.listener_stats.borrow()
+    }
+
+    /// What was counted for a target.
+    pub fn target_counts(&self, number: u32) -> PathStats {
+        let counts = self.target_stats.borrow();
+        counts.get(&number).copied().unwrap_or(zero::target())
+    }
+
+    /// What was counted for a node.
+    pub fn node_counts(&self, number: u32) -> NodeStats {
+        let counts = self.node_stats.borrow();
+        counts.get(&number).copied().unwrap_or(zero::node())
     }
 
     /// A copy of the only flow.
@@ -176,6 +190,7 @@ impl Host {
     /// Whether every buffer, port and entry is free again.
     pub fn is_clean(&self) -> bool {
         self.flows.borrow().is_empty()
+            && self.free_places.borrow().len() == FLOWS
             && self.reverse.borrow().is_empty()
             && self.hello_index.borrow().is_empty()
             && self.ports.borrow().len() == 8

@@ -31,6 +31,17 @@ impl Bytes {
             now_ns: host.now_ns.get(),
         }
     }
+
+    /// The packet behind an Ethernet header.
+    pub fn frame(&self) -> Self {
+        let mut bytes = vec![0; 14];
+        bytes.extend_from_slice(&self.bytes.borrow());
+        Self {
+            bytes: RefCell::new(bytes),
+            sent: RefCell::default(),
+            ..*self
+        }
+    }
 }
 
 pub type Skb<'a> = &'a Bytes;

@@ -1,6 +1,7 @@
 //! The tables' trait.
 
 use std::cell::{RefMut, UnsafeCell};
+use std::collections::hash_map::Entry;
 use std::ops::{Deref, DerefMut};
 
 use forwarder_common::abi::{
@@ -16,7 +17,7 @@ use forwarder_common::node_options::LeastMss;
 use forwarder_common::token_bucket::TokenBucket;
 use forwarder_common::verdict::DropReason;
 
-use super::{Host, key, reverse_key};
+use super::{Host, key, reverse_key, zero};
 
 pub struct Held<'a> {
     slot: u32,
@@ -206,9 +207,12 @@ impl<'a> Store for &'a Host {
     }
 
     fn insert_reverse(&self, at: &ReverseKey, vip: u32) -> Result<(), NotEntered> {
-        match self.reverse.borrow_mut().insert(reverse_key(at), vip) {
-            None => Ok(()),
-            Some(_) => Err(NotEntered::Clash),
+        match self.reverse.borrow_mut().entry(reverse_key(at)) {
+            Entry::Occupied(_) => Err(NotEntered::Clash),
+            Entry::Vacant(place) => {
+                place.insert(vip);
+                Ok(())
+            }
         }
     }
 
@@ -304,16 +308,19 @@ impl<'a> Store for &'a Host {
 
     fn tally(&self, _: u32) {}
 
-    fn listener_stats(&self, _: u32, add: impl FnOnce(&mut ListenerStats)) {
+    fn listener_stats(&self, listener: u32, add: impl FnOnce(&mut ListenerStats)) {
+        assert_eq!(listener, 0, "there is one");
         add(&mut self.listener_stats.borrow_mut());
     }
 
-    fn target_stats(&self, _: u32, add: impl FnOnce(&mut PathStats)) {
-        add(&mut self.target_stats.borrow_mut());
+    fn target_stats(&self, target: u32, add: impl FnOnce(&mut PathStats)) {
+        let mut counts = self.target_stats.borrow_mut();
+        add(counts.entry(target).or_insert(zero::target()));
     }
 
-    fn node_stats(&self, _: u32, add: impl FnOnce(&mut NodeStats)) {
-        add(&mut self.node_stats.borrow_mut());
+    fn node_stats(&self, node: u32, add: impl FnOnce(&mut NodeStats)) {
+        let mut counts = self.node_stats.borrow_mut();
+        add(counts.entry(node).or_insert(zero::node()));
     }
 
     fn report_opened(&self, _: &FlowKey, _: &FlowRef<'a>, _: &Hello, _: u32, _: u64) {}
@@ -322,7 +329,5 @@ impl<'a> Store for &'a Host {
         self.ended.borrow_mut().push(reason);
     }
 
-    fn report_refused(&self, _: &FlowKey, reason: u32, _: &Hello, _: u64) {
-        self.refused.borrow_mut().push(reason);
-    }
+    fn report_refused(&self, _: &FlowKey, _: u32, _: &Hello, _: u64) {}
 }
