@@ -1,8 +1,8 @@
 //! A machine between a client and its nodes: packets go in, and where they go comes out.
 
 use forwarder_common::abi::{
-    Address, Endpoint, FlowKey, NO_HOME, NameEntry, Path, address_v4, address_v6, client_address,
-    hello_state, stage,
+    Address, Endpoint, FlowKey, HOMES, NO_HOME, NameEntry, Path, address_v4, address_v6,
+    client_address, hello_state, stage,
 };
 use forwarder_common::checksum::Sum;
 use forwarder_common::engine::header::{Header, Kind};
@@ -28,6 +28,7 @@ pub const CLIENT_PORT: u16 = 40_000_u16.to_be();
 pub struct Net {
     pub client: Address,
     pub vip: Endpoint,
+    pub other_vip: Endpoint,
     pub node: Endpoint,
     pub local: Address,
 }
@@ -45,12 +46,14 @@ const fn v6([a, b, c, d]: [u8; 4], last: u8, port: u16) -> Endpoint {
 const IPV4: Net = Net {
     client: v4([198, 51, 100, 9], 0).address,
     vip: v4([203, 0, 113, 7], 443),
+    other_vip: v4([203, 0, 113, 8], 443),
     node: v4([10, 0, 0, 2], 8443),
     local: v4([10, 0, 0, 1], 0).address,
 };
 const IPV6: Net = Net {
     client: v6([0x20, 1, 0xd, 0xb8], 9, 0).address,
     vip: v6([0x20, 1, 0xd, 0xb8], 7, 443),
+    other_vip: v6([0x20, 1, 0xd, 0xb8], 8, 443),
     node: v6([0xfd, 0, 0, 0], 2, 8443),
     local: v6([0xfd, 0, 0, 0], 1, 0).address,
 };
@@ -153,6 +156,16 @@ impl<const V6: bool> Entrance<V6> {
     /// The number of the node at this end of a connection.
     pub fn number_of(&self, node: &Endpoint) -> u32 {
         (&self.host).node_number(node).unwrap()
+    }
+
+    /// A second VIP of the listener. Gives all nodes these reverse VIPs.
+    pub fn add_vip(&mut self, homes: [u16; HOMES]) {
+        let mut second = self.host.vips[0];
+        second.address = self.net.other_vip.address;
+        self.host.vips.push(second);
+        for node in &mut self.host.nodes {
+            node.homes = homes;
+        }
     }
 
     /// A packet through the programs of its side. Returns where it goes, or why it goes nowhere.
@@ -366,6 +379,12 @@ impl<const V6: bool> Asked<'_, V6> {
     pub fn accept(&self) {
         let answer = self.answer(flag::SYN);
         assert_eq!(self.connection.entrance.run(&answer), Ok(TUNNEL));
+    }
+
+    /// The node refuses the connection, and there is no other node.
+    pub fn refuse(&self) {
+        let answer = self.answer(flag::RST);
+        assert_eq!(self.connection.entrance.run(&answer), Ok(PUBLIC));
     }
 
     /// The node acknowledges the hello.

@@ -5,5 +5,6 @@ mod flow;
 mod hello;
 mod host;
 mod node_answer;
+mod reverse;
 mod skb;
 mod syn;
