@@ -6,5 +6,6 @@ mod hello;
 mod host;
 mod node_answer;
 mod reverse;
+mod route;
 mod skb;
 mod syn;
