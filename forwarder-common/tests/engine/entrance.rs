@@ -277,8 +277,8 @@ impl<'a, const V6: bool> Connection<'a, V6> {
         header::<V6>(&syn).seq
     }
 
-    /// Runs the stage that opens a connection on a hello that was read. Returns the SYN, or why the hello is refused; the
-    /// stage that then answers is not run, and the buffer goes back as that gives it back.
+    /// Runs the stage that opens a connection on a hello that was read. Returns the SYN, or why the hello is refused;
+    /// the stage that then answers is not run, and the buffer goes back as that gives it back.
     pub fn judged(&self, cookie: u32, name: &[u8]) -> Result<Asked<'a, V6>, DropReason> {
         let host = &self.entrance.host;
         let hello = client_hello(name);

@@ -1,6 +1,6 @@
 //! Hellos that no node is asked about.
 
-use forwarder_common::abi::client_address;
+use forwarder_common::abi::{FlowKey, client_address};
 use forwarder_common::engine::store::Store;
 use forwarder_common::tcp::flag;
 use forwarder_common::verdict::DropReason;
@@ -121,4 +121,28 @@ fn more_than_ports<const V6: bool>(entrance: Entrance<V6>) {
 #[test]
 fn source_ports_are_lent() {
     on_every_machine(more_than_ports, more_than_ports);
+}
+
+/// What was made for a flow before it finds no place is taken back.
+fn a_full_table<const V6: bool>(entrance: Entrance<V6>) {
+    let host = &entrance.host;
+    let others = (0..).map(|port_be| FlowKey {
+        port_be,
+        ..zero::KEY
+    });
+    let others: Vec<_> = others
+        .take_while(|key| host.insert_flow(key, &zero::flow()).is_ok())
+        .collect();
+    is_refused(entrance.connection(), NAME, DropReason::FlowTableFull);
+    for key in &others {
+        assert!(host.remove_flow(key));
+    }
+    assert!(host.is_clean());
+    entrance.connection().asked().refuse();
+    assert!(host.is_clean());
+}
+
+#[test]
+fn a_connection_that_finds_no_place_leaves_nothing() {
+    on_every_machine(a_full_table, a_full_table);
 }
