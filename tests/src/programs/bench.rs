@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aya::maps::lpm_trie::Key;
 use forwarder_common::abi::{
-    Flow, FlowKey, Hello, NO_HOME, NameEntry, Node, PublicLink, SourceRule, link, map,
+    Address, Flow, FlowKey, Hello, NO_HOME, NameEntry, Node, PublicLink, SourceRule, link, map,
 };
 use forwarder_common::source_flows;
 use forwarder_common::verdict::{DropReason, REASONS};

@@ -46,7 +46,7 @@ pub fn attach_xdp(filter: &mut Xdp, pins: &Pins, link: &Link) -> Result<(), Atta
             }
         }
     }
-    let id = armour
+    let id = filter
         .attach_to_if_index(link.ifindex, XdpMode::Driver)
         .map_err(refused)?;
     let new = filter.take_link(id).map_err(refused)?;
